@@ -1,0 +1,123 @@
+"""What an image file says about itself before a pixel is decoded: format, size, whole or cut.
+
+PNG, JPEG, WebP, TIFF (classic) and BMP are known. Everything here looks at bytes only, so a file of
+a few kilobytes that claims gigapixels is found out before any memory is spent on it.
+"""
+
+import struct
+import zlib
+
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+# Markers that carry a frame's size: all of SOF0..SOF15 but DHT (C4), JPG (C8) and DAC (CC).
+JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+TIFF_WIDTH, TIFF_HEIGHT, TIFF_SHORT = 256, 257, 3
+
+
+class HeaderError(ValueError):
+    """The header, or the file's outer structure, is damaged or cut short."""
+
+
+def image_format(data: bytes) -> str | None:
+    """Name the format from the first 12 bytes: PNG, JPEG, WebP, TIFF, BMP, or None if unknown."""
+    if data.startswith(PNG_SIGNATURE):
+        return "PNG"
+    if data.startswith(b"\xff\xd8\xff"):
+        return "JPEG"
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "WebP"
+    if data[:4] in (b"II*\0", b"MM\0*"):
+        return "TIFF"
+    if data.startswith(b"BM"):
+        return "BMP"
+    return None
+
+
+def image_size(data: bytes) -> tuple[int, int]:
+    """Height and width in pixels as the header states them, before any EXIF rotation.
+
+    PNG is also checked as a whole (every chunk's CRC, the end chunk), WebP and BMP for their
+    length. JPEG and TIFF state no total length: their decoders notice what is missing.
+
+    Raises
+    ------
+    HeaderError
+        The format is unknown, or the file is damaged or cut short.
+    """
+    readers = {"PNG": _png, "JPEG": _jpeg, "WebP": _webp, "TIFF": _tiff, "BMP": _bmp}
+    name = image_format(data)
+    if name is None:
+        raise HeaderError("the format is unknown")
+    try:
+        return readers[name](data)
+    except (struct.error, IndexError) as error:
+        raise HeaderError("it ends inside its header") from error
+
+
+def _png(data: bytes) -> tuple[int, int]:
+    width, height = struct.unpack_from(">II", data, 16)
+    offset, kind = len(PNG_SIGNATURE), b""
+    view = memoryview(data)
+    while kind != b"IEND":
+        (length,) = struct.unpack_from(">I", data, offset)
+        kind = data[offset + 4 : offset + 8]
+        (stated,) = struct.unpack_from(">I", data, offset + 8 + length)
+        if zlib.crc32(view[offset + 4 : offset + 8 + length]) != stated:
+            raise HeaderError(f"the checksum of its chunk {kind!r} is wrong")
+        offset += 12 + length
+    return height, width
+
+
+def _jpeg(data: bytes) -> tuple[int, int]:
+    offset = 2
+    while True:
+        if data[offset] != 0xFF:
+            raise HeaderError("a marker is missing")
+        marker = data[offset + 1]
+        if marker == 0xFF:  # a fill byte
+            offset += 1
+            continue
+        if marker in JPEG_FRAMES:
+            height, width = struct.unpack_from(">HH", data, offset + 5)
+            return height, width
+        (length,) = struct.unpack_from(">H", data, offset + 2)
+        offset += 2 + length
+
+
+def _webp(data: bytes) -> tuple[int, int]:
+    (length,) = struct.unpack_from("<I", data, 4)
+    if len(data) < length + 8:
+        raise HeaderError("it is shorter than its header says")
+    kind = data[12:16]
+    if kind == b"VP8X":  # extended: 24-bit width - 1, height - 1
+        width, height = (int.from_bytes(data[i : i + 3], "little") + 1 for i in (24, 27))
+    elif kind == b"VP8L":  # lossless: 14-bit width - 1, height - 1
+        (bits,) = struct.unpack_from("<I", data, 21)
+        width, height = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    elif kind == b"VP8 ":  # lossy: 14 bits each, the upper two are a scale
+        width, height = (size & 0x3FFF for size in struct.unpack_from("<HH", data, 26))
+    else:
+        raise HeaderError(f"its first chunk {kind!r} is unknown")
+    return height, width
+
+
+def _tiff(data: bytes) -> tuple[int, int]:
+    order = "<" if data[:2] == b"II" else ">"
+    (directory,) = struct.unpack_from(order + "I", data, 4)
+    (count,) = struct.unpack_from(order + "H", data, directory)
+    sizes = {}
+    for entry in range(directory + 2, directory + 2 + 12 * count, 12):
+        tag, kind = struct.unpack_from(order + "HH", data, entry)
+        if tag in (TIFF_WIDTH, TIFF_HEIGHT):
+            value = "H" if kind == TIFF_SHORT else "I"
+            (sizes[tag],) = struct.unpack_from(order + value, data, entry + 8)
+    if len(sizes) < 2:
+        raise HeaderError("it does not state its width and height")
+    return sizes[TIFF_HEIGHT], sizes[TIFF_WIDTH]
+
+
+def _bmp(data: bytes) -> tuple[int, int]:
+    (length,) = struct.unpack_from("<I", data, 2)
+    if len(data) < length:
+        raise HeaderError("it is shorter than its header says")
+    width, height = struct.unpack_from("<ii", data, 18)
+    return abs(height), abs(width)  # a negative height means rows from top to bottom

@@ -1,0 +1,217 @@
+"""Reading and writing image files, RGB at every interface, with one clear line for all that fails.
+
+PNG, JPEG, WebP, TIFF and BMP are read and written. EXIF rotation is applied to photos, trimaps and
+masks alike (OpenCV does so for JPEG, PNG and TIFF; a WebP is taken as stored). 16-bit pixels are
+scaled to 8 bits (65535 becomes 255, nearest) and CMYK is converted. An alpha channel is dropped and
+the colours below it are kept as stored (except in TIFF, where libtiff multiplies them by alpha).
+
+A file that is cut short is refused, whatever the format. A JPEG or BMP with wrong bytes in the
+middle cannot be told from a good one: JPEG and BMP carry no checksum.
+"""
+
+import contextlib
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from matting.headers import HeaderError, image_format, image_size
+
+MAX_PIXELS = 200_000_000
+"""Larger pictures are refused by their header, before they are decoded (600 MB as 8-bit RGB)."""
+
+WRITABLE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
+ALPHA_SUFFIXES = (".png", ".webp")
+_FORMATS = "PNG, JPEG, WebP, TIFF or BMP"
+
+
+class ImageError(ValueError):
+    """An image file cannot be read or written. The message is one line that names the way out."""
+
+
+def read_image(path: str | Path) -> np.ndarray:
+    """Read a photo as H x W x 3 uint8 RGB. Grey becomes RGB, an alpha channel is dropped.
+
+    Raises
+    ------
+    ImageError
+        The file is missing, unreadable, no image, damaged, or larger than ``MAX_PIXELS``.
+    """
+    return cv2.cvtColor(_decode(Path(path), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+
+
+def read_gray(path: str | Path) -> np.ndarray:
+    """Read an alpha matte or mask as H x W uint8. Colour becomes its luma. Raises `ImageError`."""
+    return _decode(Path(path), cv2.IMREAD_GRAYSCALE)
+
+
+def read_trimap(path: str | Path) -> np.ndarray:
+    """Read a trimap as H x W uint8, values as stored: see `matting.trimaps.check_trimap`.
+
+    Read as `read_gray` does: equal red, green and blue give exactly that value.
+    """
+    return read_gray(path)
+
+
+def write_image(path: str | Path, array: np.ndarray) -> None:
+    """Write an image whole or not at all: a temporary file beside it takes its name when complete.
+
+    Parameters
+    ----------
+    path : str or Path
+        The suffix says the format: .png, .jpg, .jpeg (quality 95), .webp (lossless), .tif, .tiff
+        or .bmp. A link is followed, an existing file is replaced and keeps its mode bits.
+    array : ndarray, uint8
+        H x W grey, H x W x 3 RGB or H x W x 4 RGBA (.png and .webp only).
+
+    Raises
+    ------
+    ImageError
+        See `check_writable`; or the array does not fit the format, or the disk is full.
+    """
+    target = _target(Path(path))
+    encoded = _encode(target, array)
+    try:
+        with _temporary_beside(target) as temporary:
+            with temporary.open("wb") as file:
+                file.write(encoded)
+                file.flush()
+                os.fsync(file.fileno())
+            if target.exists():
+                shutil.copymode(target, temporary)
+            temporary.replace(target)
+    except OSError as error:
+        raise ImageError(f"{path}: cannot be written ({error.strerror})") from error
+
+
+def check_writable(path: str | Path) -> None:
+    """Raise `ImageError` if `write_image` could not write here, so that no work is done in vain.
+
+    Looks at the suffix and the folder, and tries the folder with an empty file that is removed.
+    """
+    try:
+        with _temporary_beside(_target(Path(path))):
+            pass
+    except OSError as error:
+        raise ImageError(
+            f"{path}: cannot write into this folder ({error.strerror}); choose another one"
+        ) from error
+
+
+def _decode(path: Path, mode: int) -> np.ndarray:
+    data = _read_bytes(path)
+    name = image_format(data)
+    try:
+        height, width = image_size(data)
+    except HeaderError as error:
+        raise _damaged(path, name, str(error)) from error
+    if height * width > MAX_PIXELS:
+        raise ImageError(
+            f"{path}: is {width} x {height} pixels; expected at most "
+            f"{MAX_PIXELS // 1_000_000} megapixels; make it smaller first"
+        )
+    with _silent_opencv():
+        try:
+            # From memory, not imread: with a file OpenCV fills what a cut JPEG lacks with grey.
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), mode | cv2.IMREAD_ANYDEPTH)
+        except cv2.error:
+            image = None
+    if image is None:
+        raise _damaged(path, name, "it cannot be decoded to the end")
+    if image.dtype == np.uint16:
+        return cv2.convertScaleAbs(image, alpha=1 / 257)
+    if image.dtype != np.uint8:
+        raise ImageError(f"{path}: has {image.dtype} pixels; expected 8 or 16 bits; convert it")
+    return image
+
+
+def _read_bytes(path: Path) -> bytes:
+    """Read the whole file, but only if its first bytes show that it is an image at all."""
+    if path.is_dir():
+        raise ImageError(f"{path}: is a folder; expected an image file")
+    try:
+        with path.open("rb") as file:
+            data = file.read(64)
+            if image_format(data) is not None:
+                return data + file.read()
+    except FileNotFoundError as error:
+        raise ImageError(f"{path}: no such file; check the name") from error
+    except PermissionError as error:
+        raise ImageError(f"{path}: may not be read; check its permissions") from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise ImageError(f"{path}: cannot be read ({error})") from error
+    if not data:
+        raise ImageError(f"{path}: is empty (0 bytes); expected an image; copy it again")
+    raise ImageError(f"{path}: is not an image of a known format; expected {_FORMATS}")
+
+
+def _damaged(path: Path, name: str | None, reason: str) -> ImageError:
+    return ImageError(f"{path}: this {name} is damaged or cut short ({reason}); copy it again")
+
+
+def _encode(path: Path, array: np.ndarray) -> np.ndarray:
+    channels = 1 if array.ndim == 2 else array.shape[-1]
+    if array.dtype != np.uint8 or array.ndim not in (2, 3) or channels not in (1, 3, 4):
+        raise ImageError(
+            f"{path}: cannot write a {array.dtype} array of shape {array.shape}; "
+            "expected uint8, H x W, H x W x 3 or H x W x 4"
+        )
+    if channels == 4 and path.suffix.lower() not in ALPHA_SUFFIXES:
+        raise ImageError(
+            f"{path}: {path.suffix} does not keep an alpha channel; "
+            f"use {' or '.join(ALPHA_SUFFIXES)}"
+        )
+    to_bgr = {3: cv2.COLOR_RGB2BGR, 4: cv2.COLOR_RGBA2BGRA}
+    if channels in to_bgr:
+        array = cv2.cvtColor(array, to_bgr[channels])
+    try:
+        done, encoded = cv2.imencode(path.suffix.lower(), array)
+    except cv2.error:
+        done = False
+    if not done:
+        raise ImageError(f"{path}: shape {array.shape} does not fit {path.suffix}; use .png")
+    return encoded
+
+
+def _target(path: Path) -> Path:
+    """Return the file that will be written, links followed, once nothing speaks against it."""
+    if path.suffix.lower() not in WRITABLE_SUFFIXES:
+        raise ImageError(
+            f"{path}: the suffix {path.suffix!r} names no known format; "
+            f"use one of {', '.join(WRITABLE_SUFFIXES)}"
+        )
+    target = Path(os.path.realpath(path))
+    if not target.parent.is_dir():
+        raise ImageError(f"{path}: there is no folder {path.parent}; create it first")
+    if target.exists() and not target.is_file():
+        raise ImageError(f"{path}: exists and is not a file; choose another name")
+    return target
+
+
+@contextlib.contextmanager
+def _temporary_beside(target: Path) -> Iterator[Path]:
+    """Create an empty file beside `target`, removed at the end unless it was renamed.
+
+    Made by `open`, not by `tempfile`, whose files are readable by their owner only.
+    """
+    temporary = target.with_name(f".{secrets.token_hex(8)}.partial")
+    temporary.touch(exist_ok=False)
+    try:
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _silent_opencv() -> Iterator[None]:
+    """Keep OpenCV's own log of a damaged file off the terminal: the error says it in one line."""
+    level = cv2.getLogLevel()
+    cv2.setLogLevel(0)  # LOG_LEVEL_SILENT
+    try:
+        yield
+    finally:
+        cv2.setLogLevel(level)
