@@ -1,0 +1,89 @@
+"""Many pairs at a time, with several requests in flight.
+
+Threads, not asyncio: reading, foreground colours and writing are OpenCV calls that block (and
+release Python's lock), so with asyncio they would need a thread pool all the same.
+"""
+
+import csv
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from client.connection import Matte, ModelMissingError, ServerError, ServerUnavailableError
+from client.job import Options, Pair, matte_pair
+from matting.images import ImageError
+
+
+@dataclass(frozen=True)
+class Record:
+    """What became of one photo: ``written``, ``skipped`` (it was there) or ``failed``."""
+
+    pair: Pair
+    status: str
+    error: str = ""
+
+
+def matte_pairs(
+    pairs: Iterable[Pair], matte: Matte, options: Options, jobs: int
+) -> Iterator[Record]:
+    """Mat pairs with `jobs` of them under way at a time; records come in the order of the pairs.
+
+    When no server is left, or it lacks the model, the rest fails at once.
+    """
+    gone = threading.Event()
+
+    def work(pair: Pair) -> Record:
+        if pair.is_done():
+            return Record(pair, "skipped")
+        if gone.is_set():
+            return Record(pair, "failed", "not tried: the server was gone")
+        try:
+            for path in pair.outputs.values():
+                path.parent.mkdir(parents=True, exist_ok=True)
+            matte_pair(pair, matte, options)
+        except Exception as error:  # one bad file must not stop the rest, whatever is wrong with it
+            if _is_gone(error, matte):
+                gone.set()
+            return Record(pair, "failed", _one_line(error, pair))
+        return Record(pair, "written")
+
+    pool = ThreadPoolExecutor(jobs)
+    # Waiting records are few, so that a million pairs are not a million futures, and enough that
+    # one slow photo at the head does not idle the other threads.
+    waiting: deque[Future[Record]] = deque()
+    try:
+        for pair in pairs:
+            waiting.append(pool.submit(work, pair))
+            if len(waiting) > 16 * jobs:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def write_failures(path: Path, records: Iterable[Record]) -> None:
+    """Write the failed pairs as CSV: image, trimap, error."""
+    temporary = path.with_name(f".{path.name}.partial")
+    with temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(("image", "trimap", "error"))
+        for record in records:
+            writer.writerow((record.pair.image, record.pair.trimap, record.error))
+    temporary.replace(path)
+
+
+def _is_gone(error: Exception, matte: Matte) -> bool:
+    # A photo that brings a server down does not end the run if the server came back.
+    return isinstance(error, ModelMissingError) or (
+        isinstance(error, ServerUnavailableError) and not matte.is_ready()
+    )
+
+
+def _one_line(error: Exception, pair: Pair) -> str:
+    if isinstance(error, ImageError):  # names its file
+        return str(error)
+    return f"{pair.image}: {error if isinstance(error, ServerError) else repr(error)}"

@@ -1,0 +1,130 @@
+"""One photo and its trimap in; alpha, cut-out and composite out, all or none."""
+
+import os
+import secrets
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from client.connection import Matte
+from matting.compositing import composite, cutout, fit_background
+from matting.foreground import estimate_foreground
+from matting.images import ImageError, read_image, read_trimap, write_image
+from matting.trimaps import check_trimap, has_unknown, quantize
+
+OUTPUTS = ("alpha", "cutout", "composite")
+"""What can be made of a pair."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A photo, its trimap, and the files to make from them.
+
+    Attributes
+    ----------
+    image, trimap : Path
+    outputs : dict of str to Path
+        Some of ``alpha``, ``cutout`` and ``composite``, and where each goes.
+    """
+
+    image: Path
+    trimap: Path
+    outputs: Mapping[str, Path] = field(default_factory=dict)
+
+    def is_done(self) -> bool:
+        """Whether every output is there."""
+        return all(path.exists() for path in self.outputs.values())
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is the same for every pair of a run.
+
+    Attributes
+    ----------
+    background : ndarray or None
+        RGB uint8 of any size; composites are made on it.
+    quantize : bool
+        Turn a trimap with other values than 0, 128 and 255 into one with only these.
+    """
+
+    background: np.ndarray | None = None
+    quantize: bool = False
+
+
+def read_pair(pair: Pair, options: Options) -> tuple[np.ndarray, np.ndarray]:
+    """Read a photo (RGB uint8, H x W x 3) and its trimap (uint8, H x W).
+
+    Raises
+    ------
+    ImageError
+        One of the files is missing, broken, or not what it should be.
+    """
+    image = read_image(pair.image)
+    trimap = read_trimap(pair.trimap)
+    if image.shape[:2] != trimap.shape:
+        raise ImageError(
+            f"{pair.image} is {_size(image)} but {pair.trimap} is {_size(trimap)} pixels; "
+            "expected the same size (EXIF rotation is applied to both: is it in only one of them?)"
+        )
+    if options.quantize:
+        return image, quantize(trimap)
+    problem = check_trimap(trimap)
+    if problem:
+        raise ImageError(f"{pair.trimap}: {problem} (--quantize)")
+    return image, trimap
+
+
+def matte_pair(pair: Pair, matte: Matte, options: Options) -> bool:
+    """Make the outputs of one pair: all of them, or none and an exception.
+
+    Returns
+    -------
+    bool
+        Whether anything was unknown; if not, the trimap itself is the alpha.
+
+    Raises
+    ------
+    ImageError, ServerError, OSError
+    """
+    image, trimap = read_pair(pair, options)
+    alpha = matte.alpha(image, trimap)
+    _write_all(_make_outputs(pair, options, image, alpha))
+    return has_unknown(trimap)
+
+
+def _make_outputs(
+    pair: Pair, options: Options, image: np.ndarray, alpha: np.ndarray
+) -> dict[Path, np.ndarray]:
+    made = {}
+    if "alpha" in pair.outputs:
+        made[pair.outputs["alpha"]] = alpha
+    if pair.outputs.keys() & {"cutout", "composite"}:
+        foreground = estimate_foreground(image, alpha)
+    if "cutout" in pair.outputs:
+        made[pair.outputs["cutout"]] = cutout(foreground, alpha)
+    if "composite" in pair.outputs:
+        background = fit_background(options.background, *alpha.shape)
+        made[pair.outputs["composite"]] = composite(alpha, foreground, background)
+    return made
+
+
+def _write_all(images: Mapping[Path, np.ndarray]) -> None:
+    """Write every image beside its place first, then move all of them there."""
+    with ExitStack() as leftovers:
+        staged = {}
+        for path, image in images.items():
+            target = Path(os.path.realpath(path))
+            staged[target] = target.with_name(f".{secrets.token_hex(8)}{target.suffix}")
+            leftovers.callback(staged[target].unlink, missing_ok=True)
+            write_image(staged[target], image)
+        for target, temporary in staged.items():
+            temporary.replace(target)
+
+
+def _size(array: np.ndarray) -> str:
+    height, width = array.shape[:2]
+    return f"{width} x {height}"

@@ -1,0 +1,177 @@
+"""Which photo goes with which trimap: by name in two folders, or by a CSV list."""
+
+import csv
+import glob
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from client.job import Pair
+from matting.images import WRITABLE_SUFFIXES
+
+OUTPUT_SUFFIX = ".png"
+
+
+class PairError(ValueError):
+    """The pairs cannot be listed; the message is one line for the user."""
+
+
+def is_many(source: str) -> bool:
+    """Whether a command line's IMAGE names many: a folder, a CSV list or a glob."""
+    path = Path(source)
+    return path.is_dir() or (not path.is_file() and _is_glob(source)) or _is_list(path)
+
+
+def find_pairs(
+    source: str, trimaps: Path | None, folders: Mapping[str, Path]
+) -> tuple[list[Pair], list[tuple[Pair, str]]]:
+    """List the pairs of a folder, a glob or a CSV file, in the order of their names.
+
+    Parameters
+    ----------
+    source : str
+        A folder (searched with its subfolders), a glob such as ``photos/**/*.jpg``, or a CSV file
+        with the columns ``image`` and ``trimap``, relative to the CSV file.
+    trimaps : Path or None
+        Folder of the trimaps: ``photos/a/cat.jpg`` goes with ``trimaps/a/cat.png``. None for a CSV.
+    folders : dict of str to Path
+        Where ``alpha``, ``cutout`` and ``composite`` go: ``a/cat.png`` below each.
+
+    Returns
+    -------
+    list of Pair, list of (Pair, str)
+        The pairs, and those that cannot be made, with the reason: a photo without a trimap or with
+        several, and photos whose outputs would have the same name.
+
+    Raises
+    ------
+    PairError
+        Nothing was found, or the folders do not go together.
+    """
+    from_list = _is_list(Path(source))
+    if from_list == (trimaps is not None):
+        raise PairError(
+            f"{source} names the trimaps itself: leave --trimaps out"
+            if from_list
+            else f"{source} holds many photos: name the folder of their trimaps with --trimaps"
+        )
+    root = Path(source).parent if from_list else _root(source)
+    _check_folders(root, trimaps, folders)
+    if from_list:
+        found = _read_list(Path(source))
+    else:
+        found = _pair_by_name(source, root, trimaps, folders.values())
+    if not found:
+        raise PairError(f"no photos in {source}")
+    return _name_outputs(found, folders)
+
+
+class _Found(NamedTuple):
+    image: Path
+    trimap: Path
+    place: Path  # below the output folders
+    problem: str = ""
+
+
+def _is_list(path: Path) -> bool:
+    return path.suffix.lower() == ".csv" and not path.is_dir()
+
+
+def _is_glob(source: str) -> bool:
+    return glob.has_magic(source)
+
+
+def _root(source: str) -> Path:
+    """The part of a folder or a glob before its first wildcard."""
+    if Path(source).is_dir():
+        return Path(source)
+    fixed: list[str] = []
+    for part in Path(source).parts:
+        if _is_glob(part):
+            break
+        fixed.append(part)
+    return Path(*fixed)
+
+
+def _check_folders(root: Path, trimaps: Path | None, folders: Mapping[str, Path]) -> None:
+    if trimaps is not None and not trimaps.is_dir():
+        raise PairError(f"--trimaps {trimaps} is not a folder")
+    taken = {folder.resolve() for folder in (root, trimaps) if folder is not None}
+    for kind, folder in folders.items():
+        if folder.resolve() in taken:
+            raise PairError(f"--{kind} {folder} is used already: it needs a folder of its own")
+        taken.add(folder.resolve())
+
+
+def _pair_by_name(source: str, root: Path, trimaps: Path, outputs: Iterable[Path]) -> list[_Found]:
+    by_name = defaultdict(list)
+    for trimap in _images(trimaps, "**/*"):
+        by_name[trimap.relative_to(trimaps).with_suffix("")].append(trimap)
+    pattern = "**/*" if Path(source).is_dir() else str(Path(source).relative_to(root))
+    names = [photo.relative_to(root) for photo in _images(root, pattern)]
+    # Trimaps and earlier outputs may lie below the photos' folder.
+    others = [
+        folder.resolve().relative_to(root.resolve())
+        for folder in (trimaps, *outputs)
+        if folder.resolve().is_relative_to(root.resolve())
+    ]
+    found = []
+    for name in names:
+        if not any(name.is_relative_to(other) for other in others):
+            trimap, problem = _choose(by_name[name.with_suffix("")], trimaps / name)
+            found.append(_Found(root / name, trimap, name.with_suffix(OUTPUT_SUFFIX), problem))
+    return found
+
+
+def _choose(trimaps: list[Path], like: Path) -> tuple[Path, str]:
+    if not trimaps:
+        return like, f"no trimap {like.with_suffix('.*')}"
+    if len(trimaps) > 1:
+        return like, f"several trimaps ({', '.join(path.name for path in trimaps)}), expected one"
+    return trimaps[0], ""
+
+
+def _images(root: Path, pattern: str) -> list[Path]:
+    """Image files by their suffix; hidden ones are leftovers of a crash or of another program."""
+    return sorted(
+        path
+        for path in root.glob(pattern)
+        if path.suffix.lower() in WRITABLE_SUFFIXES and path.name[0] != "." and path.is_file()
+    )
+
+
+def _read_list(path: Path) -> list[_Found]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError) as error:
+        raise PairError(f"{path}: cannot be read ({error})") from error
+    if any(not row.get("image") or not row.get("trimap") for row in rows):
+        raise PairError(f"{path}: expected a first line `image,trimap`, and both in every line")
+    return [
+        _Found(path.parent / row["image"], path.parent / row["trimap"], _place(Path(row["image"])))
+        for row in rows
+    ]
+
+
+def _place(image: Path) -> Path:
+    """A listed photo keeps its folder below the output; one from elsewhere keeps its name only."""
+    is_elsewhere = image.is_absolute() or ".." in image.parts
+    return Path(image.name if is_elsewhere else image).with_suffix(OUTPUT_SUFFIX)
+
+
+def _name_outputs(
+    found: list[_Found], folders: Mapping[str, Path]
+) -> tuple[list[Pair], list[tuple[Pair, str]]]:
+    photos_of = Counter(one.place for one in found)
+    pairs, problems = [], []
+    for image, trimap, place, problem in found:
+        pair = Pair(image, trimap, {kind: folder / place for kind, folder in folders.items()})
+        if photos_of[place] > 1:
+            problem = f"{photos_of[place]} photos would become {place}, rename all but one"
+        if problem:
+            problems.append((pair, f"{image}: {problem}"))
+        else:
+            pairs.append(pair)
+    return pairs, problems
