@@ -1,0 +1,93 @@
+"""Triton Python backend model: runs model.onnx on the CPU with ONNX Runtime or OpenVINO.
+
+Everything that serving adds to the network (padding, normalisation, rounding) is inside
+model.onnx, so this file only moves tensors and refuses what cannot be matted.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+Engine = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+def load_engine(name: str, model: Path, threads: int) -> Engine:
+    """Return the function (image, trimap) -> alpha that runs `model`, `threads` 0 for all cores."""
+    if name == "onnxruntime":
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        return lambda image, trimap: session.run(["alpha"], {"image": image, "trimap": trimap})[0]
+    if name == "openvino":
+        import openvino
+
+        settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads}
+        compiled = openvino.compile_model(model, "CPU", settings)
+        return lambda image, trimap: compiled({"image": image, "trimap": trimap})["alpha"]
+    raise pb_utils.TritonModelException(
+        f"parameter engine is {name!r}, expected 'onnxruntime' or 'openvino'"
+    )
+
+
+class TritonPythonModel:
+    def initialize(self, args: dict[str, str]) -> None:
+        parameters = json.loads(args["model_config"])["parameters"]
+        engine, threads, max_pixels = (
+            parameters[key]["string_value"] for key in ("engine", "threads", "max_pixels")
+        )
+        model = Path(args["model_repository"]) / args["model_version"] / "model.onnx"
+        self.engine = load_engine(engine, model, int(threads))
+        self.max_pixels = int(max_pixels)
+
+    def execute(self, requests: list) -> list:
+        """Answer requests, which Triton joins only when all their shapes are equal."""
+        images = [self._tensor(request, "image") for request in requests]
+        trimaps = [self._tensor(request, "trimap") for request in requests]
+        reason = self._refusal(images[0].shape, trimaps[0].shape)
+        if reason:  # one error object each: shared by two responses, it crashes the server
+            return [
+                pb_utils.InferenceResponse(
+                    error=pb_utils.TritonError(reason, pb_utils.TritonError.INVALID_ARG)
+                )
+                for _ in requests
+            ]
+
+        alphas = self._matte(np.concatenate(images), np.concatenate(trimaps))
+        ends = np.cumsum([len(image) for image in images])
+        return [
+            pb_utils.InferenceResponse([pb_utils.Tensor("alpha", alpha)])
+            for alpha in np.split(alphas, ends[:-1])
+        ]
+
+    @staticmethod
+    def _tensor(request: object, name: str) -> np.ndarray:
+        return pb_utils.get_input_tensor_by_name(request, name).as_numpy()
+
+    def _refusal(self, image: tuple[int, ...], trimap: tuple[int, ...]) -> str | None:
+        """Say why tensors of these shapes cannot be matted. Triton has checked type and rank."""
+        height, width = image[1:3]
+        if trimap[1:3] != image[1:3]:
+            return f"image is {width}x{height}, trimap is {trimap[2]}x{trimap[1]}: make them equal"
+        if height * width == 0:
+            return f"image is {width}x{height}: it has no pixels"
+        if height * width > self.max_pixels:
+            return (
+                f"image is {width}x{height} = {height * width} pixels, this server takes at most "
+                f"{self.max_pixels}: send a smaller image or raise max_pixels in config.pbtxt"
+            )
+        return None
+
+    def _matte(self, images: np.ndarray, trimaps: np.ndarray) -> np.ndarray:
+        """Run N images in as few steps as `max_pixels`, the memory one run may take, allows."""
+        step = max(1, self.max_pixels // (images.shape[1] * images.shape[2]))
+        return np.concatenate(
+            [
+                self.engine(images[i : i + step], trimaps[i : i + step])
+                for i in range(0, len(images), step)
+            ]
+        )

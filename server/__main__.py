@@ -1,0 +1,63 @@
+"""Run tritonserver with a model repository until Ctrl-C."""
+
+import argparse
+import signal
+import sys
+from pathlib import Path
+
+from server.installation import InstallationError
+from server.launcher import LOOPBACK, ServerError, launch
+
+EXAMPLES = """examples:
+  python -m server
+  python -m server --grpc-port 9001 --http-port 9000 --metrics-port 9002
+  python -m server -- --model-config-name=tensorrt --log-verbose=1   (flags of tritonserver's own)
+"""
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m server",
+        description="Run tritonserver (from PATH, else from the nvidia-pytriton wheel).",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--repository", type=Path, default=Path("model_repository"), help="(%(default)s)"
+    )
+    parser.add_argument(
+        "--host", default=LOOPBACK, help="address to listen on, 0.0.0.0 for all (%(default)s)"
+    )
+    parser.add_argument("--grpc-port", type=int, default=8001, help="(%(default)s)")
+    parser.add_argument("--http-port", type=int, default=8000, help="(%(default)s)")
+    parser.add_argument("--metrics-port", type=int, default=8002, help="(%(default)s)")
+    parser.add_argument("flags", nargs="*", help="after --: flags for tritonserver")
+    return parser.parse_args(arguments)
+
+
+def main() -> int:
+    arguments = parse_arguments()
+    # `kill` ends the server as Ctrl-C does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with launch(**vars(arguments), log=sys.stderr) as server:
+            print(
+                f"ready: gRPC {server.grpc_url}, HTTP {server.http_url}, "
+                f"metrics {server.metrics_url}/metrics; Ctrl-C stops it",
+                flush=True,
+            )
+            code = server.process.wait()
+        print(f"error: tritonserver ended by itself with exit code {code}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 0
+    except NotADirectoryError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except (InstallationError, ServerError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,203 @@
+"""Start tritonserver, wait until it is ready, stop it."""
+
+import http.client
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+from typing import IO
+
+from server.installation import find_tritonserver
+
+LOOPBACK = "127.0.0.1"
+# Seconds that tritonserver gives requests in flight when it is asked to stop (its own default).
+EXIT_TIMEOUT = 30
+
+
+class ServerError(RuntimeError):
+    """tritonserver could not start or died; the message carries its own reason."""
+
+
+class Server:
+    """A running tritonserver.
+
+    Attributes
+    ----------
+    grpc_url, http_url, metrics_url : str
+        "host:port" of each endpoint.
+    process : subprocess.Popen
+        tritonserver itself; its backend processes are in its process group.
+    """
+
+    def __init__(self, process: subprocess.Popen, host: str, ports: Sequence[int]) -> None:
+        self.process = process
+        self.grpc_url, self.http_url, self.metrics_url = (f"{host}:{port}" for port in ports)
+
+    def is_ready(self) -> bool:
+        """Whether all models are loaded and warm: Triton's own health check, over HTTP."""
+        with closing(http.client.HTTPConnection(self.http_url, timeout=5)) as connection:
+            try:
+                connection.request("GET", "/v2/health/ready")
+                return connection.getresponse().status == http.HTTPStatus.OK
+            except OSError:
+                return False
+
+    def stop(self) -> None:
+        """Let requests in flight finish, then end the server and its backend processes."""
+        self.process.terminate()
+        try:
+            self.process.wait(EXIT_TIMEOUT + 10)
+        except (
+            subprocess.TimeoutExpired,
+            KeyboardInterrupt,
+        ):  # hangs, or no patience left
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+
+
+@contextmanager
+def launch(
+    repository: Path | str,
+    *,
+    host: str = LOOPBACK,
+    grpc_port: int = 0,
+    http_port: int = 0,
+    metrics_port: int = 0,
+    flags: Sequence[str] = (),
+    log: IO | None = None,
+    timeout: float = 120,
+    keep: bool = False,
+) -> Iterator[Server]:
+    """Run tritonserver for as long as the context lasts.
+
+    However this process ends, the server ends with it. Launch from the main thread: Linux ends the
+    server when the thread that started it does.
+
+    Parameters
+    ----------
+    repository : path
+        Model repository; all its models are loaded.
+    host : str
+        Address on which gRPC, HTTP and metrics listen.
+    grpc_port, http_port, metrics_port : int
+        0 picks a free one.
+    flags : sequence of str
+        More flags for tritonserver; they win over the launcher's own.
+    log : open file, optional
+        Where tritonserver writes. By default its log only serves to say why a start failed.
+    timeout : float
+        Seconds until it must be ready.
+    keep : bool
+        Leave the server running when the context ends without an error, and after this process.
+
+    Raises
+    ------
+    NotADirectoryError
+        There is no such repository.
+    ServerError
+        A port is taken, or the server died or was not ready in time.
+    server.installation.InstallationError
+        No tritonserver can run on this machine.
+    """
+    if not Path(repository).is_dir():
+        raise NotADirectoryError(f"model repository {repository} is not a folder")
+    with ExitStack() as stack:
+        folder = Path(tempfile.mkdtemp(prefix="tritonserver-"))
+        stack.callback(shutil.rmtree, folder)
+        log_file = folder / "log"
+        output = log or stack.enter_context(log_file.open("w"))
+        ports = _claim_ports(host, grpc_port, http_port, metrics_port)
+        installation = find_tritonserver(folder)
+        process = subprocess.Popen(
+            [
+                *([] if keep else ["setpriv", "--pdeathsig", "TERM"]),
+                installation.executable,
+                *_flags(repository, host, ports),
+                *installation.flags,
+                *flags,
+            ],
+            env={**os.environ, **installation.environment},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            # Its own group: Ctrl-C in the terminal reaches only us, and stop() can end the group.
+            start_new_session=True,
+        )
+        server = Server(process, host, ports)
+        stack.callback(server.stop)
+        if not _wait_until_ready(server, timeout):
+            raise ServerError(_why_it_failed(process, log_file, timeout))
+        yield server
+        if keep:
+            stack.pop_all()
+
+
+def _claim_ports(host: str, *ports: int) -> list[int]:
+    """Replace every 0 by a free port; a port that something listens on is an error."""
+    claimed = []
+    with ExitStack() as stack:  # holds all of them open, so that no free port is picked twice
+        for port in ports:
+            listener = stack.enter_context(socket.socket())
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                listener.bind((host, port))
+            except OSError as error:
+                raise ServerError(
+                    f"cannot listen on {host}:{port} ({error.strerror}): choose another port"
+                ) from None
+            claimed.append(listener.getsockname()[1])
+    return claimed
+
+
+def _flags(repository: Path | str, host: str, ports: Sequence[int]) -> list[str]:
+    grpc_port, http_port, metrics_port = ports
+    return [
+        f"--model-repository={repository}",
+        "--disable-auto-complete-config",
+        "--model-control-mode=none",
+        "--exit-on-error=true",
+        f"--exit-timeout-secs={EXIT_TIMEOUT}",
+        f"--grpc-address={host}",
+        f"--grpc-port={grpc_port}",
+        f"--http-address={host}",
+        f"--http-port={http_port}",
+        "--allow-metrics=true",
+        f"--metrics-address={host}",
+        f"--metrics-port={metrics_port}",
+        "--log-verbose=0",
+        "--log-info=true",
+        "--log-warning=true",
+        "--log-error=true",
+    ]
+
+
+def _wait_until_ready(server: Server, timeout: float) -> bool:
+    deadline = time.monotonic() + timeout
+    while server.process.poll() is None and time.monotonic() < deadline:
+        if server.is_ready():
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def _why_it_failed(process: subprocess.Popen, log_file: Path, timeout: float) -> str:
+    """One line: how the start failed, and the most telling of tritonserver's own error lines."""
+    if process.poll() is None:
+        how = f"tritonserver was not ready after {timeout:g} s"
+    else:
+        how = f"tritonserver ended with exit code {process.returncode}"
+    if not log_file.exists():
+        return f"{how}: its log says why"
+    log = log_file.read_text(errors="replace")
+    # The last error that it logs names the cause. A GPU that is not there is no error.
+    errors = [e for e in re.findall(r'^E\d{4} .*?\] "(.*)"$', log, re.M) if "Cuda" not in e]
+    errors = errors or re.findall(r"^(?:error|\S*tritonserver): (.*)$", log, re.M) or [log[-300:]]
+    reason = errors[-1].split(r"\n")[0]  # Triton logs a traceback on one line, its ends spelled out
+    return f"{how}: {reason}"
