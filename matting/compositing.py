@@ -1,0 +1,60 @@
+"""Putting a foreground on another background: alpha * foreground + (1 - alpha) * background."""
+
+import cv2
+import numpy as np
+
+
+def composite(alpha: np.ndarray, foreground: np.ndarray, background: np.ndarray) -> np.ndarray:
+    """Lay a foreground over a background of the same size.
+
+    Parameters
+    ----------
+    alpha : ndarray, H x W uint8
+    foreground, background : ndarray, H x W x 3 uint8 RGB
+        The foreground's colours are its own, not mixed with its old background: see
+        `matting.foreground.estimate_foreground`.
+
+    Returns
+    -------
+    ndarray, H x W x 3 uint8 RGB
+        Rounded to the nearest integer, in integer arithmetic: alpha 0 and 255 copy exactly.
+
+    Raises
+    ------
+    ValueError
+        The sizes differ.
+    """
+    if not alpha.shape == foreground.shape[:2] == background.shape[:2]:
+        raise ValueError(
+            f"sizes differ: alpha {alpha.shape}, foreground {foreground.shape[:2]}, "
+            f"background {background.shape[:2]}; see fit_background"
+        )
+    weight = alpha[..., None].astype(np.uint16)
+    # At most 255 * 255 + 127: it fits 16 bits. 255 is odd, so no sum lies half-way.
+    return ((weight * foreground + (255 - weight) * background + 127) // 255).astype(np.uint8)
+
+
+def fit_background(background: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Scale a picture until it covers height x width, keeping its proportions; crop to the centre.
+
+    Takes and returns uint8, H x W x 3.
+    """
+    rows, columns = background.shape[:2]
+    scale = max(height / rows, width / columns)
+    size = max(width, round(columns * scale)), max(height, round(rows * scale))
+    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    scaled = cv2.resize(background, size, interpolation=method)
+    top, left = (scaled.shape[0] - height) // 2, (scaled.shape[1] - width) // 2
+    return scaled[top : top + height, left : left + width].copy()
+
+
+def checkerboard(height: int, width: int, square: int = 16) -> np.ndarray:
+    """Return the light grey checkerboard that stands for transparency, H x W x 3 uint8."""
+    rows, columns = np.arange(height) // square, np.arange(width) // square
+    odd = (rows[:, None] + columns) % 2
+    return np.repeat(np.where(odd, 204, 255).astype(np.uint8)[..., None], 3, axis=2)
+
+
+def cutout(foreground: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """Join H x W x 3 RGB and H x W alpha, both uint8, to H x W x 4 RGBA (not premultiplied)."""
+    return np.dstack([foreground, alpha])
