@@ -173,15 +173,10 @@ class Matte:
 
     def _explain(self, error: InferenceServerException) -> ServerError:
         status, reason = _status(error), " ".join(str(error.message()).split())
-        if "http1.x" in reason:
-            return ServerUnavailableError(
-                f"{self._servers} speaks HTTP, expected gRPC; "
-                "Triton's gRPC port is 8001 where its HTTP port is 8000"
-            )
         if status == "UNAVAILABLE":
             return ServerUnavailableError(
                 f"no server at {self._servers} for {self.timeout:g} s ({reason}); "
-                "start one with `python -m server`, or name another with --url"
+                "start one with `python -m server`, or name another's gRPC port (not HTTP) with --url"
             )
         if status == "DEADLINE_EXCEEDED":
             return ServerTimeoutError(
@@ -249,9 +244,4 @@ def _status(error: InferenceServerException) -> str:
 
 
 def _is_unavailable(error: BaseException) -> bool:
-    return (
-        isinstance(error, InferenceServerException)
-        and _status(error) == "UNAVAILABLE"
-        # A server that speaks HTTP will not learn gRPC by waiting.
-        and "http1.x" not in str(error.message())
-    )
+    return isinstance(error, InferenceServerException) and _status(error) == "UNAVAILABLE"

@@ -1,11 +1,10 @@
 """One photo and its trimap in; alpha, cut-out and composite out, all or none."""
 
-import os
-import secrets
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
@@ -117,9 +116,9 @@ def _write_all(images: Mapping[Path, np.ndarray]) -> None:
     with ExitStack() as leftovers:
         staged = {}
         for path, image in images.items():
-            target = Path(os.path.realpath(path))
-            staged[target] = target.with_name(f".{secrets.token_hex(8)}{target.suffix}")
-            leftovers.callback(staged[target].unlink, missing_ok=True)
+            target = path.resolve()  # a link is followed, not replaced
+            folder = leftovers.enter_context(TemporaryDirectory(prefix=".", dir=target.parent))
+            staged[target] = Path(folder, target.name)
             write_image(staged[target], image)
         for target, temporary in staged.items():
             temporary.replace(target)

@@ -1,0 +1,129 @@
+"""Real Triton servers with a stand-in model, and pictures to send to them."""
+
+import contextlib
+import os
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from matting.images import write_image
+from server.launcher import Server, launch
+
+Picture = tuple[np.ndarray, np.ndarray]
+"""Image (H x W x 3 RGB) and trimap (H x W), uint8."""
+
+CONFIG = """
+name: "{name}"
+backend: "python"
+max_batch_size: 8
+input [
+  {{ name: "{image}" data_type: TYPE_UINT8 dims: [ -1, -1, 3 ] }},
+  {{ name: "trimap" data_type: TYPE_UINT8 dims: [ -1, -1, 1 ] }}
+]
+output [ {{ name: "alpha" data_type: TYPE_UINT8 dims: [ -1, -1, 1 ] }} ]
+instance_group [ {{ kind: KIND_CPU count: 1 }} ]
+parameters {{ key: "seconds" value: {{ string_value: "{seconds}" }} }}
+parameters {{ key: "error" value: {{ string_value: "{error}" }} }}
+"""
+
+
+def make_repository(
+    folder: Path, name: str = "dim", image: str = "image", seconds: float = 0, error: str = ""
+) -> Path:
+    """A model repository with the stand-in: it takes `seconds`, and answers with `error` if any."""
+    version = folder / name / "1"
+    version.mkdir(parents=True)
+    shutil.copy(Path(__file__).with_name("standin.py"), version / "model.py")
+    (folder / name / "config.pbtxt").write_text(
+        CONFIG.format(name=name, image=image, seconds=seconds, error=error)
+    )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def kill() -> Callable[[Server], None]:
+    """End a server as a power cut would, with its backend processes."""
+
+    def kill_group(server: Server) -> None:
+        if server.process.poll() is None:
+            os.killpg(server.process.pid, signal.SIGKILL)
+        server.process.wait()
+
+    return kill_group
+
+
+@pytest.fixture(scope="session")
+def standin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with launch(make_repository(tmp_path_factory.mktemp("standin"))) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def slow(
+    tmp_path_factory: pytest.TempPathFactory, kill: Callable[[Server], None]
+) -> Iterator[Server]:
+    """A stand-in server that never answers within a test."""
+    with launch(make_repository(tmp_path_factory.mktemp("slow"), seconds=60)) as server:
+        yield server
+        kill(server)  # asked politely, it would finish its minute first
+
+
+@pytest.fixture
+def launch_standin(
+    tmp_path: Path, kill: Callable[[Server], None]
+) -> Iterator[Callable[..., Server]]:
+    """Start a stand-in server of the test's own; it ends with the test."""
+    with contextlib.ExitStack() as servers:
+
+        def start(grpc_port: int = 0, **model: object) -> Server:
+            repository = tmp_path / f"repository-{len(list(tmp_path.glob('repository-*')))}"
+            server = servers.enter_context(
+                launch(make_repository(repository, **model), grpc_port=grpc_port)
+            )
+            servers.callback(kill, server)  # quicker than a polite stop
+            return server
+
+        yield start
+
+
+@pytest.fixture(scope="session")
+def make_picture() -> Callable[..., Picture]:
+    """A photo of noise, and a trimap with all three kinds of pixels (if it has three rows)."""
+
+    def make(height: int, width: int, seed: int = 0) -> Picture:
+        image = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+        trimap = np.full((height, width), 128, np.uint8)
+        third = height // 3
+        trimap[:third] = 0
+        trimap[height - third :] = 255
+        return image, trimap
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def expected_alpha() -> Callable[..., np.ndarray]:
+    """What the stand-in answers."""
+
+    def answer(image: np.ndarray, trimap: np.ndarray) -> np.ndarray:
+        return np.where((trimap == 0) | (trimap == 255), trimap, image[..., 1])
+
+    return answer
+
+
+@pytest.fixture
+def picture(make_picture: Callable[..., Picture]) -> Picture:
+    return make_picture(37, 53)
+
+
+@pytest.fixture
+def files(tmp_path: Path, picture: Picture) -> tuple[Path, Path]:
+    """The picture as two files."""
+    image, trimap = tmp_path / "photo.png", tmp_path / "trimap.png"
+    write_image(image, picture[0])
+    write_image(trimap, picture[1])
+    return image, trimap
