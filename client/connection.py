@@ -176,7 +176,7 @@ class Matte:
         if status == "UNAVAILABLE":
             return ServerUnavailableError(
                 f"no server at {self._servers} for {self.timeout:g} s ({reason}); "
-                "start one with `python -m server`, or name another's gRPC port (not HTTP) with --url"
+                "start one with `python -m server`, or give --url another server's gRPC port"
             )
         if status == "DEADLINE_EXCEEDED":
             return ServerTimeoutError(

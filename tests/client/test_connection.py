@@ -23,10 +23,10 @@ NOBODY = "127.0.0.1:1"
 
 
 def inferences(url):
-    """How often the server ran the model: successes, failures."""
+    """How often the server ran the model, whatever it answered."""
     with InferenceServerClient(url) as client:
         stats = client.get_inference_statistics("dim").model_stats[0].inference_stats
-    return stats.success.count, stats.fail.count
+    return stats.success.count + stats.fail.count
 
 
 @pytest.mark.parametrize("size", [(1, 1), (5, 200), (200, 5), (37, 53)])
@@ -121,11 +121,11 @@ def test_threads_share_one_object(standin, make_picture, expected_alpha):
 
 def test_several_servers_share_the_work(standin, launch_standin, picture):
     other = launch_standin()
-    before = inferences(standin.grpc_url)[0]
+    before = inferences(standin.grpc_url)
     with Matte([standin.grpc_url, NOBODY, other.grpc_url]) as matte:
         for _ in range(20):
             matte.alpha(*picture)
-    shares = inferences(standin.grpc_url)[0] - before, inferences(other.grpc_url)[0]
+    shares = inferences(standin.grpc_url) - before, inferences(other.grpc_url)
     assert sum(shares) == 20
     assert min(shares) >= 5  # they take turns; the first requests may find only one connected
 
@@ -211,13 +211,13 @@ def test_servers_error_is_passed_on_and_the_request_not_repeated(launch_standin,
         pytest.raises(ServerRefusedError, match="refused the request: out of memory"),
     ):
         matte.alpha(*picture)
-    assert inferences(server.grpc_url) == (0, 1)
+    assert inferences(server.grpc_url) == 1
 
 
 def test_http_port_is_unavailable_with_a_hint(standin, picture):
     with (
         Matte(standin.http_url, timeout=0.5) as matte,
-        pytest.raises(ServerUnavailableError, match=r"name the gRPC port \(not HTTP\)"),
+        pytest.raises(ServerUnavailableError, match="give --url another server's gRPC port"),
     ):
         matte.alpha(*picture)
 
