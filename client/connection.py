@@ -26,6 +26,10 @@ DEFAULT_TIMEOUT = 120.0
 logger = logging.getLogger(__name__)
 
 
+class AddressError(ValueError):
+    """The server's address is not ``host:port``."""
+
+
 class ServerError(RuntimeError):
     """The server did not give an alpha; the message is one line for the user."""
 
@@ -60,6 +64,11 @@ class Matte:
         Seconds for one ``alpha``, waiting and retries included. While the server is unavailable,
         the request is sent again after a random, exponentially growing pause. No other error is
         retried.
+
+    Raises
+    ------
+    AddressError
+        A `url` is not ``host:port``.
 
     Examples
     --------
@@ -206,7 +215,7 @@ def _grpc_target(urls: list[str]) -> str:
     for url in urls:
         host, _, port = url.rpartition(":")
         if not host or not port.isdecimal() or "/" in url:
-            raise ValueError(f"server is {url!r}, expected host:port, for example {DEFAULT_URL}")
+            raise AddressError(f"server is {url!r}, expected host:port, for example {DEFAULT_URL}")
     if len(urls) == 1:
         return urls[0]
     return "ipv4:" + ",".join(_ipv4(url) for url in urls)

@@ -17,7 +17,7 @@ from pathlib import Path
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from client.connection import DEFAULT_TIMEOUT, DEFAULT_URL, Matte, ServerError
+from client.connection import DEFAULT_TIMEOUT, DEFAULT_URL, AddressError, Matte, ServerError
 from client.folder import Record, matte_pairs, write_failures
 from client.job import OUTPUTS, Options, Pair, matte_pair
 from client.pairs import PairError, find_pairs, is_many
@@ -58,7 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
             return (_run_many if is_many(options.image) else _run_one)(matte, options)
     except ServerError as error:
         return _fail(error, FAILURE)
-    except (ImageError, PairError, OSError) as error:
+    except (AddressError, ImageError, PairError, OSError) as error:
         return _fail(error, BAD_INPUT)
     except KeyboardInterrupt:
         return _fail("stopped; what is written is whole", INTERRUPTED)
