@@ -57,7 +57,7 @@ def find_tritonserver(backends: Path) -> Installation:
 def _from_wheel(pytriton: Path, backends: Path) -> Installation:
     triton = pytriton / "tritonserver"
     _assemble_python_backend(triton, backends / "python")
-    libraries = [pytriton.parent / "nvidia_pytriton.libs", *_libpython_folder()]
+    libraries = [pytriton.parent / "nvidia_pytriton.libs", *libpython_folders()]
     return Installation(
         triton / "bin" / "tritonserver",
         (f"--backend-directory={backends}",),
@@ -86,14 +86,19 @@ def _assemble_python_backend(triton: Path, folder: Path) -> None:
             (folder / part.name).symlink_to(part)
 
 
-def _libpython_folder() -> list[Path]:
-    """Folder of the libpython that the stub needs, or [] where the loader finds it by itself."""
+def libpython_folders() -> list[Path]:
+    """Folders to search for the libpython that the backend needs; none where the system's will do.
+
+    Raises
+    ------
+    InstallationError
+        It is not installed. Debian's python3 does without it.
+    """
     name = f"libpython{_python_version()}.so.1.0"
-    for folder in (Path(sysconfig.get_config_var("LIBDIR")), Path(sys.prefix) / "lib"):
-        if (folder / name).exists():
-            return [folder]
-    if ctypes.util.find_library(f"python{_python_version()}"):
-        return []
+    folders = [Path(sysconfig.get_config_var("LIBDIR")), Path(sys.prefix) / "lib"]
+    found = [folder for folder in folders if (folder / name).exists()]
+    if found or ctypes.util.find_library(f"python{_python_version()}"):
+        return found
     raise InstallationError(
         f"{name} is not installed, and Triton's Python backend needs it: "
         f"sudo apt-get install libpython{_python_version()}"
