@@ -1,0 +1,1 @@
+"""The network and how it learns: PyTorch, on top of `matting`, below `export`."""

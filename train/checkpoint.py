@@ -1,0 +1,124 @@
+"""Reading and writing weights: our safetensors files and mmediting's published `.pth` files.
+
+Ours hold the tensors under mmediting's names, as FP16 or FP32, and facts about them (stage, data,
+scores) as text in the metadata. mmediting's hold a `state_dict` with `meta` and maybe `optimizer`
+beside it, in torch's zip or older format (mmediting's tools/publish_model.py).
+"""
+
+import json
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from train.network import DeepImageMatting
+
+
+class CheckpointError(ValueError):
+    """A file is not a checkpoint of this network; the message lists what is wrong."""
+
+
+def load_checkpoint(path: str | Path) -> DeepImageMatting:
+    """Return the network of a checkpoint, in evaluation mode, as FP32 on the CPU.
+
+    The stage is found out from the names: without `refiner.` tensors it is stage 1's network.
+
+    Raises
+    ------
+    CheckpointError
+        The file cannot be read, or tensors are missing, extra or misshapen (all are listed).
+    """
+    state = read_state(Path(path))
+    network = DeepImageMatting(refiner=any(name.startswith("refiner.") for name in state))
+    complaints = differences(network.state_dict(), state)
+    if complaints:
+        raise CheckpointError(
+            f"{path}: not Deep Image Matting as mmediting names it: " + "; ".join(complaints)
+        )
+    network.load_state_dict({name: value.float() for name, value in state.items()})
+    return network.eval()
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """Return the named tensors of a file, whatever they are wrapped in."""
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file")
+    if path.suffix == ".safetensors":
+        return read_safetensors(path)[0]
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (
+        pickle.UnpicklingError,
+        RuntimeError,
+        EOFError,
+        ValueError,
+        zipfile.BadZipFile,
+    ) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else "empty or cut off"
+        raise CheckpointError(f"{path}: not a checkpoint that loads safely: {reason}") from error
+    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
+        content = content["state_dict"]
+    if not isinstance(content, Mapping) or not all(
+        isinstance(value, Tensor) for value in content.values()
+    ):
+        raise CheckpointError(
+            f"{path}: expected named tensors, or a `state_dict` of them; found "
+            f"{type(content).__name__}"
+        )
+    return {name.removeprefix("module."): value for name, value in content.items()}
+
+
+def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the named tensors and the metadata of a safetensors file."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: not a safetensors file: {error}") from error
+
+
+def differences(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
+    """Say in words how named tensors differ from the expected ones in name or shape."""
+    missing = [name for name in expected if name not in found]
+    extra = [name for name in found if name not in expected]
+    misshapen = [
+        f"{name} {tuple(found[name].shape)}, expected {tuple(value.shape)}"
+        for name, value in expected.items()
+        if name in found and found[name].shape != value.shape
+    ]
+    kinds = {"missing": missing, "extra": extra, "misshapen": misshapen}
+    return [f"{kind}: {', '.join(names)}" for kind, names in kinds.items() if names]
+
+
+def save_checkpoint(
+    network: DeepImageMatting,
+    path: str | Path,
+    facts: Mapping[str, object],
+    dtype: torch.dtype = torch.float16,
+) -> None:
+    """Write the network's tensors as safetensors, whole or not at all.
+
+    Parameters
+    ----------
+    facts : mapping
+        What should be known about the weights: training data, recipe, scores. Stored as JSON text
+        per key; `stage` and `normalisation` are added.
+    dtype : torch.dtype
+        How the tensors are stored. Half the size as FP16, and the same alpha to within rounding.
+    """
+    path = Path(path)
+    facts = {
+        "stage": 1 if network.refiner is None else 3,
+        "normalisation": "RGB in 0..1, ImageNet mean and standard deviation; trimap in 0..1",
+        **facts,
+    }
+    metadata = {name: json.dumps(value) for name, value in facts.items()}
+    state = {name: value.to(dtype).contiguous() for name, value in network.state_dict().items()}
+    partial = path.with_name(f".{path.name}.partial")
+    save_file(state, partial, metadata=metadata)
+    partial.replace(path)

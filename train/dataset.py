@@ -1,0 +1,106 @@
+"""Reading what the trainer learns from and is judged by: foregrounds, backgrounds, photographs.
+
+Pictures stay uint8 in memory; `train.synthesis` makes training samples of them. A data folder:
+
+    train/cutouts/*.png                      RGBA
+    train/pairs/foreground/*, alpha/*        RGB and grey, paired by name without suffix
+    train/backgrounds/*                      RGB
+    val/image/*, trimap/*, alpha/*           paired by name without suffix
+
+Pillow reads them rather than `matting.images`, so that the trainer runs where only a stock
+PyTorch image is installed.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+PICTURE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
+
+
+class DataError(ValueError):
+    """A data folder is not what it should be; the message says how to fix it."""
+
+
+def read(path: Path, mode: str) -> Tensor:
+    """Return the picture as C×H×W uint8; `mode` is Pillow's, "RGB", "RGBA" or "L"."""
+    try:
+        with Image.open(path) as picture:
+            pixels = np.array(picture.convert(mode))
+    except OSError as error:
+        raise DataError(f"{path}: not a readable picture ({error})") from error
+    return torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1)).permute(2, 0, 1).contiguous()
+
+
+def pictures(folder: Path) -> dict[str, Path]:
+    """Return the folder's pictures by name without suffix, sorted; empty if there is no folder."""
+    found = sorted(p for p in folder.glob("*") if p.suffix.lower() in PICTURE_SUFFIXES)
+    return {path.stem: path for path in found}
+
+
+def paired(*folders: Path) -> list[tuple[Path, ...]]:
+    """Return files by names that stand in all folders; others are errors."""
+    listings = [pictures(folder) for folder in folders]
+    names = sorted(set().union(*listings))
+    for folder, listing in zip(folders, listings, strict=True):
+        missing = [name for name in names if name not in listing]
+        if missing:
+            raise DataError(f"{folder}: no picture named {', '.join(missing[:5])}")
+    return [tuple(listing[name] for listing in listings) for name in names]
+
+
+@dataclass(frozen=True)
+class Foreground:
+    """A subject: `colour` 3×H×W and `alpha` 1×H×W, uint8. Colour is straight, not premultiplied."""
+
+    colour: Tensor
+    alpha: Tensor
+
+
+def read_foregrounds(data: Path) -> list[Foreground]:
+    """Read all cut-outs and foreground-alpha pairs of a data folder's `train`."""
+    foregrounds = []
+    for path in pictures(data / "train/cutouts").values():
+        rgba = read(path, "RGBA")
+        foregrounds.append(Foreground(rgba[:3], rgba[3:]))
+    for colour, alpha in paired(data / "train/pairs/foreground", data / "train/pairs/alpha"):
+        foregrounds.append(Foreground(read(colour, "RGB"), read(alpha, "L")))
+    usable = [f for f in foregrounds if ((f.alpha > 0) & (f.alpha < 255)).any()]
+    if not usable:
+        raise DataError(f"{data}/train: no cut-out or foreground-alpha pair with a soft edge")
+    return usable
+
+
+def read_backgrounds(data: Path) -> list[Tensor]:
+    """Read all backgrounds of a data folder's `train`, 3×H×W uint8 each."""
+    backgrounds = [read(path, "RGB") for path in pictures(data / "train/backgrounds").values()]
+    if not backgrounds:
+        raise DataError(f"{data}/train/backgrounds: no pictures")
+    return backgrounds
+
+
+class ValidationSet(Dataset):
+    """Whole images with trimap and true alpha, as a dict of uint8 tensors and `name`."""
+
+    def __init__(self, data: Path, split: str = "val") -> None:
+        folder = data / split
+        self.files = paired(folder / "image", folder / "trimap", folder / "alpha")
+        if not self.files:
+            raise DataError(f"{folder}: no pictures in image/, trimap/ and alpha/")
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor | str]:
+        image, trimap, alpha = self.files[index]
+        return {
+            "name": image.stem,
+            "image": read(image, "RGB"),
+            "trimap": read(trimap, "L"),
+            "alpha": read(alpha, "L"),
+        }

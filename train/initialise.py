@@ -1,0 +1,126 @@
+"""Where the parameters start.
+
+The encoder starts from ImageNet's VGG16. Every other convolution starts at random so that
+activations keep their size through ReLU and through unpooling, which leaves three of four values
+at zero. mmediting's Xavier start shrinks the signal about eightfold (in power) at each unpooling;
+over its million iterations that is forgotten, over a short schedule it is not.
+
+Two channels of every layer then carry the trimap through the whole network: one the known
+foreground, one the known background. The decoder's copies blur them, and the first alpha is a soft
+blend of the two known regions instead of one half everywhere. A short schedule needs this: the
+bottleneck is 32 times smaller than the image, and learning to bring the trimap through fifteen
+layers costs thousands of samples before anything about the photograph is learnt.
+"""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from train.network import DeepImageMatting, Encoder
+
+CARRIED = 2.0
+"""What a carrier channel holds where the trimap is known: about the size of VGG16's activations."""
+
+FIRST_LOGIT = 3.0
+"""Logit of the first alpha well inside the known foreground."""
+
+
+def convolutions(module: nn.Module) -> list[nn.Conv2d]:
+    return [m for m in module.modules() if isinstance(m, nn.Conv2d)]
+
+
+@torch.no_grad()
+def randomise(network: DeepImageMatting, seed: int) -> None:
+    """Draw all parameters so that signals keep their size and the first refinement is small."""
+    generator = torch.Generator().manual_seed(seed)
+    unpooled = set(convolutions(network.backbone.decoder)[1:-1])
+    for layer in convolutions(network):
+        kept = 0.25 if layer in unpooled else 1.0
+        fan_in = math.prod(layer.weight.shape[1:])
+        layer.weight.normal_(std=math.sqrt(2 / (kept * fan_in)), generator=generator)
+        layer.bias.zero_()
+    network.backbone.decoder.deconv1.weight.mul_(0.1)
+    if network.refiner is not None:
+        network.refiner.refine_pred.weight.mul_(0.1)
+
+
+@torch.no_grad()
+def start_from_vgg16(network: DeepImageMatting, vgg16: Path) -> None:
+    """Put VGG16 into the encoder and the trimap's carriers into encoder and decoder.
+
+    `vgg16` is an npz with torchvision's names (`features.0.weight`, ...).
+    """
+    load_vgg16(network.backbone.encoder, vgg16)
+    carry_trimap(network)
+
+
+def load_vgg16(encoder: Encoder, path: Path) -> None:
+    """Copy torchvision's 13 VGG16 convolutions; the trimap's channel starts as a grey image's."""
+    with np.load(path) as weights:
+        numbers = sorted({int(name.split(".")[1]) for name in weights.files})
+        for layer, number in zip(convolutions(encoder)[:13], numbers, strict=True):
+            weight = torch.from_numpy(weights[f"features.{number}.weight"].astype(np.float32))
+            layer.weight[:, : weight.shape[1]] = weight
+            layer.bias.copy_(
+                torch.from_numpy(weights[f"features.{number}.bias"].astype(np.float32))
+            )
+    encoder.layer1[0].weight[:, 3] = encoder.layer1[0].weight[:, :3].mean(dim=1)
+
+
+def carry_trimap(network: DeepImageMatting) -> None:
+    """Give two channels of every layer to the known foreground and the known background.
+
+    In a layer that is pooled, the decoder's layer of the same size uses the same two channels,
+    because unpooling writes every channel to where its own maxima were.
+    """
+    encoder, decoder = network.backbone.encoder, network.backbone.decoder
+    blocks = [encoder.layer1, encoder.layer2, encoder.layer3, encoder.layer4, encoder.layer5]
+    identity, blur = torch.ones(1, 1), gaussian(5, sigma=1.2) * 4
+    first = encoder.layer1[0]
+    carriers = least_used(convolutions(encoder)[1])
+    for channel, (slope, offset) in zip(carriers, ((4, -3), (-4, 1)), strict=True):
+        first.weight[channel] = 0
+        first.weight[channel, 3, 1, 1] = slope * CARRIED
+        first.bias[channel] = offset * CARRIED
+    pooled = []
+    for block in blocks:
+        layers = convolutions(block)
+        for layer in layers[1:] if block is encoder.layer1 else layers:
+            carriers = pass_on(layer, carriers, identity)
+        pooled.append(carriers)
+    carriers = pass_on(encoder.conv6, carriers, identity, pooled[-1])
+    for layer, channels in zip(convolutions(decoder)[:5], reversed(pooled), strict=True):
+        kernel = identity if layer is decoder.deconv6_1 else blur
+        carriers = pass_on(layer, carriers, kernel, channels)
+    carriers = pass_on(decoder.deconv1_1, carriers, blur)
+    for channel, sign in zip(carriers, (1, -1), strict=True):
+        decoder.deconv1.weight[0, channel, 2, 2] = sign * FIRST_LOGIT / CARRIED
+
+
+def pass_on(
+    layer: nn.Conv2d, carriers: list[int], kernel: Tensor, to: list[int] | None = None
+) -> list[int]:
+    """Make two output channels copies of two input channels, through `kernel`; return them."""
+    to = carriers if to is None else to
+    pad = (layer.kernel_size[0] - len(kernel)) // 2
+    for source, target in zip(carriers, to, strict=True):
+        layer.weight[target] = 0
+        layer.weight[target, source] = F.pad(kernel, (pad, pad, pad, pad))
+        layer.bias[target] = 0
+    return to
+
+
+def least_used(layer: nn.Conv2d) -> list[int]:
+    """Return the two input channels to which the layer gives the smallest weights."""
+    return layer.weight.square().sum(dim=(0, 2, 3)).argsort()[:2].tolist()
+
+
+def gaussian(size: int, sigma: float) -> Tensor:
+    """Return a size×size kernel that sums to one."""
+    line = torch.exp(-((torch.arange(size) - size // 2) ** 2) / (2 * sigma**2))
+    kernel = torch.outer(line, line)
+    return kernel / kernel.sum()
