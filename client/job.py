@@ -11,7 +11,14 @@ import numpy as np
 from client.connection import Matte
 from matting.compositing import composite, cutout, fit_background
 from matting.foreground import estimate_foreground
-from matting.images import ImageError, read_image, read_trimap, write_image
+from matting.images import (
+    ALPHA_SUFFIXES,
+    ImageError,
+    check_writable,
+    read_image,
+    read_trimap,
+    write_image,
+)
 from matting.trimaps import check_trimap, has_unknown, quantize
 
 OUTPUTS = ("alpha", "cutout", "composite")
@@ -35,7 +42,7 @@ class Pair:
 
     def is_done(self) -> bool:
         """Whether every output is there."""
-        return all(path.exists() for path in self.outputs.values())
+        return all(path.is_file() for path in self.outputs.values())
 
 
 @dataclass(frozen=True)
@@ -89,10 +96,20 @@ def matte_pair(pair: Pair, matte: Matte, options: Options) -> bool:
     ------
     ImageError, ServerError, OSError
     """
+    _check_outputs(pair)
     image, trimap = read_pair(pair, options)
     alpha = matte.alpha(image, trimap)
     _write_all(_make_outputs(pair, options, image, alpha))
     return has_unknown(trimap)
+
+
+def _check_outputs(pair: Pair) -> None:
+    for kind, path in pair.outputs.items():
+        check_writable(path)
+        if kind == "cutout" and path.suffix.lower() not in ALPHA_SUFFIXES:
+            raise ImageError(
+                f"{path}: {path.suffix} has no transparency; use {' or '.join(ALPHA_SUFFIXES)}"
+            )
 
 
 def _make_outputs(

@@ -21,7 +21,7 @@ from client.connection import DEFAULT_TIMEOUT, DEFAULT_URL, AddressError, Matte,
 from client.folder import Record, matte_pairs, write_failures
 from client.job import OUTPUTS, Options, Pair, matte_pair
 from client.pairs import PairError, find_pairs, is_many
-from matting.images import ALPHA_SUFFIXES, ImageError, check_writable, read_image
+from matting.images import ImageError, check_writable, read_image
 
 __all__ = ["Matte", "main"]
 
@@ -166,7 +166,7 @@ def _outputs(options: argparse.Namespace) -> dict[str, Path]:
 
 def _run_one(matte: Matte, options: argparse.Namespace) -> int:
     pair = Pair(Path(options.image), options.trimap, _outputs(options))
-    _check_files(pair, options.background)
+    _check_names(pair, options.background)
     started = time.monotonic()
     asked = matte_pair(pair, matte, _settings(options))
     if options.json:
@@ -240,15 +240,10 @@ def _settings(options: argparse.Namespace) -> Options:
     return Options(background, options.quantize)
 
 
-def _check_files(pair: Pair, background: Path | None) -> None:
-    """Refuse, before any work, outputs that cannot be written or would replace an input."""
+def _check_names(pair: Pair, background: Path | None) -> None:
+    """Refuse to replace an input, or one output by another."""
     taken = {path.resolve() for path in (pair.image, pair.trimap, background) if path}
-    for kind, path in pair.outputs.items():
-        check_writable(path)
-        if kind == "cutout" and path.suffix.lower() not in ALPHA_SUFFIXES:
-            raise ImageError(
-                f"{path}: {path.suffix} has no transparency; use {' or '.join(ALPHA_SUFFIXES)}"
-            )
+    for path in pair.outputs.values():
         if path.resolve() in taken:
             raise ImageError(f"{path}: is another file of this command; choose another name")
         taken.add(path.resolve())

@@ -270,7 +270,7 @@ def test_output_folder_is_a_file(refuse, files):
 def test_output_folder_not_writable(refuse, files):
     # The first output could be written, and is not.
     error = refuse(*files, "-o", "alpha.png", "--cutout", NO_FILES_HERE / "cutout.png")
-    assert "/proc/cutout.png: cannot write into this folder" in error
+    assert "/proc/cutout.png: cannot be written" in error
 
 
 def test_outputs_are_checked_before_the_server_is_asked(refuse, files):

@@ -1,0 +1,332 @@
+"""The command line with many photos: pairing, many requests at once, failures, interruptions."""
+
+import contextlib
+import csv
+import fcntl
+import json
+import os
+import pty
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tritonclient.grpc import InferenceServerClient
+
+from client.matte import main
+from matting.images import read_trimap, write_image
+
+ROOT = Path(__file__).parents[2]
+NOBODY = "127.0.0.1:1"
+
+
+@pytest.fixture
+def run(standin, capsys, monkeypatch, tmp_path):
+    """Run the command in tmp_path; return its exit code, output and errors."""
+    monkeypatch.chdir(tmp_path)
+
+    def run_main(*arguments, urls=(standin.grpc_url,)):
+        servers = [word for url in urls for word in ("--url", url)]
+        code = main([*map(str, arguments), *servers])
+        return code, *capsys.readouterr()
+
+    return run_main
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Start the command as a program of its own in tmp_path."""
+    running = []
+
+    def start_program(*arguments, **options):
+        running.append(
+            subprocess.Popen(
+                [sys.executable, ROOT / "client" / "matte.py", *map(str, arguments)],
+                cwd=tmp_path,
+                env={**os.environ, "PYTHONPATH": str(ROOT)},
+                stdout=subprocess.PIPE,
+                text=True,
+                **options,
+            )
+        )
+        return running[-1]
+
+    yield start_program
+    for program in running:
+        program.kill()
+        program.communicate()
+
+
+@pytest.fixture
+def make_pairs(tmp_path, make_picture, expected_alpha):
+    """Write photos/NAME and trimaps/NAME.png; return the alpha that each name must get."""
+
+    def make(names, size=(9, 12)):
+        expected = {}
+        for seed, name in enumerate(names):
+            image, trimap = make_picture(*size, seed)
+            for folder, path, array in (
+                ("photos", Path(name), image),
+                ("trimaps", Path(name).with_suffix(".png"), trimap),
+            ):
+                (tmp_path / folder / path).parent.mkdir(parents=True, exist_ok=True)
+                write_image(tmp_path / folder / path, array)
+            expected[str(Path(name).with_suffix(".png"))] = expected_alpha(image, trimap)
+        return expected
+
+    return make
+
+
+def check_mattes(folder, expected):
+    """The folder holds exactly these mattes, and nothing else, hidden or half-written."""
+    found = {str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir()}
+    assert found == set(expected)
+    for name, alpha in expected.items():
+        np.testing.assert_array_equal(read_trimap(folder / name), alpha, err_msg=name)
+
+
+FOLDERS = ("photos", "--trimaps", "trimaps", "-o", "mattes")
+
+
+def test_folder_with_subfolders(run, make_pairs):
+    expected = make_pairs(["cat.png", "a/cat.bmp", "a/b.c/dog.v2.tif"])
+    code, out, err = run(*FOLDERS)
+    assert (code, out, err) == (0, "3 written, 0 were there, 0 failed\n", "")
+    check_mattes(Path("mattes"), expected)
+
+
+def test_other_files_are_no_photos(run, make_pairs):
+    expected = make_pairs(["cat.png"])
+    Path("photos/notes.txt").write_text("notes")
+    Path("photos/._cat.png").write_bytes(b"another program's")
+    assert run(*FOLDERS)[0] == 0
+    check_mattes(Path("mattes"), expected)
+
+
+def test_trimaps_and_outputs_below_the_photos_are_no_photos(run, make_pairs):
+    expected = make_pairs(["cat.png"])
+    Path("trimaps").rename("photos/trimaps")
+    for _ in range(2):
+        arguments = ("photos", "--trimaps", "photos/trimaps", "-o", "photos/mattes")
+        assert run(*arguments)[0] == 0
+    check_mattes(Path("photos/mattes"), expected)
+
+
+def test_glob(run, make_pairs):
+    expected = make_pairs(["cat.png", "a/cat.bmp", "a/dog.bmp"])
+    del expected["cat.png"]
+    assert run("photos/**/*.bmp", *FOLDERS[1:])[0] == 0
+    check_mattes(Path("mattes"), expected)
+
+
+def test_list(run, make_pairs, tmp_path):
+    expected = make_pairs(["cat.png", "a/dog.png", "bird.png"])
+    lines = [
+        ["photos/cat.png", "trimaps/cat.png"],
+        ["photos/a/dog.png", "trimaps/a/dog.png"],
+        [tmp_path / "photos/bird.png", "trimaps/bird.png"],
+    ]
+    with Path("pairs.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["image", "trimap"], *lines])
+    assert run("pairs.csv", "-o", "mattes")[0] == 0
+    photos = {f"photos/{name}": expected[name] for name in ("cat.png", "a/dog.png")}
+    check_mattes(Path("mattes"), {**photos, "bird.png": expected["bird.png"]})
+
+
+def test_all_outputs(run, make_pairs):
+    make_pairs(["cat.png", "dog.png"])
+    outputs = ("--cutout", "cutouts", "--composite", "new", "--background", "photos/dog.png")
+    assert run(*FOLDERS, *outputs)[0] == 0
+    for folder in ("mattes", "cutouts", "new"):
+        assert sorted(path.name for path in Path(folder).iterdir()) == ["cat.png", "dog.png"]
+
+
+def test_second_run_makes_only_what_is_missing(run, make_pairs):
+    expected = make_pairs([f"{i}.png" for i in range(6)])
+    assert run(*FOLDERS)[0] == 0
+    Path("mattes/3.png").unlink()
+    times = {path: path.stat().st_mtime_ns for path in Path("mattes").iterdir()}
+    code, out, _ = run(*FOLDERS)
+    assert (code, out) == (0, "1 written, 5 were there, 0 failed\n")
+    check_mattes(Path("mattes"), expected)
+    assert all(path.stat().st_mtime_ns == then for path, then in times.items())
+
+
+def test_order_and_bytes_do_not_depend_on_jobs(run, make_pairs, launch_standin, standin):
+    make_pairs([f"{i}.png" for i in range(30)])
+    Path("photos/7.png").write_bytes(b"")
+    other = launch_standin(seconds=0.02)  # slower than the first: answers overtake each other
+    results = {}
+    for jobs in (1, 13):
+        folder = Path(f"mattes-{jobs}")
+        code, out, _ = run(
+            *FOLDERS[:-1], folder, "--jobs", jobs, "--json",
+            urls=[standin.grpc_url, other.grpc_url],
+        )  # fmt: skip
+        assert code == 1
+        records = [json.loads(line) for line in out.splitlines()]
+        assert [record.pop("alpha") for record in records] == [
+            f"{folder}/{i}.png" for i in sorted(range(30), key=lambda i: f"{i}.png")
+        ]
+        results[jobs] = records, {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert results[1] == results[13]
+    assert len(results[1][1]) == 29
+
+
+def test_bad_files_are_reported_and_do_not_stop_the_rest(run, make_pairs, tmp_path):
+    expected = make_pairs(["a.png", "b.png", "c.png", "d.png", "e.png", "f.png"])
+    Path("photos/a.png").write_text("a recipe")
+    Path("trimaps/b.png").unlink()
+    write_image("trimaps/c.png", np.zeros((3, 4), np.uint8))
+    write_image("trimaps/d.bmp", np.zeros((9, 12), np.uint8))
+    write_image("photos/e.bmp", np.zeros((9, 12), np.uint8))
+    code, out, err = run(*FOLDERS, "--failures", "failures.csv")
+    assert (code, out) == (1, "1 written, 0 were there, 6 failed\n")
+    check_mattes(Path("mattes"), {"f.png": expected["f.png"]})
+    reasons = {
+        "photos/a.png": "is not an image of a known format",
+        "photos/b.png": "no trimap trimaps/b.*",
+        "photos/c.png": "expected the same size",
+        "photos/d.png": "several trimaps (d.bmp, d.png)",
+        "photos/e.bmp": "2 photos would become e.png",
+        "photos/e.png": "2 photos would become e.png",
+    }
+    with Path("failures.csv").open(newline="") as file:
+        rows = {row["image"]: row for row in csv.DictReader(file)}
+    assert rows.keys() == reasons.keys()
+    for image, reason in reasons.items():
+        assert reason in rows[image]["error"]
+        assert f"failed: {rows[image]['error']}\n" in err
+    assert rows["photos/c.png"]["trimap"] == "trimaps/c.png"
+
+
+def test_failures_of_a_run_without_any_are_none(run, make_pairs):
+    make_pairs(["a.png"])
+    Path("failures.csv").write_text("of an earlier run")
+    assert run(*FOLDERS, "--failures", "failures.csv")[0] == 0
+    assert Path("failures.csv").read_text().splitlines() == ["image,trimap,error"]
+
+
+def test_outputs_of_one_photo_are_all_or_none(run, make_pairs):
+    expected = make_pairs(["cat.png", "dog.png"])
+    Path("cutouts/cat.png").mkdir(parents=True)  # in the way of the cut-out
+    Path("cutouts/cat.png/keep").touch()
+    code, _, err = run(*FOLDERS, "--cutout", "cutouts")
+    assert code == 1
+    assert "cat.png" in err
+    check_mattes(Path("mattes"), {"dog.png": expected["dog.png"]})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["photos", "-o", "mattes"], "name the folder of their trimaps with --trimaps"),
+        (["photos", "--trimaps", "nosuch", "-o", "mattes"], "--trimaps nosuch is not a folder"),
+        (["nosuch/*.png", "--trimaps", "trimaps", "-o", "mattes"], "no photos in nosuch/*.png"),
+        (["empty", "--trimaps", "trimaps", "-o", "mattes"], "no photos in empty"),
+        (["photos", "--trimaps", "trimaps", "-o", "photos"], "--alpha photos is used already"),
+        (["photos", "--trimaps", "trimaps", "-o", "x", "--cutout", "x"], "--cutout x is used"),
+        (["nosuch.csv", "-o", "mattes"], "nosuch.csv: cannot be read"),
+        (["bad.csv", "-o", "mattes"], "expected a first line `image,trimap`"),
+        (["photos", "--trimaps", "trimaps", "-o", "bad.csv"], "bad.csv"),
+    ],
+)
+def test_wrong_usage_writes_nothing(run, make_pairs, arguments, message):
+    make_pairs(["cat.png"])
+    Path("empty").mkdir()
+    Path("bad.csv").write_text("photo,mask\ncat.png,dog.png\n")
+    code, out, err = run(*arguments)
+    assert (code, out) == (2, "")
+    assert message in err
+    assert err.count("\n") == 1
+    assert not Path("mattes").exists()
+
+
+def test_without_a_server_the_rest_is_not_tried(run, make_pairs):
+    make_pairs([f"{i:02}.png" for i in range(40)])
+    arguments = (*FOLDERS, "--timeout", 0.5, "--jobs", 2, "--json", "--quiet")
+    code, out, err = run(*arguments, urls=[NOBODY])
+    assert code == 1
+    errors = [json.loads(line)["error"] for line in out.splitlines()]
+    assert len(errors) == 40
+    assert f"no server at {NOBODY}" in errors[0]
+    assert sum("not tried: the server was gone" in error for error in errors) == 38
+    assert "20 more, see --failures" in err
+    assert list(Path("mattes").iterdir()) == []
+
+
+def test_a_server_killed_and_restarted_loses_nothing(
+    start, make_pairs, launch_standin, kill, tmp_path
+):
+    expected = make_pairs([f"{i:03}.png" for i in range(300)])
+    servers = [launch_standin(seconds=0.01) for _ in range(2)]
+    urls = [word for server in servers for word in ("--url", server.grpc_url)]
+    program = start(*FOLDERS, *urls, "--json", "--timeout", 60)
+
+    def written():
+        return len(list(tmp_path.glob("mattes/*.png")))
+
+    wait_until(lambda: written() >= 50)
+    kill(servers[0])
+    wait_until(lambda: written() >= 100)
+    assert program.poll() is None
+    restarted = launch_standin(grpc_port=int(servers[0].grpc_url.rpartition(":")[2]))
+    out, _ = program.communicate(timeout=120)
+
+    assert program.returncode == 0
+    check_mattes(tmp_path / "mattes", expected)
+    records = [json.loads(line) for line in out.splitlines()]
+    assert [Path(record["alpha"]).name for record in records] == sorted(expected)
+    assert {record["status"] for record in records} == {"written"}
+    with InferenceServerClient(restarted.grpc_url) as client:
+        stats = client.get_inference_statistics("dim").model_stats[0]
+    assert stats.inference_count > 0  # it was found again
+
+
+def test_ctrl_c_leaves_whole_files_and_the_next_run_goes_on(
+    start, run, make_pairs, launch_standin, tmp_path
+):
+    expected = make_pairs([f"{i:03}.png" for i in range(200)])
+    url = launch_standin(seconds=0.02).grpc_url
+    program = start(*FOLDERS, "--url", url, stderr=subprocess.PIPE)
+    wait_until(lambda: len(list(tmp_path.glob("mattes/*.png"))) >= 10)
+    program.send_signal(signal.SIGINT)
+    out, err = program.communicate(timeout=30)
+    assert (program.returncode, out) == (130, "")
+    assert err == "error: stopped; what is written is whole\n"
+    done = {path.name for path in (tmp_path / "mattes").iterdir()}
+    assert len(done) < 200
+    check_mattes(tmp_path / "mattes", {name: expected[name] for name in done})
+
+    code, out, _ = run(*FOLDERS)
+    assert (code, out) == (0, f"{200 - len(done)} written, {len(done)} were there, 0 failed\n")
+    check_mattes(tmp_path / "mattes", expected)
+
+
+def test_progress_on_a_terminal(start, standin, make_pairs):
+    make_pairs([f"{i}.png" for i in range(20)])
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))  # rows, columns
+    program = start(*FOLDERS, "--url", standin.grpc_url, stderr=slave)
+    out, _ = program.communicate(timeout=60)
+    os.close(slave)
+    shown = ""
+    with contextlib.suppress(OSError):  # Linux's way to end a terminal's output
+        while True:
+            shown += os.read(master, 1000).decode()
+    os.close(master)
+    assert out == "20 written, 0 were there, 0 failed\n"
+    assert "20/20" in shown
+    assert "photo/s" in shown
+
+
+def wait_until(condition, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it never came true"
+        time.sleep(0.01)
