@@ -5,6 +5,7 @@ model.onnx, so this file only moves tensors and refuses what cannot be matted.
 """
 
 import json
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -48,16 +49,15 @@ class TritonPythonModel:
         """Answer requests, which Triton joins only when all their shapes are equal."""
         images = [self._tensor(request, "image") for request in requests]
         trimaps = [self._tensor(request, "trimap") for request in requests]
-        reason = self._refusal(images[0].shape, trimaps[0].shape)
-        if reason:  # one error object each: shared by two responses, it crashes the server
-            return [
-                pb_utils.InferenceResponse(
-                    error=pb_utils.TritonError(reason, pb_utils.TritonError.INVALID_ARG)
-                )
-                for _ in requests
-            ]
-
-        alphas = self._matte(np.concatenate(images), np.concatenate(trimaps))
+        try:
+            self._check_sizes(images[0].shape, trimaps[0].shape)
+            alphas = self._matte(np.concatenate(images), np.concatenate(trimaps))
+        except ValueError as error:
+            return self._errors(requests, str(error), pb_utils.TritonError.INVALID_ARG)
+        except Exception as error:  # whatever the engine raises, memory that runs out among it
+            pb_utils.Logger.log_error(traceback.format_exc())
+            reason = f"the network failed: {error}"
+            return self._errors(requests, reason, pb_utils.TritonError.INTERNAL)
         ends = np.cumsum([len(image) for image in images])
         return [
             pb_utils.InferenceResponse([pb_utils.Tensor("alpha", alpha)])
@@ -68,19 +68,27 @@ class TritonPythonModel:
     def _tensor(request: object, name: str) -> np.ndarray:
         return pb_utils.get_input_tensor_by_name(request, name).as_numpy()
 
-    def _refusal(self, image: tuple[int, ...], trimap: tuple[int, ...]) -> str | None:
-        """Say why tensors of these shapes cannot be matted. Triton has checked type and rank."""
+    @staticmethod
+    def _errors(requests: list, reason: str, code: int) -> list:
+        # An error object each: two responses that share one crash the server.
+        return [
+            pb_utils.InferenceResponse(error=pb_utils.TritonError(reason, code)) for _ in requests
+        ]
+
+    def _check_sizes(self, image: tuple[int, ...], trimap: tuple[int, ...]) -> None:
+        """Refuse shapes that cannot be matted. Triton has checked types and ranks before."""
         height, width = image[1:3]
         if trimap[1:3] != image[1:3]:
-            return f"image is {width}x{height}, trimap is {trimap[2]}x{trimap[1]}: make them equal"
+            raise ValueError(
+                f"image is {width}x{height}, trimap is {trimap[2]}x{trimap[1]}: make them equal"
+            )
         if height * width == 0:
-            return f"image is {width}x{height}: it has no pixels"
+            raise ValueError(f"image is {width}x{height}: it has no pixels")
         if height * width > self.max_pixels:
-            return (
+            raise ValueError(
                 f"image is {width}x{height} = {height * width} pixels, this server takes at most "
                 f"{self.max_pixels}: send a smaller image or raise max_pixels in config.pbtxt"
             )
-        return None
 
     def _matte(self, images: np.ndarray, trimaps: np.ndarray) -> np.ndarray:
         """Run N images in as few steps as `max_pixels`, the memory one run may take, allows."""

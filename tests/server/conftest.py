@@ -1,0 +1,103 @@
+"""The shipped configuration and model.py with a tiny network whose every byte can be foretold."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import tritonclient.grpc as grpc
+from google.protobuf import text_format
+from onnx import TensorProto, helper, numpy_helper
+from tritonclient.grpc.model_config_pb2 import ModelConfig
+from tritonclient.utils import np_to_triton_dtype
+
+from server.launcher import Server, launch
+
+Pair = tuple[np.ndarray, np.ndarray]
+"""Image and trimap as they go over the wire, uint8, N x H x W x 3 and N x H x W x 1."""
+
+SHIPPED = Path(__file__).parents[2] / "model_repository" / "dim"
+MAX_PIXELS = 10_000
+MAX_WIDTH = 255
+"""A wider image makes the tiny network itself fail, as the real one does when memory runs out."""
+
+
+def write_tiny_network(path: Path) -> None:
+    """alpha = max(red, trimap); fails for images wider than MAX_WIDTH."""
+
+    def constant(name: str, value: list[int], dtype: type) -> onnx.TensorProto:
+        return numpy_helper.from_array(np.array(value, dtype), name)
+
+    def tensor(name: str, channels: int) -> onnx.ValueInfoProto:
+        return helper.make_tensor_value_info(name, TensorProto.UINT8, ["N", "H", "W", channels])
+
+    graph = helper.make_graph(
+        [
+            helper.make_node("Slice", ["image", "0", "1", "3"], ["red"]),
+            helper.make_node("Shape", ["image"], ["width"], start=2, end=3),
+            helper.make_node("Gather", ["zeros", "width"], ["zero"]),
+            helper.make_node("Max", ["red", "trimap", "zero"], ["alpha"]),
+        ],
+        "tiny",
+        [tensor("image", 3), tensor("trimap", 1)],
+        [tensor("alpha", 1)],
+        [
+            constant("0", [0], np.int64),
+            constant("1", [1], np.int64),
+            constant("3", [3], np.int64),
+            constant("zeros", [0] * (MAX_WIDTH + 1), np.uint8),
+        ],
+    )
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), path
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shipped model folder with the tiny network, and with limits that tests can reach."""
+    folder = tmp_path_factory.mktemp("repository")
+    shutil.copytree(SHIPPED / "configs", folder / "dim" / "configs")
+    (folder / "dim" / "1").mkdir()
+    shutil.copy(SHIPPED / "1" / "model.py", folder / "dim" / "1")
+    write_tiny_network(folder / "dim" / "1" / "model.onnx")
+    config = text_format.Parse((SHIPPED / "config.pbtxt").read_text(), ModelConfig())
+    config.parameters["max_pixels"].string_value = str(MAX_PIXELS)
+    # Long enough for requests sent at once to be joined, however slow this machine is.
+    config.dynamic_batching.max_queue_delay_microseconds = 100_000
+    (folder / "dim" / "config.pbtxt").write_text(text_format.MessageToString(config))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_server(tiny_repository: Path) -> Iterator[Server]:
+    with launch(tiny_repository) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def random_pair() -> Callable[..., Pair]:
+    def make(height: int, width: int, count: int = 1, seed: int = 0) -> Pair:
+        random = np.random.default_rng(seed)
+        shape = (count, height, width)
+        image = random.integers(0, 256, (*shape, 3), np.uint8)
+        return image, random.choice(np.array([0, 128, 255], np.uint8), (*shape, 1))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def infer() -> Callable[[Server, np.ndarray, np.ndarray], np.ndarray]:
+    """Send two arrays as they are, of whatever type and shape, and return alpha."""
+
+    def ask(server: Server, image: np.ndarray, trimap: np.ndarray) -> np.ndarray:
+        inputs = []
+        for name, array in (("image", image), ("trimap", trimap)):
+            tensor = grpc.InferInput(name, array.shape, np_to_triton_dtype(array.dtype))
+            inputs.append(tensor.set_data_from_numpy(array))
+        with grpc.InferenceServerClient(server.grpc_url) as client:
+            return client.infer("dim", inputs).as_numpy("alpha")
+
+    return ask

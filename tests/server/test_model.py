@@ -1,0 +1,149 @@
+"""What model.py answers over gRPC: right bytes, or the reason why not, and it lives on."""
+
+import shutil
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tritonclient.grpc as grpc
+from tritonclient.utils import InferenceServerException
+
+from server.launcher import Server, launch
+
+Infer = Callable[[Server, np.ndarray, np.ndarray], np.ndarray]
+RandomPair = Callable[..., tuple[np.ndarray, np.ndarray]]
+
+
+def expected(image: np.ndarray, trimap: np.ndarray) -> np.ndarray:
+    """What the tiny network of conftest.py computes."""
+    return np.maximum(image[..., :1], trimap)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "count"),
+    # 70 x 90 pixels: the limit of 10 000 makes model.py run the images one by one.
+    [(1, 1, 1), (5, 200, 1), (100, 100, 1), (20, 30, 8), (70, 90, 3)],
+)
+def test_alpha_of_any_size_and_count(
+    tiny_server: Server,
+    infer: Infer,
+    random_pair: RandomPair,
+    height: int,
+    width: int,
+    count: int,
+) -> None:
+    image, trimap = random_pair(height, width, count)
+    alpha = infer(tiny_server, image, trimap)
+    assert alpha.dtype == np.uint8
+    np.testing.assert_array_equal(alpha, expected(image, trimap))
+
+
+def zeros(*shape: int, dtype: type = np.uint8) -> np.ndarray:
+    return np.zeros(shape, dtype)
+
+
+@pytest.mark.parametrize(
+    ("image", "trimap", "reason"),
+    [
+        (zeros(1, 8, 8, 3, dtype=np.float32), zeros(1, 8, 8, 1), "data-type is 'FP32'.*'UINT8'"),
+        (zeros(1, 8, 8, 3), zeros(1, 8, 8, 1, dtype=np.int32), "data-type is 'INT32'.*'UINT8'"),
+        (zeros(8, 8, 3), zeros(8, 8, 1), "unexpected shape for input .* requires a batch dimension"),
+        (zeros(1, 8, 8, 4), zeros(1, 8, 8, 1), r"Expected \[-1,-1,-1,3\], got \[1,8,8,4\]"),
+        (zeros(1, 8, 8, 3), zeros(1, 8, 8), "unexpected shape for input 'trimap'"),
+        (zeros(1, 8, 8, 3), zeros(2, 8, 8, 1), "batch size"),
+        (zeros(9, 8, 8, 3), zeros(9, 8, 8, 1), "batch-size must be <= 8"),
+        (zeros(1, 8, 9, 3), zeros(1, 9, 8, 1), "image is 9x8, trimap is 8x9: make them equal"),
+        (zeros(1, 0, 5, 3), zeros(1, 0, 5, 1), "image is 5x0: it has no pixels"),
+        (zeros(1, 101, 100, 3), zeros(1, 101, 100, 1), "100x101 = 10100 pixels.*at most 10000"),
+        (zeros(1, 8, 256, 3), zeros(1, 8, 256, 1), "the network failed: .*out of data bounds"),
+    ],
+    ids=[
+        "float image",
+        "int32 trimap",
+        "no batch dimension",
+        "four channels",
+        "trimap without channel",
+        "counts differ",
+        "batch too large",
+        "sizes differ",
+        "no pixels",
+        "too many pixels",
+        "network fails",
+    ],
+)
+def test_bad_request_gets_the_reason_and_the_server_lives(
+    tiny_server: Server,
+    infer: Infer,
+    random_pair: RandomPair,
+    image: np.ndarray,
+    trimap: np.ndarray,
+    reason: str,
+) -> None:
+    with pytest.raises(InferenceServerException, match=reason):
+        infer(tiny_server, image, trimap)
+    good = random_pair(8, 8)
+    np.testing.assert_array_equal(infer(tiny_server, *good), expected(*good))
+
+
+def test_requests_at_once_get_what_they_get_alone(
+    tiny_server: Server, infer: Infer, random_pair: RandomPair
+) -> None:
+    pairs = [random_pair(*shape, seed=seed) for seed in range(6) for shape in [(9, 7), (7, 9, 2)]]
+    with grpc.InferenceServerClient(tiny_server.grpc_url) as client:
+
+        def executions() -> int:
+            return client.get_inference_statistics("dim").model_stats[0].execution_count
+
+        before = executions()
+        with ThreadPoolExecutor(len(pairs)) as threads:
+            alphas = list(threads.map(lambda pair: infer(tiny_server, *pair), pairs))
+        joined = executions() - before
+    for pair, alpha in zip(pairs, alphas, strict=True):
+        np.testing.assert_array_equal(alpha, expected(*pair))
+    assert joined < len(pairs), "no two requests were joined: the test tests nothing"
+
+
+def test_bad_requests_joined_with_each_other_do_no_harm(
+    tiny_server: Server, infer: Infer, random_pair: RandomPair
+) -> None:
+    good = random_pair(6, 6)
+    requests = [
+        (zeros(1, 6, 6, 3), zeros(1, 5, 6, 1)),
+        (zeros(1, 0, 6, 3), zeros(1, 0, 6, 1)),
+        (zeros(1, 4, 256, 3), zeros(1, 4, 256, 1)),
+        good,
+    ] * 4
+
+    def answer(request: tuple[np.ndarray, np.ndarray]) -> np.ndarray | str:
+        try:
+            return infer(tiny_server, *request)
+        except InferenceServerException as error:
+            return error.message()
+
+    with ThreadPoolExecutor(len(requests)) as threads:
+        answers = list(threads.map(answer, requests))
+    for reason, got in zip(
+        ["make them equal", "has no pixels", "out of data bounds"] * 4,
+        [got for i, got in enumerate(answers) if i % 4 != 3],
+        strict=True,
+    ):
+        assert reason in got
+    for alpha in answers[3::4]:
+        np.testing.assert_array_equal(alpha, expected(*good))
+
+
+def test_openvino_gives_the_same_alpha(
+    tiny_repository: Path, tmp_path: Path, infer: Infer, random_pair: RandomPair
+) -> None:
+    pytest.importorskip("openvino")
+    shutil.copytree(tiny_repository, tmp_path, dirs_exist_ok=True)
+    config = tmp_path / "dim" / "config.pbtxt"
+    text = config.read_text()
+    assert text.count('"onnxruntime"') == 1
+    config.write_text(text.replace('"onnxruntime"', '"openvino"'))
+    image, trimap = random_pair(11, 13, 2)
+    with launch(tmp_path) as server:
+        alpha = infer(server, image, trimap)
+    np.testing.assert_array_equal(alpha, expected(image, trimap))
