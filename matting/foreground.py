@@ -3,16 +3,17 @@
 import cv2
 import numpy as np
 
-# Box sizes of the two passes, in pixels, as published.
-FAR, NEAR = 90, 6
+BOXES = (90, 30, 10, 4)
+"""Side of the blur in each pass, in pixels. The paper has two passes, 90 and 6."""
 _TINY = np.float32(1e-5)
 
 
 def estimate_foreground(image: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """Estimate the foreground's own colours by blur fusion, in two passes.
+    """Estimate the foreground's own colours by blur fusion, from coarse to fine.
 
-    A first guess of both layers is their alpha-weighted local mean. The foreground is then moved so
-    that guess and alpha explain the image. A second pass with a small box starts from the first.
+    In each pass a guess of both layers is their local mean, weighted with alpha and 1 - alpha. Then
+    both are moved by the least amount that makes them and alpha explain the image. The paper makes
+    two passes and moves the foreground only, by less.
 
     Parameters
     ----------
@@ -22,37 +23,41 @@ def estimate_foreground(image: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     Returns
     -------
     ndarray, H x W x 3 uint8 RGB
-        Equal to the image where alpha is 255. Where alpha is 0 a smooth continuation near the
-        object, black far from it.
+        Equal to the image where alpha is 255. Where alpha is 0 a continuation near the object,
+        black far from it.
 
     Notes
     -----
-    Measured on 29 composites of known foregrounds, error of the colours weighted with alpha, in the
-    unknown region, 0..255: 6.3 (the image as it is: 17.7; pymatting's multi-level solver, 2.7 times
-    slower: 4.5).
+    Measured on 39 composites of known foregrounds (hair, fur, things): mean error of the colours
+    in the unknown region, weighted with alpha, in 0..255. The image as it is: 19.3; the paper's two
+    passes: 6.7; this: 3.9; pymatting's multi-level solver: 4.7 in 3.5 times the time of this.
+    Edges that stay soft over more than the largest box keep some of the old background.
 
     References
     ----------
     M. Forte, "Approximate Fast Foreground Colour Estimation", ICIP 2021.
     """
     weight = alpha.astype(np.float32) / 255
-    foreground = np.empty_like(image)
+    estimate = np.empty_like(image)
     for channel in range(3):  # one at a time: a third of the memory
         plane = image[..., channel].astype(np.float32)
-        far, behind = _blur_fusion(plane, plane, plane, weight, FAR)
-        near, _ = _blur_fusion(plane, far, behind, weight, NEAR)
-        foreground[..., channel] = np.rint(near)
-    foreground[alpha == 255] = image[alpha == 255]
-    return foreground
+        foreground = background = plane
+        for box in BOXES:
+            foreground, background = _blur_fusion(plane, foreground, background, weight, box)
+        estimate[..., channel] = np.rint(foreground)
+    opaque = alpha == 255
+    estimate[opaque] = image[opaque]
+    return estimate
 
 
 def _blur_fusion(
-    image: np.ndarray, foreground: np.ndarray, background: np.ndarray, alpha: np.ndarray, size: int
+    image: np.ndarray, foreground: np.ndarray, background: np.ndarray, alpha: np.ndarray, box: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """One pass on H x W float32: the foreground in 0..255, and the blurred background."""
-    box = (size, size)
-    coverage = cv2.blur(alpha, box)
-    blurred_foreground = cv2.blur(foreground * alpha, box) / (coverage + _TINY)
-    blurred_background = cv2.blur(background * (1 - alpha), box) / (1 - coverage + _TINY)
-    residual = image - alpha * blurred_foreground - (1 - alpha) * blurred_background
-    return np.clip(blurred_foreground + alpha * residual, 0, 255), blurred_background
+    """Refine both layers once: H x W float32, colours in 0..255, alpha in 0..1."""
+    size, rest = (box, box), 1 - alpha
+    coverage = cv2.blur(alpha, size)
+    foreground = cv2.blur(foreground * alpha, size) / (coverage + _TINY)
+    background = cv2.blur(background * rest, size) / (1 - coverage + _TINY)
+    # The nearest point to this guess on the line alpha * foreground + rest * background = image.
+    step = (image - alpha * foreground - rest * background) / (alpha**2 + rest**2)
+    return np.clip(foreground + alpha * step, 0, 255), np.clip(background + rest * step, 0, 255)

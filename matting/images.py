@@ -73,9 +73,9 @@ def write_image(path: str | Path, array: np.ndarray) -> None:
     ImageError
         See `check_writable`; or the array does not fit the format, or the disk is full.
     """
-    target = _target(Path(path))
-    encoded = _encode(target, array)
     try:
+        target = _target(Path(path))
+        encoded = _encode(Path(path), array)
         with _temporary_beside(target) as temporary:
             with temporary.open("wb") as file:
                 file.write(encoded)
@@ -98,7 +98,7 @@ def check_writable(path: str | Path) -> None:
             pass
     except OSError as error:
         raise ImageError(
-            f"{path}: cannot write into this folder ({error.strerror}); choose another one"
+            f"{path}: cannot be written ({error.strerror}); choose another folder or name"
         ) from error
 
 
@@ -131,8 +131,6 @@ def _decode(path: Path, mode: int) -> np.ndarray:
 
 def _read_bytes(path: Path) -> bytes:
     """Read the whole file, but only if its first bytes show that it is an image at all."""
-    if path.is_dir():
-        raise ImageError(f"{path}: is a folder; expected an image file")
     try:
         with path.open("rb") as file:
             data = file.read(64)
@@ -140,10 +138,12 @@ def _read_bytes(path: Path) -> bytes:
                 return data + file.read()
     except FileNotFoundError as error:
         raise ImageError(f"{path}: no such file; check the name") from error
+    except IsADirectoryError as error:
+        raise ImageError(f"{path}: is a folder; expected an image file") from error
     except PermissionError as error:
         raise ImageError(f"{path}: may not be read; check its permissions") from error
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        raise ImageError(f"{path}: cannot be read ({error})") from error
+    except OSError as error:
+        raise ImageError(f"{path}: cannot be read ({error.strerror})") from error
     if not data:
         raise ImageError(f"{path}: is empty (0 bytes); expected an image; copy it again")
     raise ImageError(f"{path}: is not an image of a known format; expected {_FORMATS}")

@@ -1,0 +1,62 @@
+"""Composites are rounded exactly, backgrounds cover the picture."""
+
+import numpy as np
+import pytest
+
+from matting.compositing import checkerboard, composite, cutout, fit_background
+
+
+def test_every_alpha_and_colour_is_rounded_to_nearest(random: np.random.Generator) -> None:
+    alpha, colour = np.meshgrid(np.arange(256), np.arange(256))
+    foreground = np.dstack([colour] * 3).astype(np.uint8)
+    background = random.integers(0, 256, foreground.shape, dtype=np.uint8)
+    result = composite(alpha.astype(np.uint8), foreground, background)
+    weight = alpha[..., None] / 255
+    exact = weight * foreground + (1 - weight) * background
+    assert result.dtype == np.uint8
+    assert abs(result - exact).max() < 0.5
+    np.testing.assert_array_equal(result[:, 0], background[:, 0])
+    np.testing.assert_array_equal(result[:, 255], foreground[:, 255])
+
+
+def test_sizes_that_differ() -> None:
+    picture = np.zeros((4, 5, 3), np.uint8)
+    with pytest.raises(ValueError, match=r"alpha \(4, 6\), foreground \(4, 5\)"):
+        composite(np.zeros((4, 6), np.uint8), picture, picture)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (5, 200), (300, 7), (64, 64), (63, 65)])
+@pytest.mark.parametrize("source", [(1, 1), (48, 100), (211, 3), (64, 64)])
+def test_background_covers_exactly(size: tuple[int, int], source: tuple[int, int]) -> None:
+    fitted = fit_background(np.full((*source, 3), 99, np.uint8), *size)
+    assert fitted.shape == (*size, 3)
+    assert (fitted == 99).all()
+
+
+@pytest.mark.parametrize("side", [20, 100, 250])
+def test_background_is_cropped_at_its_centre(side: int) -> None:
+    stripes = np.zeros((100, 300, 3), np.uint8)
+    for channel in range(3):
+        stripes[:, channel * 100 : channel * 100 + 100, channel] = 255
+    wide = fit_background(stripes, side, side).mean(axis=(0, 1))
+    tall = fit_background(stripes.swapaxes(0, 1), side, side).mean(axis=(0, 1))
+    for mean in (wide, tall):
+        assert mean[1] > 250  # the middle stripe fills the square, its neighbours bleed in
+        assert mean[0] == pytest.approx(mean[2], abs=1)
+
+
+def test_checkerboard() -> None:
+    board = checkerboard(40, 50, square=10)
+    assert board.shape == (40, 50, 3)
+    assert (board[:10, :10] == 255).all()
+    assert (board[:10, 10:20] == 204).all()
+    assert (board[10:20, 10:20] == 255).all()
+
+
+def test_cutout_joins_colours_and_alpha(random: np.random.Generator) -> None:
+    colours = random.integers(0, 256, (6, 7, 3), dtype=np.uint8)
+    alpha = random.integers(0, 256, (6, 7), dtype=np.uint8)
+    rgba = cutout(colours, alpha)
+    np.testing.assert_array_equal(rgba[..., :3], colours)
+    np.testing.assert_array_equal(rgba[..., 3], alpha)
+    assert rgba.dtype == np.uint8

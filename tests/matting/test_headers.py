@@ -1,0 +1,81 @@
+"""Header sizes are the decoded sizes, and gigapixel claims are found without decoding."""
+
+import struct
+import zlib
+
+import cv2
+import numpy as np
+import pytest
+
+from matting.headers import HeaderError, image_format, image_size
+
+WEBP_LOSSY = [cv2.IMWRITE_WEBP_QUALITY, 50]
+ENCODINGS = {
+    "png": ("PNG", ".png", 3, []),
+    "png grey": ("PNG", ".png", 1, []),
+    "jpeg": ("JPEG", ".jpg", 3, []),
+    "jpeg grey": ("JPEG", ".jpg", 1, []),
+    "jpeg progressive": ("JPEG", ".jpg", 3, [cv2.IMWRITE_JPEG_PROGRESSIVE, 1]),
+    "webp lossless": ("WebP", ".webp", 3, []),
+    "webp lossy": ("WebP", ".webp", 3, WEBP_LOSSY),
+    "webp lossy with alpha": ("WebP", ".webp", 4, WEBP_LOSSY),
+    "tiff": ("TIFF", ".tif", 3, []),
+    "bmp": ("BMP", ".bmp", 3, []),
+}
+
+
+def encoded(kind: str, height: int, width: int) -> bytes:
+    _, suffix, channels, options = ENCODINGS[kind]
+    pixels = np.random.default_rng(1).integers(0, 256, (height, width, channels), dtype=np.uint8)
+    return cv2.imencode(suffix, pixels, options)[1].tobytes()
+
+
+@pytest.mark.parametrize("kind", ENCODINGS)
+@pytest.mark.parametrize("size", [(1, 1), (5, 200), (301, 77), (1, 3000)])
+def test_size_is_that_of_the_picture(kind: str, size: tuple[int, int]) -> None:
+    data = encoded(kind, *size)
+    assert image_format(data) == ENCODINGS[kind][0]
+    assert image_size(data) == size
+
+
+def test_big_endian_tiff() -> None:
+    width = struct.pack(">HHIHH", 256, 3, 1, 640, 0)  # a SHORT
+    height = struct.pack(">HHII", 257, 4, 1, 480)  # a LONG
+    data = b"MM\0*" + struct.pack(">IH", 8, 2) + width + height
+    assert image_format(data) == "TIFF"
+    assert image_size(data) == (480, 640)
+
+
+@pytest.mark.parametrize("kind", ENCODINGS)
+def test_header_cut_anywhere(kind: str) -> None:
+    """The first bytes either hold the size already or are refused; nothing else escapes."""
+    data = encoded(kind, 9, 7)
+    for length in range(0, min(len(data), 700)):
+        try:
+            assert image_size(data[:length]) == (9, 7)
+        except HeaderError as error:
+            assert "\n" not in str(error)
+
+
+def test_png_with_a_wrong_byte() -> None:
+    data = bytearray(encoded("png", 40, 40))
+    data[len(data) // 2] ^= 1
+    with pytest.raises(HeaderError, match="checksum"):
+        image_size(bytes(data))
+
+
+def test_png_that_claims_gigapixels() -> None:
+    header = b"IHDR" + struct.pack(">IIBBBBB", 100_000, 90_000, 8, 2, 0, 0, 0)
+    end = b"IEND"
+    chunks = [
+        struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+        for chunk in (header, end)
+    ]
+    assert image_size(b"\x89PNG\r\n\x1a\n" + b"".join(chunks)) == (90_000, 100_000)
+
+
+def test_unknown_formats() -> None:
+    for data in (b"", b"\x89PN", b"GIF89a", b"%PDF-1.7", b"RIFF\0\0\0\0WAVE", b"plain text"):
+        assert image_format(data) is None
+        with pytest.raises(HeaderError, match="unknown"):
+            image_size(data)

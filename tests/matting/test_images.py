@@ -1,0 +1,348 @@
+"""Real files, good, odd and broken ones, go through the reader and the writer."""
+
+import os
+import resource
+import stat
+import struct
+import tempfile
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from matting import images
+from matting.images import (
+    ImageError,
+    check_writable,
+    read_gray,
+    read_image,
+    read_trimap,
+    write_image,
+)
+
+FORMATS = (".png", ".jpg", ".webp", ".tif", ".bmp")
+LOSSLESS = (".png", ".webp", ".tif", ".bmp")
+NOBODY = 65534
+
+
+@pytest.fixture
+def photo(random: np.random.Generator) -> np.ndarray:
+    """A smooth H x W x 3 picture with three different channels."""
+    return cv2.resize(random.integers(0, 256, (6, 9, 3), dtype=np.uint8), (90, 60))
+
+
+@pytest.fixture
+def unprivileged_folder() -> Iterator[Path]:
+    """Provide a folder, and give up root for the test, to whom permissions mean nothing."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o777)
+        was_root = os.geteuid() == 0
+        if was_root:
+            os.seteuid(NOBODY)
+        try:
+            yield folder
+        finally:
+            if was_root:
+                os.seteuid(0)
+            folder.chmod(0o777)
+
+
+def refusal(function: Callable, *arguments: object) -> str:
+    """Return the one line of the ImageError that this call must raise."""
+    with pytest.raises(ImageError) as caught:
+        function(*arguments)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def store(path: Path, pixels: np.ndarray) -> bytes:
+    """Write BGR pixels by OpenCV alone, and return the file's bytes."""
+    assert cv2.imwrite(str(path), pixels)
+    return path.read_bytes()
+
+
+# ---- reading what is fine
+
+
+@pytest.mark.parametrize("suffix", LOSSLESS)
+def test_colour_order_survives_a_round_trip(tmp_path: Path, photo: np.ndarray, suffix: str) -> None:
+    write_image(tmp_path / f"a{suffix}", photo)
+    np.testing.assert_array_equal(read_image(tmp_path / f"a{suffix}"), photo)
+    stored = cv2.imread(str(tmp_path / f"a{suffix}"))
+    np.testing.assert_array_equal(stored[..., ::-1], photo)
+
+
+def test_jpeg_round_trip_is_close(tmp_path: Path, photo: np.ndarray) -> None:
+    write_image(tmp_path / "a.jpg", photo)
+    difference = cv2.absdiff(read_image(tmp_path / "a.jpg"), photo)
+    assert difference.mean() < 2  # measured 1.0: chroma is stored at half the size
+
+
+@pytest.mark.parametrize("suffix", LOSSLESS)
+def test_every_grey_value_is_kept(tmp_path: Path, suffix: str) -> None:
+    ramp = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    path = tmp_path / f"a{suffix}"
+    write_image(path, ramp)
+    np.testing.assert_array_equal(read_gray(path), ramp)
+    np.testing.assert_array_equal(read_image(path), np.dstack([ramp] * 3))
+    write_image(path, np.dstack([ramp] * 3))
+    np.testing.assert_array_equal(read_trimap(path), ramp)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".webp"])
+def test_rgba_is_written_and_alpha_dropped_on_reading(
+    tmp_path: Path, photo: np.ndarray, suffix: str
+) -> None:
+    alpha = np.full(photo.shape[:2], 100, np.uint8)
+    path = tmp_path / f"a{suffix}"
+    write_image(path, np.dstack([photo, alpha]))
+    np.testing.assert_array_equal(cv2.imread(str(path), cv2.IMREAD_UNCHANGED)[..., 3], alpha)
+    np.testing.assert_array_equal(read_image(path), photo)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_16_bit_is_scaled_to_the_nearest_8_bit_value(tmp_path: Path, suffix: str) -> None:
+    every = np.arange(65536, dtype=np.uint16).reshape(256, 256)
+    nearest = ((every.astype(np.int64) * 255 + 32767) // 65535).astype(np.uint8)
+    path = tmp_path / f"a{suffix}"
+    store(path, every)
+    np.testing.assert_array_equal(read_gray(path), nearest)
+    store(path, np.dstack([every, every.T, every[::-1]]))
+    np.testing.assert_array_equal(read_image(path)[..., 2], nearest)
+
+
+def test_cmyk_jpeg(data: Path) -> None:
+    patches = read_image(data / "images/cmyk.jpg")[8, [4, 12, 20, 28]].astype(int)
+    expected = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255], [128, 128, 128]])
+    assert abs(patches - expected).max() <= 3
+    assert read_gray(data / "images/cmyk.jpg").shape == (16, 32)
+
+
+def with_orientation(data: bytes, orientation: int) -> bytes:
+    """Insert an EXIF orientation into a JPEG or PNG."""
+    exif = b"MM\0*" + struct.pack(">IHHHIHHI", 8, 1, 0x112, 3, 1, orientation, 0, 0)
+    if data.startswith(b"\xff\xd8"):
+        segment = b"Exif\0\0" + exif
+        return data[:2] + b"\xff\xe1" + struct.pack(">H", len(segment) + 2) + segment + data[2:]
+    chunk = b"eXIf" + exif
+    chunk = struct.pack(">I", len(exif)) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    return data[:33] + chunk + data[33:]
+
+
+UPRIGHT = {
+    1: lambda a: a,
+    2: np.fliplr,
+    3: lambda a: np.rot90(a, 2),
+    4: np.flipud,
+    5: lambda a: a.swapaxes(0, 1),
+    6: lambda a: np.rot90(a, -1),
+    7: lambda a: np.rot90(a.swapaxes(0, 1), 2),
+    8: np.rot90,
+}
+
+
+@pytest.mark.parametrize("orientation", UPRIGHT)
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+def test_exif_rotation_applies_to_photo_and_trimap(
+    tmp_path: Path, photo: np.ndarray, suffix: str, orientation: int
+) -> None:
+    plain, turned = tmp_path / f"plain{suffix}", tmp_path / f"turned{suffix}"
+    turned.write_bytes(with_orientation(store(plain, photo), orientation))
+    for reader in (read_image, read_gray, read_trimap):
+        np.testing.assert_array_equal(reader(turned), UPRIGHT[orientation](reader(plain)))
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+@pytest.mark.parametrize("size", [(1, 1), (5, 200), (200, 5)])
+def test_extreme_sizes(tmp_path: Path, suffix: str, size: tuple[int, int]) -> None:
+    path = tmp_path / f"a{suffix}"
+    write_image(path, np.full((*size, 3), 77, np.uint8))
+    assert (abs(read_image(path).astype(int) - 77) <= 1).all()
+    assert read_image(path).shape == (*size, 3)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+def test_bytes_after_the_end_do_no_harm(tmp_path: Path, photo: np.ndarray, suffix: str) -> None:
+    path = tmp_path / f"a{suffix}"
+    data = store(path, photo)
+    before = read_image(path)
+    path.write_bytes(data + b"appended by a phone" * 100)
+    np.testing.assert_array_equal(read_image(path), before)
+
+
+# ---- reading what is not
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    assert "no such file" in refusal(read_image, tmp_path / "a.png")
+
+
+def test_folder(tmp_path: Path) -> None:
+    assert "is a folder" in refusal(read_image, tmp_path)
+
+
+def test_name_that_cannot_be(tmp_path: Path) -> None:
+    path = tmp_path / ("a" * 300 + ".png")
+    assert "too long" in refusal(read_image, path)
+    assert "too long" in refusal(check_writable, path)
+    assert "too long" in refusal(write_image, path, np.zeros((2, 2), np.uint8))
+
+
+def test_zero_bytes(tmp_path: Path) -> None:
+    (tmp_path / "a.png").touch()
+    assert "0 bytes" in refusal(read_trimap, tmp_path / "a.png")
+
+
+def test_not_an_image(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_text("no image at all")
+    assert "expected PNG, JPEG" in refusal(read_image, tmp_path / "a.png")
+
+
+def test_no_permission(unprivileged_folder: Path) -> None:
+    path = unprivileged_folder / "a.png"
+    write_image(path, np.zeros((2, 2), np.uint8))
+    path.chmod(0)
+    assert "permissions" in refusal(read_image, path)
+
+
+@pytest.mark.parametrize("progressive", [0, 1])
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_cut_anywhere(
+    tmp_path: Path,
+    photo: np.ndarray,
+    suffix: str,
+    progressive: int,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    options = [cv2.IMWRITE_JPEG_PROGRESSIVE, progressive] if suffix == ".jpg" else []
+    data = cv2.imencode(suffix, photo, options)[1].tobytes()
+    path = tmp_path / f"a{suffix}"
+    lengths = {*np.linspace(16, len(data) - 20, 50, dtype=int)}
+    for length in lengths | {len(data) - missing for missing in (1, 2, 3, 8, 12)}:
+        path.write_bytes(data[:length])
+        for reader in (read_image, read_gray):
+            assert "cut short" in refusal(reader, path)
+    assert capfd.readouterr().err == ""  # no decoder's own words on the terminal
+
+
+def test_png_with_a_wrong_byte(tmp_path: Path, photo: np.ndarray) -> None:
+    data = bytearray(store(tmp_path / "a.png", photo))
+    data[len(data) // 2] ^= 1
+    (tmp_path / "a.png").write_bytes(data)
+    assert "damaged" in refusal(read_image, tmp_path / "a.png")
+
+
+def test_float_pixels(tmp_path: Path) -> None:
+    store(tmp_path / "a.tif", np.ones((4, 4, 3), np.float32))
+    assert "float32" in refusal(read_image, tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_too_many_pixels_are_refused_before_decoding(
+    tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / f"a{suffix}"
+    write_image(path, np.zeros((100, 101), np.uint8))
+    monkeypatch.setattr(images, "MAX_PIXELS", 100 * 101)
+    assert read_image(path).shape == (100, 101, 3)
+    monkeypatch.setattr(images, "MAX_PIXELS", 100 * 101 - 1)
+    assert "101 x 100 pixels" in refusal(read_image, path)
+
+
+def test_small_file_that_claims_900_megapixels(tmp_path: Path) -> None:
+    data = bytearray(store(tmp_path / "a.jpg", np.zeros((8, 8), np.uint8)))
+    frame = data.index(b"\xff\xc0")
+    data[frame + 5 : frame + 9] = struct.pack(">HH", 30_000, 30_000)
+    (tmp_path / "a.jpg").write_bytes(data)
+    assert "at most 200 megapixels" in refusal(read_image, tmp_path / "a.jpg")
+
+
+# ---- writing
+
+
+def test_mode_bits_are_those_of_any_new_file(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        write_image(tmp_path / "a.png", np.zeros((2, 2), np.uint8))
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "a.png").stat().st_mode) == 0o640
+
+
+def test_replacing_keeps_mode_bits_and_links(tmp_path: Path) -> None:
+    target, link = tmp_path / "a.png", tmp_path / "link.png"
+    write_image(target, np.zeros((2, 2), np.uint8))
+    target.chmod(0o604)
+    link.symlink_to(target)
+    write_image(link, np.ones((3, 3), np.uint8))
+    assert link.is_symlink()
+    assert read_gray(target).shape == (3, 3)
+    assert stat.S_IMODE(target.stat().st_mode) == 0o604
+
+
+def test_a_full_disk_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, random: np.random.Generator
+) -> None:
+    path = tmp_path / "a.png"
+    write_image(path, np.full((2, 2), 9, np.uint8))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        line = refusal(write_image, path, random.integers(0, 256, (99, 99), dtype=np.uint8))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "cannot be written" in line
+    assert [file.name for file in tmp_path.iterdir()] == ["a.png"]
+    assert (read_gray(path) == 9).all()
+
+
+def test_a_picture_that_the_format_cannot_hold(tmp_path: Path) -> None:
+    assert "use .png" in refusal(write_image, tmp_path / "a.jpg", np.zeros((1, 70_000), np.uint8))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".bmp", ".tif"])
+def test_rgba_needs_a_format_with_alpha(tmp_path: Path, suffix: str) -> None:
+    pixels = np.zeros((2, 2, 4), np.uint8)
+    assert ".png or .webp" in refusal(write_image, tmp_path / f"a{suffix}", pixels)
+
+
+@pytest.mark.parametrize(
+    "pixels", [np.zeros((2, 2)), np.zeros((2, 2, 2), np.uint8), np.zeros(4, np.uint8)]
+)
+def test_arrays_that_are_no_image(tmp_path: Path, pixels: np.ndarray) -> None:
+    assert "expected uint8" in refusal(write_image, tmp_path / "a.png", pixels)
+
+
+@pytest.mark.parametrize("name", ["a", "a.gif", "a.jp2"])
+def test_unknown_suffix(tmp_path: Path, name: str) -> None:
+    assert ".png, .jpg" in refusal(check_writable, tmp_path / name)
+    assert ".png, .jpg" in refusal(write_image, tmp_path / name, np.zeros((2, 2), np.uint8))
+
+
+def test_missing_folder(tmp_path: Path) -> None:
+    assert "create it first" in refusal(check_writable, tmp_path / "no" / "a.png")
+
+
+def test_not_a_file(tmp_path: Path) -> None:
+    (tmp_path / "a.png").mkdir()
+    assert "is not a file" in refusal(check_writable, tmp_path / "a.png")
+    (tmp_path / "b.png").symlink_to("/dev/null")
+    assert "is not a file" in refusal(write_image, tmp_path / "b.png", np.zeros((2, 2), np.uint8))
+
+
+def test_folder_that_is_not_writable(unprivileged_folder: Path) -> None:
+    folder = unprivileged_folder / "locked"
+    folder.mkdir(mode=0o500)
+    assert "choose another folder" in refusal(check_writable, folder / "a.png")
+    refusal(write_image, folder / "a.png", np.zeros((2, 2), np.uint8))
+
+
+def test_checking_leaves_nothing_behind(tmp_path: Path) -> None:
+    check_writable(tmp_path / "a.png")
+    check_writable(str(tmp_path / "a.JPG"))
+    assert list(tmp_path.iterdir()) == []
