@@ -43,6 +43,7 @@ class Encoder(nn.Module):
         self.layer4 = conv_block(256, 512, 512, 512)
         self.layer5 = conv_block(512, 512, 512, 512)
         self.conv6 = conv(512, 512, 1)
+        self.pool = nn.MaxPool2d(2, return_indices=True)
 
     def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Encode N×4×H×W to N×512×H/32×W/32 and the positions of the five poolings' maxima.
@@ -52,7 +53,7 @@ class Encoder(nn.Module):
         """
         positions = []
         for block in (self.layer1, self.layer2, self.layer3, self.layer4, self.layer5):
-            x, position = F.max_pool2d(block(x), 2, return_indices=True)
+            x, position = self.pool(block(x))
             positions.append(position)
         return F.relu(self.conv6(x)), positions
 
@@ -69,12 +70,13 @@ class Decoder(nn.Module):
         self.deconv2_1 = conv(128, 64, 5)
         self.deconv1_1 = conv(64, 64, 5)
         self.deconv1 = conv(64, 1, 5)
+        self.unpool = nn.MaxUnpool2d(2)
 
     def forward(self, x: Tensor, positions: list[Tensor]) -> Tensor:
         """Decode N×512×H/32×W/32 to the logit of alpha, N×1×H×W."""
         layers = (self.deconv6_1, self.deconv5_1, self.deconv4_1, self.deconv3_1, self.deconv2_1)
         for layer, position in zip(layers, reversed(positions), strict=True):
-            x = F.max_unpool2d(F.relu(layer(x)), position, 2)
+            x = self.unpool(F.relu(layer(x)), position)
         return self.deconv1(F.relu(self.deconv1_1(x)))
 
 
