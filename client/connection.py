@@ -20,8 +20,8 @@ from matting.trimaps import has_unknown
 
 MODEL = "dim"
 DEFAULT_URL = "127.0.0.1:8001"
-DEFAULT_TIMEOUT = 120.0
-"""Seconds: enough for 8 megapixels on a few CPU cores."""
+DEFAULT_TIMEOUT = 300.0
+"""Seconds: on two CPU cores, a photo of 8 megapixels takes about 40, and three may be in front."""
 
 logger = logging.getLogger(__name__)
 
@@ -177,7 +177,9 @@ class Matte:
         # The first two retries last well under a second: not worth a word.
         if state.attempt_number == 3:
             logger.warning(
-                "no server at %s yet, trying again for up to %g s", self._servers, self.timeout
+                "no server at %s yet, trying again for up to %g s (start one: python -m server)",
+                self._servers,
+                self.timeout,
             )
 
     def _explain(self, error: InferenceServerException) -> ServerError:
@@ -190,7 +192,7 @@ class Matte:
         if status == "DEADLINE_EXCEEDED":
             return ServerTimeoutError(
                 f"no answer from {self._servers} within {self.timeout:g} s; "
-                "allow more with --timeout, or send a smaller image"
+                "allow more with --timeout, or send less: smaller photos, fewer --jobs"
             )
         if status == "NOT_FOUND":
             return ModelMissingError(

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Literal
 
 from client.connection import Matte, ModelMissingError, ServerError, ServerUnavailableError
 from client.job import Options, Pair, matte_pair
@@ -22,7 +24,7 @@ class Record:
     """What became of one photo: ``written``, ``skipped`` (it was there) or ``failed``."""
 
     pair: Pair
-    status: str
+    status: Literal["written", "skipped", "failed"]
     error: str = ""
 
 
@@ -66,14 +68,18 @@ def matte_pairs(
 
 
 def write_failures(path: Path, records: Iterable[Record]) -> None:
-    """Write the failed pairs as CSV: image, trimap, error."""
-    temporary = path.with_name(f".{path.name}.partial")
-    with temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(("image", "trimap", "error"))
-        for record in records:
-            writer.writerow((record.pair.image, record.pair.trimap, record.error))
-    temporary.replace(path)
+    """Write the failed pairs as CSV: image, trimap, error. Raises OSError."""
+    try:
+        with TemporaryDirectory(prefix=".", dir=path.parent) as folder:
+            temporary = Path(folder, path.name)
+            with temporary.open("w", newline="", encoding="utf-8") as file:
+                writer = csv.writer(file)
+                writer.writerow(("image", "trimap", "error"))
+                for record in records:
+                    writer.writerow((record.pair.image, record.pair.trimap, record.error))
+            temporary.replace(path)
+    except OSError as error:  # names the temporary file
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def _is_gone(error: Exception, matte: Matte) -> bool:

@@ -14,18 +14,25 @@ from contextlib import closing
 from itertools import chain
 from pathlib import Path
 
-from tqdm import tqdm
-from tqdm.contrib.logging import logging_redirect_tqdm
+try:
+    from tqdm import tqdm
+    from tqdm.contrib.logging import logging_redirect_tqdm
 
-from client.connection import DEFAULT_TIMEOUT, DEFAULT_URL, AddressError, Matte, ServerError
-from client.folder import Record, matte_pairs, write_failures
-from client.job import OUTPUTS, Options, Pair, matte_pair
-from client.pairs import PairError, find_pairs, is_many
-from matting.images import ImageError, check_writable, read_image
+    from client.connection import DEFAULT_TIMEOUT, DEFAULT_URL, AddressError, Matte, ServerError
+    from client.folder import Record, matte_pairs, write_failures
+    from client.job import OUTPUTS, Options, Pair, matte_pair
+    from client.pairs import PairError, find_pairs, is_many
+    from matting.images import ImageError, check_writable, read_image
+except ModuleNotFoundError as error:
+    if __name__ != "__main__":
+        raise
+    print(f"error: {error.name} is not installed: pip install -e '.[client]'", file=sys.stderr)
+    sys.exit(2)
 
 __all__ = ["Matte", "main"]
 
 SUCCESS, FAILURE, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+JOBS_PER_SERVER = 4
 FAILURES_SHOWN = 20
 
 EXAMPLES = """\
@@ -58,8 +65,10 @@ def main(arguments: list[str] | None = None) -> int:
             return (_run_many if is_many(options.image) else _run_one)(matte, options)
     except ServerError as error:
         return _fail(error, FAILURE)
-    except (AddressError, ImageError, PairError, OSError) as error:
+    except (AddressError, ImageError, PairError) as error:
         return _fail(error, BAD_INPUT)
+    except OSError as error:
+        return _fail(f"{error.filename}: cannot be written ({error.strerror})", BAD_INPUT)
     except KeyboardInterrupt:
         return _fail("stopped; what is written is whole", INTERRUPTED)
 
@@ -116,13 +125,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar="SECONDS",
         type=_positive(float),
         default=DEFAULT_TIMEOUT,
-        help="per photo, waiting for an unavailable server included (default %(default)g)",
+        help="per photo, waiting for an unavailable or busy server included (default %(default)g)",
     )
     parser.add_argument(
         "--jobs",
         metavar="N",
         type=_positive(int),
-        help="photos under way at a time (default 4 for each server)",
+        help=f"photos under way at a time (default {JOBS_PER_SERVER} for each server)",
     )
     parser.add_argument(
         "--failures", metavar="CSV", type=Path, help="list the photos that failed, to try again"
@@ -181,21 +190,22 @@ def _run_one(matte: Matte, options: argparse.Namespace) -> int:
 
 def _run_many(matte: Matte, options: argparse.Namespace) -> int:
     pairs, problems = find_pairs(options.image, options.trimaps, _outputs(options))
+    settings = _settings(options)
+    if options.failures:
+        write_failures(options.failures, [])  # not only after hours
     for folder in _outputs(options).values():
         folder.mkdir(parents=True, exist_ok=True)
         check_writable(folder / "alpha.png")
-    if options.failures:
-        write_failures(options.failures, [])
-    failed = []
-    counts = Counter[str]()
+    jobs = options.jobs or JOBS_PER_SERVER * len(options.url or [DEFAULT_URL])
     unpaired = [Record(pair, "failed", reason) for pair, reason in problems]
-    jobs = options.jobs or 4 * len(options.url or [DEFAULT_URL])
+    counts = Counter[str]()
+    failed = []
     with (
         logging_redirect_tqdm(),
         tqdm(
             total=len(unpaired) + len(pairs), unit="photo", disable=options.quiet or None
         ) as progress,
-        closing(matte_pairs(pairs, matte, _settings(options), jobs)) as matted,
+        closing(matte_pairs(pairs, matte, settings, jobs)) as matted,
     ):
         for record in chain(unpaired, matted):
             counts[record.status] += 1
@@ -204,16 +214,20 @@ def _run_many(matte: Matte, options: argparse.Namespace) -> int:
             if options.json:
                 _print_json(record)
             progress.update()
+    if options.failures:
+        write_failures(options.failures, failed)
+    _report(counts, failed, options)
+    return FAILURE if failed else SUCCESS
+
+
+def _report(counts: Counter[str], failed: list[Record], options: argparse.Namespace) -> None:
     for record in failed[:FAILURES_SHOWN]:
         print(f"failed: {record.error}", file=sys.stderr)
     if len(failed) > FAILURES_SHOWN:
         print(f"failed: {len(failed) - FAILURES_SHOWN} more, see --failures", file=sys.stderr)
-    if options.failures:
-        write_failures(options.failures, failed)
     if not (options.json or options.quiet):
         done = f"{counts['written']} written, {counts['skipped']} were there"
         print(f"{done}, {counts['failed']} failed")
-    return FAILURE if failed else SUCCESS
 
 
 def _print_json(record: Record) -> None:

@@ -233,7 +233,9 @@ def test_outputs_of_one_photo_are_all_or_none(run, make_pairs):
         (["photos", "--trimaps", "trimaps", "-o", "x", "--cutout", "x"], "--cutout x is used"),
         (["nosuch.csv", "-o", "mattes"], "nosuch.csv: cannot be read"),
         (["bad.csv", "-o", "mattes"], "expected a first line `image,trimap`"),
-        (["photos", "--trimaps", "trimaps", "-o", "bad.csv"], "bad.csv"),
+        (["photos", "--trimaps", "trimaps", "-o", "bad.csv"], "bad.csv: cannot be written"),
+        ([*FOLDERS, "--failures", "nosuch/f.csv"], "nosuch/f.csv: cannot be written"),
+        ([*FOLDERS, "--composite", "x", "--background", "nosuch.png"], "nosuch.png: no such file"),
     ],
 )
 def test_wrong_usage_writes_nothing(run, make_pairs, arguments, message):
