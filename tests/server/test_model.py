@@ -49,7 +49,11 @@ def zeros(*shape: int, dtype: type = np.uint8) -> np.ndarray:
     [
         (zeros(1, 8, 8, 3, dtype=np.float32), zeros(1, 8, 8, 1), "data-type is 'FP32'.*'UINT8'"),
         (zeros(1, 8, 8, 3), zeros(1, 8, 8, 1, dtype=np.int32), "data-type is 'INT32'.*'UINT8'"),
-        (zeros(8, 8, 3), zeros(8, 8, 1), "unexpected shape for input .* requires a batch dimension"),
+        (
+            zeros(8, 8, 3),
+            zeros(8, 8, 1),
+            "unexpected shape.* requires a batch dimension",
+        ),
         (zeros(1, 8, 8, 4), zeros(1, 8, 8, 1), r"Expected \[-1,-1,-1,3\], got \[1,8,8,4\]"),
         (zeros(1, 8, 8, 3), zeros(1, 8, 8), "unexpected shape for input 'trimap'"),
         (zeros(1, 8, 8, 3), zeros(2, 8, 8, 1), "batch size"),

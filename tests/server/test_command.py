@@ -1,0 +1,107 @@
+"""`python -m server`: runs until it is told to stop, and ends with its server however it ends."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+Start = Callable[..., subprocess.Popen]
+
+
+@pytest.fixture
+def start(tiny_repository: Path, tmp_path: Path) -> Iterator[Start]:
+    """Start the command on free ports and wait for the line that says it is ready."""
+    started = []
+
+    def run(*arguments: str) -> subprocess.Popen:
+        command = [sys.executable, "-m", "server", "--repository", str(tiny_repository)]
+        ports = ["--grpc-port=0", "--http-port=0", "--metrics-port=0"]
+        process = subprocess.Popen(
+            [*command, *ports, *arguments],
+            cwd=ROOT,
+            env={**os.environ, "TMPDIR": str(tmp_path)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        assert process.stdout.readline().startswith("ready: gRPC 127.0.0.1:")
+        return process
+
+    yield run
+    for process in started:
+        process.terminate()
+        process.communicate()
+
+
+@pytest.mark.parametrize("signal_", [signal.SIGINT, signal.SIGTERM])
+def test_stops_cleanly(
+    start: Start,
+    signal_: signal.Signals,
+    descendants: Callable[[int], list[int]],
+    wait_until_gone: Callable[[list[int]], bool],
+) -> None:
+    command = start()
+    processes = descendants(command.pid)
+    assert len(processes) == 2
+    command.send_signal(signal_)
+    errors = command.communicate()[1]
+    assert command.returncode == 0
+    assert wait_until_gone(processes)
+    assert "Traceback" not in errors
+
+
+def test_server_ends_when_the_command_is_killed(
+    start: Start,
+    descendants: Callable[[int], list[int]],
+    wait_until_gone: Callable[[list[int]], bool],
+) -> None:
+    command = start()
+    processes = descendants(command.pid)
+    assert len(processes) == 2
+    command.kill()
+    assert wait_until_gone(processes)
+
+
+def test_says_so_when_the_server_dies(
+    start: Start,
+    descendants: Callable[[int], list[int]],
+    wait_until_gone: Callable[[list[int]], bool],
+) -> None:
+    command = start("--", "--log-info=false")
+    tritonserver, stub = descendants(command.pid)
+    os.kill(tritonserver, signal.SIGKILL)
+    errors = command.communicate()[1]
+    assert command.returncode == 1
+    assert "error: tritonserver ended by itself with exit code -9" in errors.splitlines()
+    assert "Started GRPCInferenceService" not in errors, "a flag after -- did not get through"
+    assert wait_until_gone([stub])
+
+
+def run(*arguments: str | Path) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "server", *arguments], cwd=ROOT, capture_output=True, text=True
+    )
+
+
+def test_missing_repository_is_one_line(tmp_path: Path) -> None:
+    missing = tmp_path / "missing"
+    result = run("--repository", missing)
+    assert result.returncode == 2
+    assert result.stderr == f"error: model repository {missing} is not a folder\n"
+
+
+def test_port_taken_is_one_line(tiny_repository: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        result = run("--repository", tiny_repository, f"--grpc-port={port}")
+    assert result.returncode == 1
+    assert result.stderr == (
+        f"error: cannot listen on 127.0.0.1:{port} (Address already in use): choose another port\n"
+    )

@@ -1,0 +1,57 @@
+"""Every configuration keeps the contract on the wire, and tritonserver picks the one it is told."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from google.protobuf import text_format
+from tritonclient.grpc.model_config_pb2 import DataType, ModelConfig
+from tritonclient.utils import InferenceServerException
+
+from server.launcher import Server, ServerError, launch
+
+SHIPPED = Path(__file__).parents[2] / "model_repository" / "dim"
+CONFIGS = [SHIPPED / "config.pbtxt", *sorted((SHIPPED / "configs").glob("*.pbtxt"))]
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_contract(path: Path) -> None:
+    config = text_format.Parse(path.read_text(), ModelConfig())
+
+    def on_the_wire(tensors: list) -> list[tuple]:
+        batch = [-1] if config.max_batch_size else []
+        return [(t.name, DataType.Name(t.data_type), [*batch, *t.dims]) for t in tensors]
+
+    assert config.name == "dim"
+    assert on_the_wire(config.input) == [
+        ("image", "TYPE_UINT8", [-1, -1, -1, 3]),
+        ("trimap", "TYPE_UINT8", [-1, -1, -1, 1]),
+    ]
+    assert on_the_wire(config.output) == [("alpha", "TYPE_UINT8", [-1, -1, -1, 1])]
+    assert config.instance_group and config.model_warmup
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino", "tensorrt"])
+def test_native_config_is_picked_by_name(tiny_repository: Path, backend: str) -> None:
+    """Here its backend is missing, and the error that says so shows that the file was read."""
+    flags = [f"--model-config-name={backend}"]
+    reason = f"unable to find backend library for backend '{backend}'"
+    with pytest.raises(ServerError, match=reason), launch(tiny_repository, flags=flags):
+        pass
+
+
+def test_custom_config_serves(
+    tiny_repository: Path,
+    infer: Callable[[Server, np.ndarray, np.ndarray], np.ndarray],
+    random_pair: Callable[..., tuple[np.ndarray, np.ndarray]],
+) -> None:
+    model = tiny_repository / "dim"
+    config = text_format.Parse((model / "config.pbtxt").read_text(), ModelConfig())
+    config.parameters["max_pixels"].string_value = "4"
+    del config.model_warmup[:]
+    (model / "configs" / "four_pixels.pbtxt").write_text(text_format.MessageToString(config))
+    with launch(tiny_repository, flags=["--model-config-name=four_pixels"]) as server:
+        assert infer(server, *random_pair(2, 2)).shape == (1, 2, 2, 1)
+        with pytest.raises(InferenceServerException, match="at most 4"):
+            infer(server, *random_pair(3, 3))

@@ -1,0 +1,112 @@
+"""The life of a server: it starts, says why it does not, and leaves nothing behind."""
+
+import shutil
+import socket
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from server.launcher import Server, ServerError, launch
+
+Infer = Callable[[Server, np.ndarray, np.ndarray], np.ndarray]
+RandomPair = Callable[..., tuple[np.ndarray, np.ndarray]]
+
+
+def test_two_servers_at_once(
+    tiny_server: Server, tiny_repository: Path, infer: Infer, random_pair: RandomPair
+) -> None:
+    pair = random_pair(12, 34)
+    with launch(tiny_repository) as other:
+        assert other.grpc_url != tiny_server.grpc_url
+        np.testing.assert_array_equal(infer(other, *pair), infer(tiny_server, *pair))
+    assert tiny_server.is_ready()
+
+
+def test_nothing_is_left_behind(
+    tiny_repository: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    descendants: Callable[[int], list[int]],
+    wait_until_gone: Callable[[list[int]], bool],
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with launch(tiny_repository) as server:
+        processes = [server.process.pid, *descendants(server.process.pid)]
+        assert len(processes) == 2, "tritonserver and the stub that runs model.py"
+        assert list(tmp_path.iterdir())
+    assert server.process.returncode == 0
+    assert wait_until_gone(processes)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_error_inside_the_context_stops_even_a_kept_server(tiny_repository: Path) -> None:
+    with pytest.raises(ZeroDivisionError), launch(tiny_repository, keep=True) as server:
+        raise ZeroDivisionError
+    assert server.process.returncode == 0
+
+
+def test_listens_on_loopback_only(tiny_server: Server) -> None:
+    urls = (tiny_server.grpc_url, tiny_server.http_url, tiny_server.metrics_url)
+    ports = {int(url.rpartition(":")[2]) for url in urls}
+    listening = set()
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            local, state = line.split()[1], line.split()[3]
+            address, port = local.split(":")
+            if state == "0A" and int(port, 16) in ports:
+                # gRPC's 127.0.0.1 appears as the IPv6 address ::ffff:127.0.0.1.
+                listening.add((address.removeprefix("0000000000000000FFFF0000"), int(port, 16)))
+    assert listening == {("0100007F", port) for port in ports}
+
+
+def test_port_taken(tiny_repository: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with (
+            pytest.raises(ServerError, match=f"127.0.0.1:{port} .Address already in use"),
+            launch(tiny_repository, http_port=port),
+        ):
+            pass
+
+
+def test_missing_repository(tmp_path: Path) -> None:
+    with pytest.raises(NotADirectoryError, match="missing is not a folder"):
+        launch(tmp_path / "missing").__enter__()
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "reason"),
+    [
+        ("1/model.onnx", "no network", "failed to load 'dim'.*Protobuf parsing failed"),
+        ("1/model.onnx", None, "failed to load 'dim'.*File doesn't exist"),
+        ("config.pbtxt", "nonsense", "failed to read text proto from .*config.pbtxt"),
+    ],
+)
+def test_broken_model_shows_the_servers_own_error(
+    tiny_repository: Path, tmp_path: Path, file: str, content: str | None, reason: str
+) -> None:
+    shutil.copytree(tiny_repository, tmp_path, dirs_exist_ok=True)
+    broken = tmp_path / "dim" / file
+    broken.unlink() if content is None else broken.write_text(content)
+    with pytest.raises(ServerError, match=reason) as raised, launch(tmp_path):
+        pass
+    assert "\n" not in str(raised.value)
+
+
+def test_unknown_flag(tiny_repository: Path) -> None:
+    with (
+        pytest.raises(ServerError, match="unrecognized option '--bogus'"),
+        launch(tiny_repository, flags=["--bogus"]),
+    ):
+        pass
+
+
+def test_not_ready_in_time(tiny_repository: Path) -> None:
+    with (
+        pytest.raises(ServerError, match="not ready after 0 s"),
+        launch(tiny_repository, timeout=0),
+    ):
+        pass
