@@ -72,7 +72,9 @@ def write_failures(path: Path, records: Iterable[Record]) -> None:
     try:
         with TemporaryDirectory(prefix=".", dir=path.parent) as folder:
             temporary = Path(folder, path.name)
-            with temporary.open("w", newline="", encoding="utf-8") as file:
+            with temporary.open(
+                "w", newline="", encoding="utf-8", errors="surrogateescape"
+            ) as file:
                 writer = csv.writer(file)
                 writer.writerow(("image", "trimap", "error"))
                 for record in records:

@@ -56,6 +56,7 @@ exit codes: 0 all done, 1 the server or some of many photos failed, 2 bad input 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; return its exit code."""
+    sys.stdout.reconfigure(errors="backslashreplace")  # a file's name need not be valid text
     parser = _parser()
     options = parser.parse_args(arguments)
     _check_usage(parser, options)
@@ -241,7 +242,7 @@ def _print_json(record: Record) -> None:
     }
     if record.error:
         fields["error"] = record.error
-    print(json.dumps(fields, ensure_ascii=False), flush=True)
+    print(json.dumps(fields), flush=True)
 
 
 def _fail(error: object, code: int) -> int:

@@ -143,9 +143,9 @@ def _images(root: Path, pattern: str) -> list[Path]:
 
 def _read_list(path: Path) -> list[_Found]:
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
+        with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
             rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, csv.Error) as error:
         raise PairError(f"{path}: cannot be read ({error})") from error
     if any(not row.get("image") or not row.get("trimap") for row in rows):
         raise PairError(f"{path}: expected a first line `image,trimap`, and both in every line")

@@ -24,7 +24,7 @@ input [
   {{ name: "{image}" data_type: TYPE_UINT8 dims: [ -1, -1, 3 ] }},
   {{ name: "trimap" data_type: TYPE_UINT8 dims: [ -1, -1, 1 ] }}
 ]
-output [ {{ name: "alpha" data_type: TYPE_UINT8 dims: [ -1, -1, 1 ] }} ]
+output [ {{ name: "alpha" data_type: TYPE_{alpha_type} dims: [ -1, -1, 1 ] }} ]
 instance_group [ {{ kind: KIND_CPU count: 1 }} ]
 parameters {{ key: "seconds" value: {{ string_value: "{seconds}" }} }}
 parameters {{ key: "error" value: {{ string_value: "{error}" }} }}
@@ -32,14 +32,20 @@ parameters {{ key: "error" value: {{ string_value: "{error}" }} }}
 
 
 def make_repository(
-    folder: Path, name: str = "dim", image: str = "image", seconds: float = 0, error: str = ""
+    folder: Path,
+    *,
+    name: str = "dim",
+    image: str = "image",
+    alpha_type: str = "UINT8",
+    seconds: float = 0,
+    error: str = "",
 ) -> Path:
     """A model repository with the stand-in: it takes `seconds`, and answers with `error` if any."""
     version = folder / name / "1"
     version.mkdir(parents=True)
     shutil.copy(Path(__file__).with_name("standin.py"), version / "model.py")
     (folder / name / "config.pbtxt").write_text(
-        CONFIG.format(name=name, image=image, seconds=seconds, error=error)
+        CONFIG.format(name=name, image=image, alpha_type=alpha_type, seconds=seconds, error=error)
     )
     return folder
 

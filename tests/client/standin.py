@@ -13,9 +13,11 @@ import triton_python_backend_utils as pb
 
 class TritonPythonModel:
     def initialize(self, args):
-        parameters = json.loads(args["model_config"])["parameters"]
+        config = json.loads(args["model_config"])
+        parameters = config["parameters"]
         self.seconds = float(parameters["seconds"]["string_value"])
         self.error = parameters["error"]["string_value"]
+        self.alpha_type = pb.triton_string_to_numpy(config["output"][0]["data_type"])
 
     def execute(self, requests):
         return [self.respond(request) for request in requests]
@@ -29,4 +31,4 @@ class TritonPythonModel:
         )
         known = (trimap == 0) | (trimap == 255)
         alpha = np.where(known, trimap, image[..., 1:2])
-        return pb.InferenceResponse([pb.Tensor("alpha", alpha)])
+        return pb.InferenceResponse([pb.Tensor("alpha", alpha.astype(self.alpha_type))])

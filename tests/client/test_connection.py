@@ -204,6 +204,15 @@ def test_model_of_another_contract(launch_standin, picture):
         matte.alpha(*picture)
 
 
+def test_answer_that_is_no_alpha(launch_standin, picture):
+    server = launch_standin(alpha_type="FP32")
+    with (
+        Matte(server.grpc_url) as matte,
+        pytest.raises(ServerRefusedError, match=r"an alpha of float32 .*, expected uint8"),
+    ):
+        matte.alpha(*picture)
+
+
 def test_servers_error_is_passed_on_and_the_request_not_repeated(launch_standin, picture):
     server = launch_standin(error="out of memory")
     with (

@@ -138,6 +138,20 @@ def test_list(run, make_pairs, tmp_path):
     check_mattes(Path("mattes"), {**photos, "bird.png": expected["bird.png"]})
 
 
+def test_names_that_are_no_valid_text(start, standin, make_pairs, tmp_path):
+    name = b"caf\xe9.png".decode(errors="surrogateescape")  # Latin-1 on a UTF-8 system
+    expected = make_pairs([name, "bad.png"])
+    (tmp_path / "photos/bad.png").rename(tmp_path / f"photos/bad-{name}")
+    arguments = (*FOLDERS, "--url", standin.grpc_url, "--json", "--failures", "failures.csv")
+    program = start(*arguments, stderr=subprocess.PIPE)
+    out, err = program.communicate(timeout=60)
+    assert program.returncode == 1
+    assert [json.loads(line)["status"] for line in out.splitlines()] == ["failed", "written"]
+    assert "no trimap trimaps/bad-caf\\udce9.*" in err
+    assert b"photos/bad-caf\xe9.png" in (tmp_path / "failures.csv").read_bytes()
+    check_mattes(tmp_path / "mattes", {name: expected[name]})
+
+
 def test_all_outputs(run, make_pairs):
     make_pairs(["cat.png", "dog.png"])
     outputs = ("--cutout", "cutouts", "--composite", "new", "--background", "photos/dog.png")
@@ -268,7 +282,7 @@ def test_a_server_killed_and_restarted_loses_nothing(
     expected = make_pairs([f"{i:03}.png" for i in range(300)])
     servers = [launch_standin(seconds=0.01) for _ in range(2)]
     urls = [word for server in servers for word in ("--url", server.grpc_url)]
-    program = start(*FOLDERS, *urls, "--json", "--timeout", 60)
+    program = start(*FOLDERS, *urls, "--json", "--timeout", 60, stderr=subprocess.PIPE)
 
     def written():
         return len(list(tmp_path.glob("mattes/*.png")))
@@ -278,9 +292,9 @@ def test_a_server_killed_and_restarted_loses_nothing(
     wait_until(lambda: written() >= 100)
     assert program.poll() is None
     restarted = launch_standin(grpc_port=int(servers[0].grpc_url.rpartition(":")[2]))
-    out, _ = program.communicate(timeout=120)
+    out, err = program.communicate(timeout=120)
 
-    assert program.returncode == 0
+    assert (program.returncode, err) == (0, "")
     check_mattes(tmp_path / "mattes", expected)
     records = [json.loads(line) for line in out.splitlines()]
     assert [Path(record["alpha"]).name for record in records] == sorted(expected)
