@@ -1,9 +1,13 @@
-"""What tests of several rooms share: one real server with the repository's default model."""
+"""What tests of several rooms share: a server, and networks whose outputs are known."""
 
+import functools
+import json
 import platform
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from server.launcher import Server, launch
@@ -17,3 +21,86 @@ def server() -> Iterator[Server]:
         pytest.skip("tritonserver runs on Linux only")
     with launch(MODEL_REPOSITORY) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def oracle_state() -> Callable[[int], dict[str, np.ndarray]]:
+    """Weights of stage 1 or 3, for which `tests/data/oracle` holds mmediting's outputs."""
+    return functools.cache(draw_weights)
+
+
+@pytest.fixture(scope="session")
+def oracle_network(oracle_state: Callable) -> Callable:
+    """A new network with these weights, in evaluation mode."""
+    torch = pytest.importorskip("torch")
+    from train.network import DeepImageMatting
+
+    def build(stage: int) -> DeepImageMatting:
+        network = DeepImageMatting(refiner=stage > 1)
+        state = {name: torch.from_numpy(value) for name, value in oracle_state(stage).items()}
+        network.load_state_dict(state)
+        return network.eval()
+
+    return build
+
+
+def draw_weights(stage: int) -> dict[str, np.ndarray]:
+    """Draw the weights from their seed, with NumPy's frozen legacy generator.
+
+    Every filter but the first layers' has mean zero, and the decoder's are smooth: alpha then
+    varies over the picture. Drawn in the order in which the reference outputs' weights were.
+    """
+    folder = Path(__file__).parent / "data/oracle/weights"
+    shapes = json.loads((folder / "state_dict.json").read_text())[f"stage{stage}"]
+    gains = json.loads((folder / "gains.json").read_text())
+    draw = np.random.RandomState({1: 1001, 3: 2003}[stage]).standard_normal
+    line = np.exp(-(np.arange(-2, 3) ** 2) / (2 * 1.1**2))
+    smooth = np.outer(line, line)
+    smooth_scale = np.sqrt((smooth**2).mean())
+    state = {}
+    for name, shape in shapes:
+        layer, kind = name.rsplit(".", 1)
+        value = draw(shape)
+        if kind == "bias":
+            value *= 0.05
+        else:
+            if layer not in ("backbone.encoder.layer1.0", "refiner.refine_conv1"):
+                value -= value.mean(axis=(1, 2, 3), keepdims=True)
+            if shape[2] == 5:
+                weight = draw((*shape[:2], 1, 1))
+                weight -= weight.mean(axis=1, keepdims=True)
+                value = weight * smooth / smooth_scale + 0.4 * value
+            value *= np.sqrt(2 / np.prod(shape[1:])) * gains.get(layer, 1.0)
+        state[name] = value.astype(np.float32)
+    return state
+
+
+@pytest.fixture(scope="session")
+def descendants() -> Callable[[int], list[int]]:
+    """Processes that a process started, and those that these started."""
+
+    def find(pid: int) -> list[int]:
+        threads = Path(f"/proc/{pid}/task").glob("*/children")
+        children = [int(child) for thread in threads for child in thread.read_text().split()]
+        return [*children, *(below for child in children for below in find(child))]
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def wait_until_gone() -> Callable[[list[int]], bool]:
+    """Wait until none of some processes runs, for at most half a minute."""
+
+    def is_running(pid: int) -> bool:
+        try:
+            return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] != "Z"
+        except FileNotFoundError:
+            return False
+
+    def wait(pids: list[int]) -> bool:
+        deadline = time.monotonic() + 30
+        while any(map(is_running, pids)) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        return not any(map(is_running, pids))
+
+    return wait

@@ -1,7 +1,6 @@
 """The shipped configuration and model.py with a tiny network whose every byte can be foretold."""
 
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -102,34 +101,3 @@ def infer() -> Callable[[Server, np.ndarray, np.ndarray], np.ndarray]:
             return client.infer("dim", inputs).as_numpy("alpha")
 
     return ask
-
-
-@pytest.fixture(scope="session")
-def descendants() -> Callable[[int], list[int]]:
-    """Processes that a process started, and those that these started."""
-
-    def find(pid: int) -> list[int]:
-        threads = Path(f"/proc/{pid}/task").glob("*/children")
-        children = [int(child) for thread in threads for child in thread.read_text().split()]
-        return [*children, *(below for child in children for below in find(child))]
-
-    return find
-
-
-@pytest.fixture(scope="session")
-def wait_until_gone() -> Callable[[list[int]], bool]:
-    """Wait until none of some processes runs, for at most half a minute."""
-
-    def is_running(pid: int) -> bool:
-        try:
-            return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] != "Z"
-        except FileNotFoundError:
-            return False
-
-    def wait(pids: list[int]) -> bool:
-        deadline = time.monotonic() + 30
-        while any(map(is_running, pids)) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        return not any(map(is_running, pids))
-
-    return wait
