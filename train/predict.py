@@ -12,36 +12,47 @@ def predict_alpha(network: DeepImageMatting, image: Tensor, trimap: Tensor) -> T
 
     Parameters
     ----------
-    image : N×3×H×W uint8 RGB
+    image : N×3×H×W uint8
+        RGB, of any size from one pixel.
     trimap : N×1×H×W uint8
         0 background, 255 foreground, all else unknown.
 
     Returns
     -------
     N×1×H×W uint8
+        0 and 255 where the trimap says so. The refined alpha if the network has a refiner.
     """
     height, width = image.shape[-2:]
-    padding = (0, -width % STRIDE, 0, -height % STRIDE)
-    mean, std = (
-        torch.tensor(v, device=image.device).view(3, 1, 1) for v in (IMAGE_MEAN, IMAGE_STD)
-    )
-    padded = reflect(image.float() / 255, padding)
-    coarse, refined = network((padded - mean) / std, reflect(trimap.float() / 255, padding))
+    coarse, refined = network(*prepare(image, trimap))
     alpha = (coarse if refined is None else refined)[..., :height, :width].float()
     alpha = torch.where(trimap == 0, 0.0, torch.where(trimap == 255, 1.0, alpha))
     return (alpha * 255).round().to(torch.uint8)
 
 
-def reflect(image: Tensor, padding: tuple[int, int, int, int]) -> Tensor:
-    """Pad by reflection, in rounds where the image is smaller than the padding, as NumPy does."""
-    _, right, _, bottom = padding
-    rows = reflected_indices(image.shape[-2], bottom, image.device)
-    columns = reflected_indices(image.shape[-1], right, image.device)
-    return image[..., rows, :][..., columns]
+def prepare(image: Tensor, trimap: Tensor) -> tuple[Tensor, Tensor]:
+    """Turn pixels (see `predict_alpha`) into the network's input: scaled, padded, normalised.
+
+    Height and width become multiples of `STRIDE` by reflection at the right and at the bottom.
+    """
+    height, width = image.shape[-2:]
+    rows = reflected_indices(height, -(-height // STRIDE) * STRIDE, image.device)
+    columns = reflected_indices(width, -(-width // STRIDE) * STRIDE, image.device)
+    image, trimap = (pixels[..., rows, :][..., columns].float() / 255 for pixels in (image, trimap))
+    return normalise(image), trimap
 
 
-def reflected_indices(size: int, extra: int, device: torch.device) -> Tensor:
-    """Return 0, 1, ..., size-1, size-2, ..., 0, 1, ... of length size + extra."""
-    period = max(2 * size - 2, 1)
-    index = torch.arange(size + extra, device=device) % period
-    return torch.minimum(index, period - index) if size > 1 else torch.zeros_like(index)
+def normalise(image: Tensor) -> Tensor:
+    """Subtract ImageNet's mean from N×3×H×W RGB in 0..1 and divide by its standard deviation."""
+    mean, std = (image.new_tensor(value).view(3, 1, 1) for value in (IMAGE_MEAN, IMAGE_STD))
+    return (image - mean) / std
+
+
+def reflected_indices(size: int, padded: int, device: torch.device) -> Tensor:
+    """Return 0, 1, ..., size-1, size-2, ..., 0, 1, ... of length `padded`, as NumPy pads.
+
+    Unlike `F.pad`, this reflects again and again where the padding is wider than the image.
+    """
+    if size == 1:
+        return torch.zeros(padded, dtype=torch.long, device=device)
+    index = torch.arange(padded, device=device) % (2 * size - 2)
+    return torch.minimum(index, 2 * size - 2 - index)

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset
 
 from train.dataset import Foreground
-from train.network import IMAGE_MEAN, IMAGE_STD
+from train.predict import normalise
 
 UNKNOWN = 128 / 255
 
@@ -158,9 +158,8 @@ class Samples(IterableDataset):
         composite = alpha * foreground + (1 - alpha) * background
         noise = torch.randn(composite.shape, generator=generator)
         noise *= uniform(0, self.synthesis.noise, generator)
-        mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (IMAGE_MEAN, IMAGE_STD))
         return {
-            "image": ((composite + noise).clamp(0, 1) - mean) / std,
+            "image": normalise((composite + noise).clamp(0, 1)),
             "trimap": trimap,
             "unknown": (trimap == torch.tensor(UNKNOWN)).float(),
             "alpha": alpha,
