@@ -40,20 +40,29 @@ def timed(
     function: Callable[[], object], warmup: int = 3, repeats: int = 20
 ) -> dict[str, float | int]:
     """Call a function again and again; return median, 95th percentile and minimum in ms."""
-    for _ in range(warmup):
-        function()
-    samples = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        function()
-        samples.append((time.perf_counter() - start) * 1000)
-    median, p95 = np.percentile(samples, [50, 95])
+    return timed_in_turns({"": function}, warmup, repeats)[""]
+
+
+def timed_in_turns(
+    functions: dict[str, Callable[[], object]], warmup: int = 3, repeats: int = 20
+) -> dict[str, dict[str, float | int]]:
+    """Time several functions as `timed` does, in turns, so that what disturbs one disturbs all."""
+    samples = {name: [] for name in functions}
+    for turn in range(-warmup, repeats):
+        for name, function in functions.items():
+            start = time.perf_counter()
+            function()
+            if turn >= 0:
+                samples[name].append((time.perf_counter() - start) * 1000)
     return {
-        "median_ms": float(median),
-        "p95_ms": float(p95),
-        "min_ms": min(samples),
-        "warmup": warmup,
-        "repeats": repeats,
+        name: {
+            "median_ms": float(np.median(times)),
+            "p95_ms": float(np.percentile(times, 95)),
+            "min_ms": min(times),
+            "warmup": warmup,
+            "repeats": repeats,
+        }
+        for name, times in samples.items()
     }
 
 

@@ -30,7 +30,7 @@ _TOLERANCE = np.float32(0.15)  # a smaller distance from connectedness does not 
 _THRESHOLDS = np.arange(0, 1.1, 0.1).astype(np.float32)  # 0.0 ... 1.0
 _OPACITIES = np.arange(256, dtype=np.float32) / np.float32(255)
 # _CUTS[i] is the smallest of 0..255 whose opacity reaches threshold i + 1.
-_CUTS = np.searchsorted(_OPACITIES, _THRESHOLDS[1:])
+_CUTS = np.searchsorted(_OPACITIES, _THRESHOLDS[1:]).tolist()
 
 
 def sad(prediction: np.ndarray, truth: np.ndarray, trimap: np.ndarray) -> float:
@@ -144,6 +144,8 @@ def _connected_level(both: np.ndarray) -> np.ndarray:
     """
     level = np.zeros(both.shape, np.uint8)
     left, top, width, height = cv2.boundingRect((both >= _CUTS[0]).view(np.uint8))
+    if width == 0:
+        return level
     window = np.s_[top : top + height, left : left + width]  # outside of it the level is 0
     connected = np.ones((height, width), np.uint8)
     for source in _sources(both[window]):
@@ -163,8 +165,9 @@ def _sources(both: np.ndarray) -> Iterator[np.ndarray]:
     the largest together. Only otherwise is the image labelled (again).
     """
     inside, rival = both, 0  # the alpha within the source last found by labelling
+    seed = _thickest_peak(inside)
     for cut in _CUTS:
-        area, source = _fill_from_peak(inside, cut)
+        area, source = _fill(inside, seed, cut)
         fragments = np.count_nonzero(inside >= cut) - area
         if area <= max(rival, fragments):
             mask = both >= cut
@@ -172,17 +175,27 @@ def _sources(both: np.ndarray) -> Iterator[np.ndarray]:
                 return
             source, rival = _largest_component(mask)
             inside = both * source
+            seed = _thickest_peak(inside)
         yield source
 
 
-def _fill_from_peak(alpha: np.ndarray, cut: int) -> tuple[int, np.ndarray]:
-    """Area and mask (0 and 1) of the component of ``alpha >= cut`` around its first maximum."""
-    _, peak, _, seed = cv2.minMaxLoc(alpha)
+def _thickest_peak(alpha: np.ndarray) -> tuple[int, int]:
+    """Find x and y of the maximum; of several, the one with the most opaque surroundings.
+
+    Mattes have many pixels of 255, and the first of them is often a speck, not the object.
+    """
+    rank = alpha.astype(np.uint16) << 8 | cv2.blur(alpha, (31, 31))
+    return cv2.minMaxLoc(rank)[3]
+
+
+def _fill(alpha: np.ndarray, seed: tuple[int, int], cut: int) -> tuple[int, np.ndarray]:
+    """Area and mask (0 and 1) of the component of ``alpha >= cut`` around a maximum, if any."""
     mask = np.zeros((alpha.shape[0] + 2, alpha.shape[1] + 2), np.uint8)  # OpenCV wants a frame
-    if peak < cut:
+    below_peak = int(alpha[seed[::-1]]) - cut
+    if below_peak < 0:
         return 0, mask[1:-1, 1:-1]
     fill_with_one = 4 | cv2.FLOODFILL_MASK_ONLY | cv2.FLOODFILL_FIXED_RANGE | 1 << 8
-    area, *_ = cv2.floodFill(alpha, mask, seed, 0, peak - cut, 0, fill_with_one)
+    area, *_ = cv2.floodFill(alpha, mask, seed, 0, below_peak, 0, fill_with_one)
     return area, mask[1:-1, 1:-1]
 
 
