@@ -158,11 +158,12 @@ class Matte:
     def _infer_once(
         self, inputs: list[InferInput], shape: tuple[int, ...], deadline: float
     ) -> np.ndarray:
+        remaining = deadline - time.monotonic()
         result = self._client.infer(
             MODEL,
             inputs,
             outputs=[InferRequestedOutput("alpha")],
-            client_timeout=max(deadline - time.monotonic(), 0.001),
+            client_timeout=min(max(remaining, 0.001), _LONGEST_CALL),
         )
         alpha = result.as_numpy("alpha")
         if alpha is None or alpha.dtype != np.uint8 or alpha.shape != shape:
@@ -202,6 +203,8 @@ class Matte:
         return ServerRefusedError(f"{self._servers} refused the request: {reason}")
 
 
+_LONGEST_CALL = 7 * 24 * 3600.0  # seconds; gRPC takes an infinite or enormous timeout for none left
+
 _CHANNEL_OPTIONS = [
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
@@ -228,7 +231,9 @@ def _ipv4(url: str) -> str:
     try:
         return f"{socket.getaddrinfo(host, None, socket.AF_INET)[0][4][0]}:{port}"
     except OSError as error:
-        raise ServerUnavailableError(f"{host!r} has no IPv4 address ({error.strerror})") from error
+        raise ServerUnavailableError(
+            f"{host!r} has no IPv4 address ({error.strerror}); check --url"
+        ) from error
 
 
 def _check(image: np.ndarray, trimap: np.ndarray) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -38,7 +38,7 @@ class Pair:
 
     image: Path
     trimap: Path
-    outputs: Mapping[str, Path] = field(default_factory=dict)
+    outputs: Mapping[str, Path]
 
     def is_done(self) -> bool:
         """Whether every output is there."""

@@ -83,6 +83,17 @@ def test_timeout_is_positive():
         Matte(NOBODY, timeout=0)
 
 
+@pytest.mark.parametrize("timeout", [1e12, float("inf")])
+def test_timeout_may_be_endless(standin, picture, timeout):
+    with Matte(standin.grpc_url, timeout) as matte:
+        matte.alpha(*picture)
+
+
+def test_unknown_host_among_several_is_named(standin):
+    with pytest.raises(ServerUnavailableError, match=r"'nosuch\.invalid' has no IPv4 address"):
+        Matte([standin.grpc_url, "nosuch.invalid:8001"])
+
+
 def test_trimap_without_unknown_needs_no_server(picture):
     image, trimap = picture
     known = np.where(trimap == 128, 255, trimap).astype(np.uint8)
