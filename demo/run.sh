@@ -22,16 +22,22 @@ sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null; then
 # Triton's Python backend needs libpython, which Debian's python3 does without. The package fits
 # into .venv without root; a machine that has no package lists gets some of .venv's own.
 fetch_libpython() {
-    package=$1
-    cd .venv
-    apt-get download "$package" || {
+    cd .venv || return
+    if ! download_package; then
         mkdir -p apt/state/lists/partial apt/cache/archives/partial
         set -- -o "Dir::State=$PWD/apt/state" -o "Dir::Cache=$PWD/apt/cache"
-        apt-get "$@" update && apt-get "$@" download "$package"
-    }
-    dpkg-deb -x "$package"_*.deb "$package"
-    cp -P "$package"/usr/lib/*/libpython3.*.so.* lib/
-    rm -rf apt "$package" "$package"_*.deb
+        apt-get "$@" update
+        download_package "$@"
+    fi
+    dpkg-deb -x libpython*.deb libpython
+    cp -P libpython/usr/lib/*/libpython3.*.so.* lib/
+    rm -rf apt libpython*
+}
+
+# Since Ubuntu 24.04 the package's name ends in t64.
+download_package() {
+    name=libpython$(bin/python -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+    apt-get "$@" download "${name}t64" || apt-get "$@" download "$name"
 }
 
 installed=$(cat .venv/installed 2>/dev/null || true)
@@ -41,11 +47,10 @@ if [ "$installed" != "$wanted" ]; then
     echo "Installing into .venv: about 200 MB to download, once."
     "$python" -m venv .venv
     .venv/bin/python -m pip --disable-pip-version-check install -e '.[client,server]'
-    version=$(.venv/bin/python -c 'import sys; print("%d.%d" % sys.version_info[:2])')
     if ! .venv/bin/python -c 'import server.installation as i; i.libpython_folders()' 2>/dev/null
     then
         # Where this fails too, the server says what to install.
-        (fetch_libpython "libpython$version") >/dev/null 2>&1 || true
+        (fetch_libpython) >/dev/null 2>&1 || true
     fi
     echo "$wanted" >.venv/installed
 fi
