@@ -23,8 +23,8 @@ def estimate_foreground(image: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     Returns
     -------
     ndarray, H x W x 3 uint8 RGB
-        Equal to the image where alpha is 255. Where alpha is 0 a continuation near the object,
-        black far from it.
+        Equal to the image where alpha is 255. Where alpha is 0 a smooth continuation, so that
+        a cut-out can be scaled without a dark rim.
 
     Notes
     -----
@@ -54,10 +54,14 @@ def _blur_fusion(
     image: np.ndarray, foreground: np.ndarray, background: np.ndarray, alpha: np.ndarray, box: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Refine both layers once: H x W float32, colours in 0..255, alpha in 0..1."""
-    size, rest = (box, box), 1 - alpha
-    coverage = cv2.blur(alpha, size)
-    foreground = cv2.blur(foreground * alpha, size) / (coverage + _TINY)
-    background = cv2.blur(background * rest, size) / (1 - coverage + _TINY)
+    rest = 1 - alpha
+    foreground = _local_mean(foreground, alpha, box)
+    background = _local_mean(background, rest, box)
     # The nearest point to this guess on the line alpha * foreground + rest * background = image.
     step = (image - alpha * foreground - rest * background) / (alpha**2 + rest**2)
     return np.clip(foreground + alpha * step, 0, 255), np.clip(background + rest * step, 0, 255)
+
+
+def _local_mean(layer: np.ndarray, weight: np.ndarray, box: int) -> np.ndarray:
+    weight = weight + _TINY  # where a layer is nowhere near, its last guess continues
+    return cv2.blur(layer * weight, (box, box)) / cv2.blur(weight, (box, box))

@@ -38,6 +38,7 @@ def test_soft_edge_between_two_colours() -> None:
     # Measured: 27.7 and 0.55.
     assert weighted_error(image, foreground, alpha) > 25
     assert weighted_error(found, foreground, alpha) < 1
+    assert abs(found[:, 30:54].astype(int) - foreground[:, 30:54]).max() <= 2  # goes on outside
 
 
 def test_opaque_pixels_keep_their_colours(random: np.random.Generator) -> None:
