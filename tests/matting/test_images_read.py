@@ -1,12 +1,8 @@
-"""Real files, good, odd and broken ones, go through the reader and the writer."""
+"""Real files, good, odd and broken ones, go through the reader."""
 
-import os
-import resource
-import stat
 import struct
-import tempfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -14,49 +10,10 @@ import numpy as np
 import pytest
 
 from matting import images
-from matting.images import (
-    ImageError,
-    check_writable,
-    read_gray,
-    read_image,
-    read_trimap,
-    write_image,
-)
+from matting.images import check_writable, read_gray, read_image, read_trimap, write_image
 
 FORMATS = (".png", ".jpg", ".webp", ".tif", ".bmp")
 LOSSLESS = (".png", ".webp", ".tif", ".bmp")
-NOBODY = 65534
-
-
-@pytest.fixture
-def photo(random: np.random.Generator) -> np.ndarray:
-    """A smooth H x W x 3 picture with three different channels."""
-    return cv2.resize(random.integers(0, 256, (6, 9, 3), dtype=np.uint8), (90, 60))
-
-
-@pytest.fixture
-def unprivileged_folder() -> Iterator[Path]:
-    """Provide a folder, and give up root for the test, to whom permissions mean nothing."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        folder.chmod(0o777)
-        was_root = os.geteuid() == 0
-        if was_root:
-            os.seteuid(NOBODY)
-        try:
-            yield folder
-        finally:
-            if was_root:
-                os.seteuid(0)
-            folder.chmod(0o777)
-
-
-def refusal(function: Callable, *arguments: object) -> str:
-    """Return the one line of the ImageError that this call must raise."""
-    with pytest.raises(ImageError) as caught:
-        function(*arguments)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def store(path: Path, pixels: np.ndarray) -> bytes:
@@ -65,7 +22,7 @@ def store(path: Path, pixels: np.ndarray) -> bytes:
     return path.read_bytes()
 
 
-# ---- reading what is fine
+# ---- what is fine
 
 
 @pytest.mark.parametrize("suffix", LOSSLESS)
@@ -79,7 +36,7 @@ def test_colour_order_survives_a_round_trip(tmp_path: Path, photo: np.ndarray, s
 def test_jpeg_round_trip_is_close(tmp_path: Path, photo: np.ndarray) -> None:
     write_image(tmp_path / "a.jpg", photo)
     difference = cv2.absdiff(read_image(tmp_path / "a.jpg"), photo)
-    assert difference.mean() < 2  # measured 1.0: chroma is stored at half the size
+    assert difference.mean() < 2  # measured 1.56: chroma is stored at half the size
 
 
 @pytest.mark.parametrize("suffix", LOSSLESS)
@@ -174,35 +131,35 @@ def test_bytes_after_the_end_do_no_harm(tmp_path: Path, photo: np.ndarray, suffi
     np.testing.assert_array_equal(read_image(path), before)
 
 
-# ---- reading what is not
+# ---- what is not
 
 
-def test_missing_file(tmp_path: Path) -> None:
+def test_missing_file(tmp_path: Path, refusal: Callable[..., str]) -> None:
     assert "no such file" in refusal(read_image, tmp_path / "a.png")
 
 
-def test_folder(tmp_path: Path) -> None:
+def test_folder(tmp_path: Path, refusal: Callable[..., str]) -> None:
     assert "is a folder" in refusal(read_image, tmp_path)
 
 
-def test_name_that_cannot_be(tmp_path: Path) -> None:
+def test_name_that_cannot_be(tmp_path: Path, refusal: Callable[..., str]) -> None:
     path = tmp_path / ("a" * 300 + ".png")
     assert "too long" in refusal(read_image, path)
     assert "too long" in refusal(check_writable, path)
     assert "too long" in refusal(write_image, path, np.zeros((2, 2), np.uint8))
 
 
-def test_zero_bytes(tmp_path: Path) -> None:
+def test_zero_bytes(tmp_path: Path, refusal: Callable[..., str]) -> None:
     (tmp_path / "a.png").touch()
     assert "0 bytes" in refusal(read_trimap, tmp_path / "a.png")
 
 
-def test_not_an_image(tmp_path: Path) -> None:
+def test_not_an_image(tmp_path: Path, refusal: Callable[..., str]) -> None:
     (tmp_path / "a.png").write_text("no image at all")
     assert "expected PNG, JPEG" in refusal(read_image, tmp_path / "a.png")
 
 
-def test_no_permission(unprivileged_folder: Path) -> None:
+def test_no_permission(unprivileged_folder: Path, refusal: Callable[..., str]) -> None:
     path = unprivileged_folder / "a.png"
     write_image(path, np.zeros((2, 2), np.uint8))
     path.chmod(0)
@@ -217,6 +174,7 @@ def test_cut_anywhere(
     suffix: str,
     progressive: int,
     capfd: pytest.CaptureFixture[str],
+    refusal: Callable[..., str],
 ) -> None:
     options = [cv2.IMWRITE_JPEG_PROGRESSIVE, progressive] if suffix == ".jpg" else []
     data = cv2.imencode(suffix, photo, options)[1].tobytes()
@@ -229,21 +187,23 @@ def test_cut_anywhere(
     assert capfd.readouterr().err == ""  # no decoder's own words on the terminal
 
 
-def test_png_with_a_wrong_byte(tmp_path: Path, photo: np.ndarray) -> None:
+def test_png_with_a_wrong_byte(
+    tmp_path: Path, photo: np.ndarray, refusal: Callable[..., str]
+) -> None:
     data = bytearray(store(tmp_path / "a.png", photo))
     data[len(data) // 2] ^= 1
     (tmp_path / "a.png").write_bytes(data)
     assert "damaged" in refusal(read_image, tmp_path / "a.png")
 
 
-def test_float_pixels(tmp_path: Path) -> None:
+def test_float_pixels(tmp_path: Path, refusal: Callable[..., str]) -> None:
     store(tmp_path / "a.tif", np.ones((4, 4, 3), np.float32))
     assert "float32" in refusal(read_image, tmp_path / "a.tif")
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_too_many_pixels_are_refused_before_decoding(
-    tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch, refusal: Callable[..., str]
 ) -> None:
     path = tmp_path / f"a{suffix}"
     write_image(path, np.zeros((100, 101), np.uint8))
@@ -253,96 +213,9 @@ def test_too_many_pixels_are_refused_before_decoding(
     assert "101 x 100 pixels" in refusal(read_image, path)
 
 
-def test_small_file_that_claims_900_megapixels(tmp_path: Path) -> None:
+def test_small_file_that_claims_900_megapixels(tmp_path: Path, refusal: Callable[..., str]) -> None:
     data = bytearray(store(tmp_path / "a.jpg", np.zeros((8, 8), np.uint8)))
     frame = data.index(b"\xff\xc0")
     data[frame + 5 : frame + 9] = struct.pack(">HH", 30_000, 30_000)
     (tmp_path / "a.jpg").write_bytes(data)
     assert "at most 200 megapixels" in refusal(read_image, tmp_path / "a.jpg")
-
-
-# ---- writing
-
-
-def test_mode_bits_are_those_of_any_new_file(tmp_path: Path) -> None:
-    before = os.umask(0o027)
-    try:
-        write_image(tmp_path / "a.png", np.zeros((2, 2), np.uint8))
-    finally:
-        os.umask(before)
-    assert stat.S_IMODE((tmp_path / "a.png").stat().st_mode) == 0o640
-
-
-def test_replacing_keeps_mode_bits_and_links(tmp_path: Path) -> None:
-    target, link = tmp_path / "a.png", tmp_path / "link.png"
-    write_image(target, np.zeros((2, 2), np.uint8))
-    target.chmod(0o604)
-    link.symlink_to(target)
-    write_image(link, np.ones((3, 3), np.uint8))
-    assert link.is_symlink()
-    assert read_gray(target).shape == (3, 3)
-    assert stat.S_IMODE(target.stat().st_mode) == 0o604
-
-
-def test_a_full_disk_leaves_the_old_file_and_nothing_else(
-    tmp_path: Path, random: np.random.Generator
-) -> None:
-    path = tmp_path / "a.png"
-    write_image(path, np.full((2, 2), 9, np.uint8))
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
-    try:
-        line = refusal(write_image, path, random.integers(0, 256, (99, 99), dtype=np.uint8))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert "cannot be written" in line
-    assert [file.name for file in tmp_path.iterdir()] == ["a.png"]
-    assert (read_gray(path) == 9).all()
-
-
-def test_a_picture_that_the_format_cannot_hold(tmp_path: Path) -> None:
-    assert "use .png" in refusal(write_image, tmp_path / "a.jpg", np.zeros((1, 70_000), np.uint8))
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("suffix", [".jpg", ".bmp", ".tif"])
-def test_rgba_needs_a_format_with_alpha(tmp_path: Path, suffix: str) -> None:
-    pixels = np.zeros((2, 2, 4), np.uint8)
-    assert ".png or .webp" in refusal(write_image, tmp_path / f"a{suffix}", pixels)
-
-
-@pytest.mark.parametrize(
-    "pixels", [np.zeros((2, 2)), np.zeros((2, 2, 2), np.uint8), np.zeros(4, np.uint8)]
-)
-def test_arrays_that_are_no_image(tmp_path: Path, pixels: np.ndarray) -> None:
-    assert "expected uint8" in refusal(write_image, tmp_path / "a.png", pixels)
-
-
-@pytest.mark.parametrize("name", ["a", "a.gif", "a.jp2"])
-def test_unknown_suffix(tmp_path: Path, name: str) -> None:
-    assert ".png, .jpg" in refusal(check_writable, tmp_path / name)
-    assert ".png, .jpg" in refusal(write_image, tmp_path / name, np.zeros((2, 2), np.uint8))
-
-
-def test_missing_folder(tmp_path: Path) -> None:
-    assert "create it first" in refusal(check_writable, tmp_path / "no" / "a.png")
-
-
-def test_not_a_file(tmp_path: Path) -> None:
-    (tmp_path / "a.png").mkdir()
-    assert "is not a file" in refusal(check_writable, tmp_path / "a.png")
-    (tmp_path / "b.png").symlink_to("/dev/null")
-    assert "is not a file" in refusal(write_image, tmp_path / "b.png", np.zeros((2, 2), np.uint8))
-
-
-def test_folder_that_is_not_writable(unprivileged_folder: Path) -> None:
-    folder = unprivileged_folder / "locked"
-    folder.mkdir(mode=0o500)
-    assert "choose another folder" in refusal(check_writable, folder / "a.png")
-    refusal(write_image, folder / "a.png", np.zeros((2, 2), np.uint8))
-
-
-def test_checking_leaves_nothing_behind(tmp_path: Path) -> None:
-    check_writable(tmp_path / "a.png")
-    check_writable(str(tmp_path / "a.JPG"))
-    assert list(tmp_path.iterdir()) == []
