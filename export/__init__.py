@@ -1,0 +1,1 @@
+"""From a checkpoint to what Triton serves: ONNX graphs and TensorRT engines, proven equal."""

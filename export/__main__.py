@@ -1,0 +1,127 @@
+"""Export a checkpoint into a Triton model repository, or check one.
+
+examples:
+  python -m export weights.safetensors
+  python -m export dim_stage3.pth --target openvino --repository /srv/models
+  python -m export weights.safetensors --target tensorrt --precision fp16 --largest 8x2160x3840
+  python -m export check model_repository
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from export.engine import Profile
+from export.errors import ExportError
+from export.export import MODEL, TARGETS, export
+from export.manifest import check, read_manifest
+from export.parity import PAIRS, Parity
+from export.tolerance import TOLERANCES
+from matting.images import ImageError
+from train.checkpoint import CheckpointError
+
+
+def size(text: str) -> tuple[int, int, int]:
+    """Read "NxHxW"."""
+    n, h, w = (int(part) for part in text.lower().split("x"))
+    return n, h, w
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    standard = Profile()
+    parser = argparse.ArgumentParser(
+        prog="python -m export",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("weights", type=Path, help="checkpoint: ours or mmediting's .pth")
+    parser.add_argument("--target", choices=TARGETS, default="onnxruntime", help="(%(default)s)")
+    parser.add_argument("--precision", choices=TOLERANCES, help="(fp32 on CPUs, fp16 on GPUs)")
+    parser.add_argument(
+        "--repository", type=Path, default=Path("model_repository"), help="(%(default)s)"
+    )
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=PAIRS,
+        metavar="DIR",
+        help="image/, trimap/ and alpha/ to prove parity on (small pictures of the project's own)",
+    )
+    engines = parser.add_argument_group("TensorRT")
+    for name in ("smallest", "best", "largest"):
+        value = getattr(standard, name)
+        engines.add_argument(
+            f"--{name}",
+            type=size,
+            default=value,
+            metavar="NxHxW",
+            help=f"({'x'.join(map(str, value))})",
+        )
+    engines.add_argument("--timing-cache", type=Path, metavar="FILE", help="read and written")
+    engines.add_argument(
+        "--capability", default="8.9", help="tensorrt-rtx: compute capability (%(default)s)"
+    )
+    return parser.parse_args(arguments)
+
+
+def table(parity: Parity) -> str:
+    """Return the comparison as lines of text."""
+    summary = parity.summary()
+    lines = [f"{'':10}{'reference':>12}{'exported':>12}"]
+    for name, value in summary["reference"].items():
+        lines.append(f"{name:10}{value:12.5f}{summary['exported'][name]:12.5f}")
+    lines.append(
+        f"alpha differs by {summary['mean_difference']:.2e} in the mean, "
+        f"{summary['largest_difference']:.3f} at most, on {summary['pictures']} pictures"
+    )
+    return "\n".join(lines)
+
+
+def run_export(arguments: list[str]) -> int:
+    options = parse(arguments)
+    on_gpu = options.target.startswith("tensorrt")
+    precision = options.precision or ("fp16" if on_gpu else "fp32")
+    try:
+        exported = export(
+            options.weights,
+            options.repository,
+            options.target,
+            precision,
+            pictures=options.data,
+            profile=Profile(options.smallest, options.best, options.largest),
+            capability=options.capability,
+            timing_cache=options.timing_cache,
+        )
+    except (CheckpointError, ImageError) as error:
+        print(f"export: {error}", file=sys.stderr)
+        return 2
+    except ExportError as error:
+        print(f"export: {error}", file=sys.stderr)
+        return 1
+    print(exported.artifact)
+    print(table(exported.parity) if exported.parity else "parity not run: no GPU to run it on")
+    return 0
+
+
+def run_check(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m export check",
+        description="Is a model repository what its manifest says, and does it fit this machine?",
+    )
+    parser.add_argument("repository", type=Path, nargs="?", default=Path("model_repository"))
+    version = parser.parse_args(arguments).repository / MODEL / "1"
+    faults = check(version)
+    for fault in faults:
+        print(f"check: {fault}", file=sys.stderr)
+    if not faults:
+        print(f"{version}: {', '.join(read_manifest(version))} as the manifest says")
+    return 1 if faults else 0
+
+
+def main() -> int:
+    arguments = sys.argv[1:]
+    return run_check(arguments[1:]) if arguments[:1] == ["check"] else run_export(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,89 @@
+"""The record beside what is served: what it was made from, with what, and how equal it is.
+
+A TensorRT plan runs on one TensorRT version and one kind of GPU only, and nothing in it says which
+in a way that can be read without them. `manifest.json` holds an entry per artifact of a version
+folder (`model.onnx`, `model.plan`, `model.rtx`); `check` holds it against folder and machine.
+"""
+
+import hashlib
+import importlib
+import importlib.metadata
+import json
+import platform
+from pathlib import Path
+
+from export.engine import MODULES, find_gpu
+from export.errors import ExportError
+
+MANIFEST = "manifest.json"
+TOOLS = ("torch", "onnx", "onnxscript", "onnxruntime", "openvino", "polygraphy", "numpy")
+
+
+def sha256(path: Path) -> str:
+    """Return the file's SHA-256 in hex."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def tool_versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that make an export."""
+    found = {"python": platform.python_version()}
+    for name in TOOLS:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def read_manifest(folder: Path) -> dict[str, dict]:
+    """Return the entries of a version folder's manifest by artifact; empty if there is none."""
+    path = folder / MANIFEST
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def check(folder: Path) -> list[str]:
+    """Say what is wrong with a version folder, such as `model_repository/dim/1`.
+
+    Returns
+    -------
+    list of str
+        One line per fault, each with what to rebuild; empty if all is as the manifest says.
+    """
+    entries = read_manifest(folder)
+    if not entries:
+        return [f"{folder / MANIFEST} is missing: export the model again"]
+    faults = []
+    for artifact, entry in entries.items():
+        rebuild = (
+            f"rebuild it: python -m export WEIGHTS --target {entry['target']} "
+            f"--precision {entry['precision']}"
+        )
+        for name, expected in entry["files"].items():
+            path = folder / name
+            if not path.is_file():
+                faults.append(f"{name} is missing: {rebuild}")
+            elif sha256(path) != expected:
+                faults.append(f"{name} is not the file that was exported: {rebuild}")
+        if entry["target"] == "tensorrt":
+            faults += [f"{artifact} {fault}: {rebuild}" for fault in misfits(entry["engine"])]
+    if len({entry["weights"] for entry in entries.values()}) > 1:
+        faults.append(f"{', '.join(entries)} were made from different weights: export all of them")
+    return faults
+
+
+def misfits(engine: dict) -> list[str]:
+    """Say in words what keeps a TensorRT plan from running on this machine."""
+    try:
+        version = importlib.import_module(MODULES["tensorrt"]).__version__
+        gpu = find_gpu()
+    except ImportError:
+        return [f"was built by TensorRT {engine['version']}, and there is none here"]
+    except ExportError:
+        return [f"was built for {engine['gpu']['name']}, and there is no GPU here"]
+    faults = []
+    if version != engine["version"]:
+        faults.append(f"was built by TensorRT {engine['version']}, here is {version}")
+    built_for = engine["gpu"]
+    if (gpu.name, gpu.compute_capability) != (built_for["name"], built_for["compute_capability"]):
+        faults.append(f"was built for {built_for['name']}, here is {gpu.name}")
+    return faults
