@@ -57,6 +57,22 @@ def read_trimap(path: str | Path) -> np.ndarray:
     return read_gray(path)
 
 
+def read_cutout(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
+    """Read a cut-out as its colours, H x W x 3 uint8 RGB, and its alpha, H x W uint8.
+
+    The colours are as stored, below a transparent alpha too. EXIF rotation is not applied.
+
+    Raises
+    ------
+    ImageError
+        As `read_image`, or the file has no alpha channel.
+    """
+    pixels = _decode(Path(path), cv2.IMREAD_UNCHANGED)
+    if pixels.ndim != 3 or pixels.shape[2] != 4:
+        raise ImageError(f"{path}: has no alpha channel; expected a cut-out, RGBA")
+    return cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGB), pixels[..., 3]
+
+
 def write_image(path: str | Path, array: np.ndarray) -> None:
     """Write an image whole or not at all: a temporary file beside it takes its name when complete.
 

@@ -6,9 +6,6 @@ Pictures stay uint8 in memory; `train.synthesis` makes training samples of them.
     train/pairs/foreground/*, alpha/*        RGB and grey, paired by name without suffix
     train/backgrounds/*                      RGB
     val/image/*, trimap/*, alpha/*           paired by name without suffix
-
-Pillow reads them rather than `matting.images`, so that the trainer runs where only a stock
-PyTorch image is installed.
 """
 
 from dataclasses import dataclass
@@ -16,25 +13,21 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-PICTURE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
+from matting.images import WRITABLE_SUFFIXES, read_cutout, read_gray, read_image
+
+PICTURE_SUFFIXES = set(WRITABLE_SUFFIXES)
 
 
 class DataError(ValueError):
     """A data folder is not what it should be; the message says how to fix it."""
 
 
-def read(path: Path, mode: str) -> Tensor:
-    """Return the picture as C×H×W uint8; `mode` is Pillow's, "RGB", "RGBA" or "L"."""
-    try:
-        with Image.open(path) as picture:
-            pixels = np.array(picture.convert(mode))
-    except OSError as error:
-        raise DataError(f"{path}: not a readable picture ({error})") from error
-    return torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1)).permute(2, 0, 1).contiguous()
+def as_tensor(pixels: np.ndarray) -> Tensor:
+    """Turn H×W or H×W×C into C×H×W."""
+    return torch.from_numpy(np.atleast_3d(pixels).transpose(2, 0, 1).copy())
 
 
 def pictures(folder: Path) -> dict[str, Path]:
@@ -66,10 +59,12 @@ def read_foregrounds(data: Path) -> list[Foreground]:
     """Read all cut-outs and foreground-alpha pairs of a data folder's `train`."""
     foregrounds = []
     for path in pictures(data / "train/cutouts").values():
-        rgba = read(path, "RGBA")
-        foregrounds.append(Foreground(rgba[:3], rgba[3:]))
+        foregrounds.append(Foreground(*map(as_tensor, read_cutout(path))))
     for colour, alpha in paired(data / "train/pairs/foreground", data / "train/pairs/alpha"):
-        foregrounds.append(Foreground(read(colour, "RGB"), read(alpha, "L")))
+        foreground = Foreground(as_tensor(read_image(colour)), as_tensor(read_gray(alpha)))
+        if foreground.colour.shape[1:] != foreground.alpha.shape[1:]:
+            raise DataError(f"{alpha}: its size is not that of {colour}")
+        foregrounds.append(foreground)
     usable = [f for f in foregrounds if ((f.alpha > 0) & (f.alpha < 255)).any()]
     if not usable:
         raise DataError(f"{data}/train: no cut-out or foreground-alpha pair with a soft edge")
@@ -78,7 +73,9 @@ def read_foregrounds(data: Path) -> list[Foreground]:
 
 def read_backgrounds(data: Path) -> list[Tensor]:
     """Read all backgrounds of a data folder's `train`, 3×H×W uint8 each."""
-    backgrounds = [read(path, "RGB") for path in pictures(data / "train/backgrounds").values()]
+    backgrounds = [
+        as_tensor(read_image(path)) for path in pictures(data / "train/backgrounds").values()
+    ]
     if not backgrounds:
         raise DataError(f"{data}/train/backgrounds: no pictures")
     return backgrounds
@@ -100,7 +97,7 @@ class ValidationSet(Dataset):
         image, trimap, alpha = self.files[index]
         return {
             "name": image.stem,
-            "image": read(image, "RGB"),
-            "trimap": read(trimap, "L"),
-            "alpha": read(alpha, "L"),
+            "image": as_tensor(read_image(image)),
+            "trimap": as_tensor(read_gray(trimap)),
+            "alpha": as_tensor(read_gray(alpha)),
         }

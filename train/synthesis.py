@@ -5,10 +5,12 @@ variety: a new composite for every sample, free zoom and rotation, two foregroun
 colour jitter, defocused backgrounds, sensor noise, and trimaps of many widths.
 """
 
+import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import cv2
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -44,39 +46,31 @@ def uniform(low: float, high: float, generator: torch.Generator) -> float:
     return low + (high - low) * torch.rand((), generator=generator).item()
 
 
-def ellipse(size: int) -> Tensor:
-    """Return the size×size float kernel of `cv2.getStructuringElement(cv2.MORPH_ELLIPSE, ...)`."""
-    radius = size // 2
-    kernel = torch.zeros(size, size)
-    for y in range(size):
-        dy = y - radius
-        if abs(dy) <= radius:
-            dx = round(radius * math.sqrt(1 - dy * dy / (radius * radius))) if radius else 0
-            kernel[y, max(radius - dx, 0) : min(radius + dx + 1, size)] = 1
-    return kernel
+def dilate(mask: Tensor, diameters: list[int]) -> Tensor:
+    """Dilate each N×1×H×W mask by an ellipse of its own size, all in one grouped convolution.
+
+    The ellipses are OpenCV's, whose even ones are not symmetric. Outside the image is empty.
+    """
+    reach = max(diameters) // 2 + 1
+    kernels = mask.new_zeros(len(diameters), 1, 2 * reach + 1, 2 * reach + 1, dtype=torch.float32)
+    for kernel, size in zip(kernels, diameters, strict=True):
+        ellipse = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))
+        window = slice(reach - size // 2, reach - size // 2 + size)
+        kernel[0, window, window] = torch.from_numpy(ellipse)
+    images_as_channels = mask.float().transpose(0, 1)
+    count = F.conv2d(images_as_channels, kernels, padding=reach, groups=len(diameters))
+    return count.transpose(0, 1) > 0.5
 
 
-def dilate(mask: Tensor, sizes: list[int]) -> Tensor:
-    """Dilate each N×1×H×W mask by an ellipse of its own size; outside the image is empty."""
-    largest = max(sizes) + 2
-    kernels = torch.zeros(len(sizes), 1, largest, largest, device=mask.device)
-    for kernel, size in zip(kernels, sizes, strict=True):
-        start = largest // 2 - size // 2
-        kernel[0, start : start + size, start : start + size] = ellipse(size)
-    before, after = largest // 2, largest - 1 - largest // 2
-    padded = F.pad(mask.float().transpose(0, 1), (before, after, before, after))
-    return F.conv2d(padded, kernels, groups=len(sizes)).transpose(0, 1) > 0.5
-
-
-def make_trimaps(alpha: Tensor, erode: list[int], dilate_by: list[int]) -> Tensor:
+def make_trimaps(alpha: Tensor, inwards: list[int], outwards: list[int]) -> Tensor:
     """Return N×1×H×W trimaps in {0, 128/255, 1} of N×1×H×W alphas in 0..1.
 
     As mmediting's GenerateTrimap: foreground where alpha eroded by an ellipse is one, background
-    where alpha dilated by an ellipse is zero. `erode` and `dilate_by` are the kernels' diameters.
+    where alpha dilated by an ellipse is zero. The ellipses' diameters are `inwards` and `outwards`.
     """
     trimap = torch.full_like(alpha, UNKNOWN)
-    trimap[~dilate(alpha < 1, erode)] = 1
-    trimap[~dilate(alpha > 0, dilate_by)] = 0
+    trimap[~dilate(alpha < 1, inwards)] = 1
+    trimap[~dilate(alpha > 0, outwards)] = 0
     return trimap
 
 
@@ -89,9 +83,12 @@ def sample_window(
     size: int,
     padding: str,
 ) -> Tensor:
-    """Cut a rotated, scaled size×size window out of C×H×W uint8; return C×size×size in 0..1."""
+    """Cut a window out of a C×H×W uint8 picture, bilinearly; return C×size×size in 0..1.
+
+    `centre` is y, x in pixels of the picture, and `zoom` how many of them make one of the window.
+    `padding` is `grid_sample`'s, for what lies outside the picture.
+    """
     reach = math.ceil(size * zoom * 0.75) + 2
-    height, width = source.shape[-2:]
     top, left = max(int(centre[0]) - reach, 0), max(int(centre[1]) - reach, 0)
     patch = source[:, top : int(centre[0]) + reach, left : int(centre[1]) + reach].float() / 255
     height, width = patch.shape[-2:]
@@ -123,7 +120,13 @@ class Samples(IterableDataset):
 
     Each batch is a dict of float32 tensors: `image` N×3×S×S normalised, `trimap` N×1×S×S in
     {0, 128/255, 1}, `alpha` and `unknown` N×1×S×S, `foreground`, `background`, `composite`
-    N×3×S×S in 0..1. Batch `i` of seed `s` is always the same, whoever asks for it.
+    N×3×S×S in 0..1. They are made where the pictures are. Batch `i` of seed `s` is always the
+    same on one kind of device, whoever asks for it.
+
+    Parameters
+    ----------
+    start, step : int
+        The stream is the batches `start`, `start + step`, `start + 2 * step`, ...
     """
 
     def __init__(
@@ -134,34 +137,34 @@ class Samples(IterableDataset):
         batch_size: int,
         seed: int,
         start: int = 0,
+        step: int = 1,
     ) -> None:
         self.foregrounds, self.backgrounds = foregrounds, backgrounds
-        self.synthesis, self.batch_size, self.seed, self.start = synthesis, batch_size, seed, start
-        self.soft = [((f.alpha[0] > 0) & (f.alpha[0] < 255)).nonzero() for f in foregrounds]
+        self.synthesis, self.batch_size, self.seed = synthesis, batch_size, seed
+        self.start, self.step = start, step
+        self.soft = [((f.alpha[0] > 0) & (f.alpha[0] < 255)).nonzero().cpu() for f in foregrounds]
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
-        worker = torch.utils.data.get_worker_info()
-        offset, step = (worker.id, worker.num_workers) if worker else (0, 1)
-        index = self.start + offset
-        while True:
-            yield self.batch(index)
-            index += step
+        return map(self.batch, itertools.count(self.start, self.step))
 
     def batch(self, index: int) -> dict[str, Tensor]:
         """Return batch number `index`."""
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + index)
+        seed = self.seed * 1_000_003 + index
+        generator = torch.Generator().manual_seed(seed)
         samples = [self.sample(generator) for _ in range(self.batch_size)]
         foreground, background, alpha = (torch.stack(part) for part in zip(*samples, strict=True))
         low, high = self.synthesis.trimap_kernel
-        erode, dilate_by = torch.randint(low, high, (2, len(alpha)), generator=generator).tolist()
-        trimap = make_trimaps(alpha, erode, dilate_by)
+        inwards, outwards = torch.randint(low, high, (2, len(alpha)), generator=generator).tolist()
+        trimap = make_trimaps(alpha, inwards, outwards)
         composite = alpha * foreground + (1 - alpha) * background
-        noise = torch.randn(composite.shape, generator=generator)
-        noise *= uniform(0, self.synthesis.noise, generator)
+        noise = torch.empty_like(composite).normal_(
+            std=uniform(0, self.synthesis.noise, generator),
+            generator=torch.Generator(alpha.device).manual_seed(seed),
+        )
         return {
             "image": normalise((composite + noise).clamp(0, 1)),
             "trimap": trimap,
-            "unknown": (trimap == torch.tensor(UNKNOWN)).float(),
+            "unknown": (trimap == trimap.new_tensor(UNKNOWN)).float(),
             "alpha": alpha,
             "foreground": foreground,
             "background": background,

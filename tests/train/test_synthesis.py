@@ -1,0 +1,107 @@
+"""Training samples: what equals mmediting's pipeline, and what they must be in any case."""
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from matting.images import read_gray, read_image
+from train.dataset import Foreground, as_tensor
+from train.synthesis import Samples, Synthesis, make_trimaps, sample_window
+
+TRIMAPS = [(1, 1), (2, 3), (3, 28), (5, 5), (10, 4), (29, 29)]
+
+
+def test_trimaps_are_mmeditings(oracle):
+    """All six at once: each sample of a batch has kernels of its own."""
+    alpha = as_tensor(read_gray(oracle / "trimaps/alpha.png")).expand(len(TRIMAPS), 1, -1, -1)
+    inwards, outwards = zip(*TRIMAPS, strict=True)
+    made = make_trimaps(alpha / 255, list(inwards), list(outwards))
+    for trimap, (erode, dilate) in zip(made, TRIMAPS, strict=True):
+        expected = read_gray(oracle / f"trimaps/gen_trimap_e{erode}_d{dilate}.png")
+        assert torch.equal((trimap * 255).round().byte(), as_tensor(expected))
+
+
+def test_a_flipped_crop_is_mmeditings(oracle, batch):
+    """The batch's second sample is a crop of this picture at 53, 26, flipped and not resized."""
+    image = as_tensor(read_image(oracle / "infer/b_353x470_merged.png"))
+    window = sample_window(image, (26 + 160, 53 + 160), 1.0, 0.0, True, 320, padding="border")
+    assert (window - batch["composite"][1]).abs().max() < 1e-4  # 255 levels: 0.004 each
+
+
+@pytest.mark.parametrize("crop", [480, 640])
+def test_larger_crops_are_resized_as_by_opencv(crop):
+    """mmediting's crops of 480 and 640 become 320 by bilinear `cv2.resize` of uint8.
+
+    It rounds to whole levels, and at a crop's border it does not see the pixels beyond.
+    """
+    picture = np.random.default_rng(0).integers(0, 256, (700, 800, 3), np.uint8)
+    top, left = 11, 40
+    patch = picture[top : top + crop, left : left + crop]
+    expected = as_tensor(cv2.resize(patch, (320, 320), interpolation=cv2.INTER_LINEAR))
+    centre = (top + crop / 2, left + crop / 2)
+    window = sample_window(
+        as_tensor(picture), centre, crop / 320, 0.0, False, 320, padding="border"
+    )
+    difference = (window * 255 - expected).abs()[..., 1:-1, 1:-1]
+    assert difference.max() < 1
+
+
+def test_composites_and_trimaps_of_the_batch_follow_from_its_layers(batch):
+    """mmediting cuts off what is behind the point and resizes the composite, not its layers."""
+    made = batch["alpha"] * batch["foreground"] + (1 - batch["alpha"]) * batch["background"]
+    cut_off = (made * 255 - batch["composite"] * 255)[1]
+    assert cut_off.min() > -0.01
+    assert cut_off.max() < 1.01
+    assert torch.equal(make_trimaps(batch["alpha"], [25, 23], [9, 12]), batch["trimap"])
+
+
+@pytest.fixture
+def samples():
+    """A disc with a soft edge and a stripe with a soft side, on two noisy backgrounds."""
+    generator = torch.Generator().manual_seed(0)
+    y, x = torch.meshgrid(torch.arange(90.0), torch.arange(120.0), indexing="ij")
+    disc = (30 - torch.hypot(y - 45, x - 60)).clamp(-4, 4) * 32 + 128
+    stripe = (x - 40) * 8
+    foregrounds = [
+        Foreground(
+            torch.randint(256, (3, 90, 120), dtype=torch.uint8, generator=generator),
+            alpha.clamp(0, 255).byte()[None],
+        )
+        for alpha in (disc, stripe)
+    ]
+    backgrounds = [
+        torch.randint(256, (3, 150, 100), dtype=torch.uint8, generator=generator) for _ in range(2)
+    ]
+
+    def build(**options):
+        return Samples(foregrounds, backgrounds, Synthesis(crop=64), 3, **options)
+
+    return build
+
+
+def test_batches_are_what_they_say(samples):
+    batch = samples(seed=0).batch(5)
+    shapes = {name: tuple(value.shape) for name, value in batch.items()}
+    assert shapes == {
+        **dict.fromkeys(("trimap", "unknown", "alpha"), (3, 1, 64, 64)),
+        **dict.fromkeys(("image", "foreground", "background", "composite"), (3, 3, 64, 64)),
+    }
+    assert batch["unknown"].sum() > 0
+    assert (batch["alpha"][batch["trimap"] == 0] == 0).all()
+    assert (batch["alpha"][batch["trimap"] == 1] == 1).all()
+    assert batch["unknown"].bool()[(batch["alpha"] > 0) & (batch["alpha"] < 1)].all()
+    for name in ("foreground", "background", "composite", "alpha"):
+        assert 0 <= batch[name].min() <= batch[name].max() <= 1
+    made = batch["alpha"] * batch["foreground"] + (1 - batch["alpha"]) * batch["background"]
+    torch.testing.assert_close(made, batch["composite"])
+
+
+def test_batches_depend_on_seed_and_number_alone(samples):
+    stream = iter(samples(seed=1, start=4, step=2))
+    first, second = next(stream), next(stream)
+    for batch, number in ((first, 4), (second, 6)):
+        again = samples(seed=1).batch(number)
+        assert all(torch.equal(batch[name], again[name]) for name in batch)
+    assert not torch.equal(first["alpha"], second["alpha"])
+    assert not torch.equal(first["alpha"], samples(seed=2).batch(4)["alpha"])
