@@ -19,8 +19,8 @@ Pair = tuple[np.ndarray, np.ndarray]
 """Image and trimap as they go over the wire, uint8, N x H x W x 3 and N x H x W x 1."""
 
 SHIPPED = Path(__file__).parents[2] / "model_repository" / "dim"
-MAX_PIXELS = 10_000
-MAX_WIDTH = 255
+MAX_PIXELS = 500_000
+MAX_WIDTH = 999
 """A wider image makes the tiny network itself fail, as the real one does when memory runs out."""
 
 

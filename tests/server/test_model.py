@@ -23,8 +23,8 @@ def expected(image: np.ndarray, trimap: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize(
     ("height", "width", "count"),
-    # 70 x 90 pixels: the limit of 10 000 makes model.py run the images one by one.
-    [(1, 1, 1), (5, 200, 1), (100, 100, 1), (20, 30, 8), (70, 90, 3)],
+    # Of the last three images, model.py runs the first two together, then the third.
+    [(1, 1, 1), (5, 200, 1), (999, 500, 1), (20, 30, 8), (700, 700, 3)],
 )
 def test_alpha_of_any_size_and_count(
     tiny_server: Server,
@@ -60,8 +60,8 @@ def zeros(*shape: int, dtype: type = np.uint8) -> np.ndarray:
         (zeros(9, 8, 8, 3), zeros(9, 8, 8, 1), "batch-size must be <= 8"),
         (zeros(1, 8, 9, 3), zeros(1, 9, 8, 1), "image is 9x8, trimap is 8x9: make them equal"),
         (zeros(1, 0, 5, 3), zeros(1, 0, 5, 1), "image is 5x0: it has no pixels"),
-        (zeros(1, 101, 100, 3), zeros(1, 101, 100, 1), "100x101 = 10100 pixels.*at most 10000"),
-        (zeros(1, 8, 256, 3), zeros(1, 8, 256, 1), "the network failed: .*out of data bounds"),
+        (zeros(1, 800, 700, 3), zeros(1, 800, 700, 1), "700x800 = 560000 pixels.*at most 500000"),
+        (zeros(1, 8, 1000, 3), zeros(1, 8, 1000, 1), "the network failed: .*out of data bounds"),
     ],
     ids=[
         "float image",
@@ -116,7 +116,7 @@ def test_bad_requests_joined_with_each_other_do_no_harm(
     requests = [
         (zeros(1, 6, 6, 3), zeros(1, 5, 6, 1)),
         (zeros(1, 0, 6, 3), zeros(1, 0, 6, 1)),
-        (zeros(1, 4, 256, 3), zeros(1, 4, 256, 1)),
+        (zeros(1, 4, 1000, 3), zeros(1, 4, 1000, 1)),
         good,
     ] * 4
 

@@ -12,6 +12,10 @@ from pathlib import Path
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
+# Joined images share a run up to this size together. On a CPU more gains no speed, and a run takes
+# about 1.5 KB of memory per pixel.
+PIXELS_PER_RUN = 1024 * 1024
+
 Engine = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
@@ -91,8 +95,8 @@ class TritonPythonModel:
             )
 
     def _matte(self, images: np.ndarray, trimaps: np.ndarray) -> np.ndarray:
-        """Run N images in as few steps as `max_pixels`, the memory one run may take, allows."""
-        step = max(1, self.max_pixels // (images.shape[1] * images.shape[2]))
+        """Run N images, as many at a time as fit PIXELS_PER_RUN, at least one."""
+        step = max(1, PIXELS_PER_RUN // (images.shape[1] * images.shape[2]))
         return np.concatenate(
             [
                 self.engine(images[i : i + step], trimaps[i : i + step])
