@@ -67,8 +67,11 @@ def test_shipped_trimap_fits_the_photograph() -> None:
 
 
 def test_kept_server_answers_the_printed_call_and_dies_by_the_printed_kill(
-    tmp_path: Path, wait_until_gone: Callable[[list[int]], bool]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    wait_until_gone: Callable[[list[int]], bool],
 ) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     result = demo("-o", tmp_path, "--keep")
     assert result.returncode == 0, result.stderr
     *_, call, _, stop = result.stdout.splitlines()
