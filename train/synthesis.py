@@ -28,13 +28,13 @@ class Synthesis:
 
     crop: int = 320
     # Source pixels per sample pixel. mmediting crops 320, 480 and 640 and resizes all to 320.
-    foreground_zoom: tuple[float, float] = (0.6, 2.0)
+    foreground_zoom: tuple[float, float] = (0.4, 2.0)
     # Below one a background is enlarged and therefore soft, as out of focus.
     background_zoom: tuple[float, float] = (0.15, 2.0)
     rotation_degrees: float = 30.0
     two_foregrounds: float = 0.3
     # Diameters of the elliptical kernels; mmediting draws 1..29. Hand-drawn trimaps are wider.
-    trimap_kernel: tuple[int, int] = (1, 61)
+    trimap_kernel: tuple[int, int] = (1, 81)
     brightness: float = 0.2
     contrast: float = 0.25
     saturation: float = 0.3
@@ -57,9 +57,10 @@ def dilate(mask: Tensor, diameters: list[int]) -> Tensor:
         ellipse = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))
         window = slice(reach - size // 2, reach - size // 2 + size)
         kernel[0, window, window] = torch.from_numpy(ellipse)
-    images_as_channels = mask.float().transpose(0, 1)
-    count = F.conv2d(images_as_channels, kernels, padding=reach, groups=len(diameters))
-    return count.transpose(0, 1) > 0.5
+    images_as_channels = mask.float().reshape(1, len(mask), *mask.shape[-2:])
+    # Padded beforehand: with `padding=` the convolution takes a path that is 50 times slower.
+    padded = F.pad(images_as_channels, (reach, reach, reach, reach))
+    return F.conv2d(padded, kernels, groups=len(mask)).view(mask.shape) > 0.5
 
 
 def make_trimaps(alpha: Tensor, inwards: list[int], outwards: list[int]) -> Tensor:
