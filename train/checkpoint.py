@@ -1,13 +1,20 @@
-"""Reading and writing weights: our safetensors files and mmediting's published `.pth` files.
+"""Reading and writing weights: our safetensors files and mmediting's `.pth` files.
 
 Ours hold the tensors under mmediting's names, as FP16 or FP32, and facts about them (stage, data,
 scores) as text in the metadata. mmediting's hold a `state_dict` with `meta` and maybe `optimizer`
 beside it, in torch's zip or older format (mmediting's tools/publish_model.py).
+
+As a command it downloads the published ones.
+
+examples:
+  python -m train.checkpoint fetch stage3
+  python -m train.checkpoint fetch stage1 -o weights
 """
 
+import argparse
 import json
-import pickle
-import zipfile
+import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from train.fetch import PUBLISHED, SOURCE, FetchError, fetch
 from train.network import DeepImageMatting
 
 
@@ -50,17 +58,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{path}: no such file")
     if path.suffix == ".safetensors":
         return read_safetensors(path)[0]
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        pickle.UnpicklingError,
-        RuntimeError,
-        EOFError,
-        ValueError,
-        zipfile.BadZipFile,
-    ) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else "empty or cut off"
-        raise CheckpointError(f"{path}: not a checkpoint that loads safely: {reason}") from error
+    content = unpickle(path)
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
         content = content["state_dict"]
     if not isinstance(content, Mapping) or not all(
@@ -71,6 +69,24 @@ def read_state(path: Path) -> dict[str, Tensor]:
             f"{type(content).__name__}"
         )
     return {name.removeprefix("module."): value for name, value in content.items()}
+
+
+def unpickle(path: Path) -> object:
+    """Load what torch saved, as long as it is tensors, numbers, text and their containers alone."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
+    except Exception as error:  # a damaged file makes the unpickler fail in any way
+        if named := re.search(r"GLOBAL (\w[\w.]*) ", str(error)):
+            raise CheckpointError(
+                f"{path}: holds {named[1]}, and what is not tensors, numbers or text is not "
+                "loaded, because it could run code; save the state_dict alone"
+            ) from error
+        raise CheckpointError(
+            f"{path}: not a checkpoint, or cut short ({path.stat().st_size} bytes); expected "
+            "torch's .pth or .safetensors; copy it again"
+        ) from error
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -121,5 +137,32 @@ def save_checkpoint(
     metadata = {name: json.dumps(value) for name, value in facts.items()}
     state = {name: value.to(dtype).contiguous() for name, value in network.state_dict().items()}
     partial = path.with_name(f".{path.name}.partial")
-    save_file(state, partial, metadata=metadata)
-    partial.replace(path)
+    try:
+        save_file(state, partial, metadata=metadata)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m train.checkpoint",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(required=True, metavar="fetch")
+    command = commands.add_parser("fetch", help="download weights published by mmediting")
+    command.add_argument("stage", choices=PUBLISHED)
+    command.add_argument("-o", "--output", type=Path, default=Path(), metavar="DIR")
+    command.add_argument("--source", default=SOURCE, metavar="URL", help="default: %(default)s")
+    options = parser.parse_args(arguments)
+    try:
+        print(fetch(options.stage, options.output, options.source))
+    except FetchError as error:
+        print(f"train.checkpoint: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,127 @@
+"""Downloading mmediting's published weights, checked by the SHA-256 prefix in their names.
+
+A broken download goes on where it stopped, also in a later run: what has come so far stays in a
+file named `.partial` until the whole has proved right.
+"""
+
+import hashlib
+from pathlib import Path
+
+import urllib3
+from tenacity import RetryError, Retrying, retry_if_exception_type, stop_after_attempt
+from tenacity.wait import wait_exponential
+from tqdm import tqdm
+
+SOURCE = "https://download.openmmlab.com/mmediting/mattors/dim/"
+PUBLISHED = {
+    "stage1": "dim_stage1_v16_1x1_1000k_comp1k_SAD-53.8_20200605_140257-979a420f.pth",
+    "stage2": "dim_stage2_v16_pln_1x1_1000k_comp1k_SAD-52.3_20200607_171909-d83c4775.pth",
+    "stage3": "dim_stage3_v16_pln_1x1_1000k_comp1k_SAD-50.6_20200609_111851-647f24b6.pth",
+}
+ATTEMPTS = 5
+TIMEOUT = urllib3.Timeout(connect=10, read=30)
+BLOCK = 1 << 16
+
+
+class FetchError(RuntimeError):
+    """A file could not be had, or is not the right one. The message is one line."""
+
+
+class ConnectionLostError(RuntimeError):
+    """The connection or the server failed in a way that may pass."""
+
+
+def fetch(stage: str, folder: str | Path, source: str = SOURCE) -> Path:
+    """Download the published weights of a stage and return their path.
+
+    Parameters
+    ----------
+    stage : str
+        "stage1", "stage2" or "stage3".
+    folder : str or Path
+        Where the file goes, under its published name. One that is there and right is kept.
+    source : str
+        URL of the folder that has the published files.
+
+    Raises
+    ------
+    FetchError
+        The server does not have the file or cannot be reached, what came is not the published
+        file, or the folder cannot be written.
+    """
+    name = PUBLISHED[stage]
+    url, path = source.rstrip("/") + "/" + name, Path(folder) / name
+    if path.is_file() and matches_name(path, name):
+        return path
+    partial = path.with_name(name + ".partial")
+    retrying = Retrying(
+        retry=retry_if_exception_type(ConnectionLostError),
+        stop=stop_after_attempt(ATTEMPTS),
+        wait=wait_exponential(multiplier=0.5, max=10),
+    )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        retrying(download_rest, url, partial)
+    except RetryError as error:
+        reason = error.last_attempt.exception()
+        raise FetchError(f"{url}: {reason}, {ATTEMPTS} times; run again to go on") from error
+    except OSError as error:
+        raise FetchError(
+            f"{error.filename or partial}: cannot be written ({error.strerror})"
+        ) from error
+    if not matches_name(partial, name):
+        partial.unlink()
+        raise FetchError(
+            f"{url}: what came does not have the SHA-256 that its name ends with; removed: try "
+            "again, or take the file from another place"
+        )
+    partial.replace(path)
+    return path
+
+
+def matches_name(path: Path, name: str) -> bool:
+    """Say if a file's SHA-256 begins with the hexadecimal digits at the end of a name."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(BLOCK):
+            digest.update(block)
+    return digest.hexdigest().startswith(Path(name).stem.rsplit("-", 1)[1])
+
+
+def download_rest(url: str, partial: Path) -> None:
+    """Append to `partial` what it lacks; raise `ConnectionLostError` if to ask again may help."""
+    have = partial.stat().st_size if partial.exists() else 0
+    headers = {"Range": f"bytes={have}-"} if have else {}
+    try:
+        with urllib3.PoolManager(retries=False, timeout=TIMEOUT) as pool:
+            response = pool.request("GET", url, headers=headers, preload_content=False)
+            with response:
+                save_body(response, url, partial, have)
+    except urllib3.exceptions.HTTPError as error:
+        raise ConnectionLostError(f"the connection failed ({type(error).__name__})") from error
+
+
+def save_body(response: urllib3.BaseHTTPResponse, url: str, partial: Path, have: int) -> None:
+    if response.status == 416:  # nothing lies behind what we have: it is whole, or not this file
+        return
+    if response.status >= 500 or response.status == 429:
+        raise ConnectionLostError(f"the server answered {response.status}")
+    if response.status not in (200, 206):
+        raise FetchError(f"{url}: the server answered {response.status} {response.reason or ''}")
+    if response.status == 200:  # the server ignored the range and sends the whole file
+        have = 0
+    size = response.headers.get("Content-Length")
+    with (
+        partial.open("ab" if have else "wb") as file,
+        tqdm(
+            desc=partial.name.removesuffix(".partial"),
+            total=have + int(size) if size else None,
+            initial=have,
+            unit="B",
+            unit_scale=True,
+            disable=None,  # no bar where nobody watches
+        ) as progress,
+    ):
+        for block in response.stream(BLOCK):
+            file.write(block)
+            progress.update(len(block))
