@@ -7,13 +7,14 @@ ten thresholds two comparisons, one labelling of the whole image, and one float3
 import argparse
 import functools
 import itertools
-import json
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from benchmarks import measure
+from benchmarks.measure import in_turns, median, stopwatch
+from benchmarks.record import new_record, to_json, write_files
+from benchmarks.tables import markdown
 from matting.images import read_gray
 from matting.metrics import connectivity_error
 from matting.trimaps import trimap_from_alpha
@@ -69,39 +70,57 @@ def with_prediction(truth: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarr
     return prediction, truth, trimap
 
 
-def main() -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.connectivity",
-        description=__doc__,
-        epilog="Example: python -m benchmarks.connectivity my_alpha.png",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's own."""
+    parser.epilog = "example: python -m benchmarks connectivity my_alpha.png"
     parser.add_argument("alphas", nargs="*", type=Path, help="your mattes (default: drawn ones)")
-    parser.add_argument("--repeats", type=int, default=20, help="timed calls (default: 20)")
-    arguments = parser.parse_args()
-    truths = [read_gray(path) for path in arguments.alphas]
-    truths = truths or [hairy_alpha(*size) for size in SIZES]
+    parser.add_argument("--quick", action="store_true", help="the smallest drawn matte only")
+    parser.add_argument("-o", "--output", type=Path, default=Path("out/connectivity"))
 
-    print(json.dumps(measure.machine(), indent=2))
-    print(f"{'size':>11} {'unknown':>8} {'CONN':>9} {'reference ms (p95)':>20} ", end="")
-    print(f"{'matting ms (p95)':>20} {'times faster':>13}")
+
+def run(options: argparse.Namespace, command: str) -> int:
+    """Print and write the table; return the exit code, 1 if the two results differ."""
+    truths = [read_gray(path) for path in options.alphas]
+    truths = truths or [hairy_alpha(*size) for size in SIZES[: 1 if options.quick else None]]
+    cases = []
     for truth in truths:
         case = with_prediction(truth)
         error, expected = connectivity_error(*case), reference(*case)
-        if abs(error - expected) > 1e-6 * expected:
-            raise SystemExit(f"the results differ: {error} and {expected}")
-        functions = {
-            "slow": functools.partial(reference, *case),
-            "fast": functools.partial(connectivity_error, *case),
-        }
-        slow, fast = measure.timed_in_turns(functions, repeats=arguments.repeats).values()
         height, width = truth.shape
-        times = [f"{time['median_ms']:.1f} ({time['p95_ms']:.1f})" for time in (slow, fast)]
-        ratio = slow["median_ms"] / fast["median_ms"]
-        print(f"{f'{width}x{height}':>11} {(case[2] == 128).mean():>8.1%} {error:>9.4f} ", end="")
-        print(f"{times[0]:>20} {times[1]:>20} {ratio:>13.1f}")
+        timers = {
+            "reference": stopwatch(functools.partial(reference, *case)),
+            "matting": stopwatch(functools.partial(connectivity_error, *case)),
+        }
+        cases.append(
+            {
+                "size": f"{width}x{height}",
+                "unknown": float((case[2] == 128).mean()),
+                "equal": abs(error - expected) <= 1e-6 * expected,
+                "CONN": error,
+                "samples_ms": in_turns(timers, title=f"{width}x{height}", seconds=20),
+            }
+        )
+    record = new_record("connectivity", command, cases=cases)
+    table = render(record)
+    print(table)
+    write_files(
+        options.output, {"connectivity.json": to_json(record), "connectivity.md": table + "\n"}
+    )
+    return 0 if all(case["equal"] for case in cases) else 1
 
 
-if __name__ == "__main__":
-    main()
+def render(record: dict) -> str:
+    """Return a record's table in Markdown."""
+    return markdown(
+        [
+            {
+                "size": case["size"],
+                "unknown": f"{case['unknown']:.1%}",
+                "as mmediting, ms": f"{(slow := median(case['samples_ms']['reference'])):.1f}",
+                "matting.metrics, ms": f"{(fast := median(case['samples_ms']['matting'])):.1f}",
+                "times faster": f"{slow / fast:.1f}",
+                "equal": "yes" if case["equal"] else "no",
+            }
+            for case in record["cases"]
+        ]
+    )

@@ -1,4 +1,4 @@
-"""What every benchmark shares: the machine it ran on, timing with median and 95th percentile."""
+"""What every benchmark shares: the machine it ran on, and how long things take."""
 
 import importlib.metadata
 import os
@@ -6,10 +6,11 @@ import platform
 import shutil
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 PACKAGES = (
     "numpy",
@@ -22,12 +23,22 @@ PACKAGES = (
     "nvidia-pytriton",
 )
 
+INSTRUCTIONS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "bf16", "i8mm")
+"""Processor features, as Linux spells them, that decide how fast a network runs."""
+
+Timer = Callable[[], float]
+"""Does something once and returns how many milliseconds it took."""
+
+PERCENTILES = (50, 90, 95, 99)
+
 
 def machine() -> dict[str, object]:
     """Describe this machine: processor, cores this process may use, memory, GPU, versions."""
     return {
-        "cpu": _cpu_name(),
+        "cpu": _cpu_field("model name") or platform.processor() or platform.machine(),
+        "instructions": sorted(instructions()),
         "cores": len(os.sched_getaffinity(0)),
+        "load": [round(load, 1) for load in os.getloadavg()],
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "gpu": _gpu_name(),
         "system": platform.platform(),
@@ -36,41 +47,94 @@ def machine() -> dict[str, object]:
     }
 
 
-def timed(
-    function: Callable[[], object], warmup: int = 3, repeats: int = 20
-) -> dict[str, float | int]:
-    """Call a function again and again; return median, 95th percentile and minimum in ms."""
-    return timed_in_turns({"": function}, warmup, repeats)[""]
+def instructions() -> set[str]:
+    """Return which of `INSTRUCTIONS` this processor has."""
+    flags = _cpu_field("flags") or _cpu_field("Features") or ""  # x86 or Arm
+    return set(INSTRUCTIONS) & set(flags.split())
 
 
-def timed_in_turns(
-    functions: dict[str, Callable[[], object]], warmup: int = 3, repeats: int = 20
-) -> dict[str, dict[str, float | int]]:
-    """Time several functions as `timed` does, in turns, so that what disturbs one disturbs all."""
-    samples = {name: [] for name in functions}
-    for turn in range(-warmup, repeats):
-        for name, function in functions.items():
-            start = time.perf_counter()
-            function()
-            if turn >= 0:
-                samples[name].append((time.perf_counter() - start) * 1000)
+def stopwatch(function: Callable[[], object]) -> Timer:
+    """Make a timer of a function."""
+
+    def timer() -> float:
+        start = time.perf_counter()
+        function()
+        return (time.perf_counter() - start) * 1000
+
+    return timer
+
+
+def in_turns(
+    timers: dict[str, Timer],
+    *,
+    warmup: int = 3,
+    least: int = 3,
+    most: int = 20,
+    seconds: float = float("inf"),
+    title: str = "",
+) -> dict[str, list[float]]:
+    """Run several timers round after round, so that what disturbs one disturbs all.
+
+    Parameters
+    ----------
+    timers : dict
+        By name.
+    warmup, least, most : int
+        Rounds that do not count; at least and at most so many that do.
+    seconds : float
+        No new round, after the least number, once the rounds that count have taken so long.
+    title : str
+        Shown at the progress bar; no bar without one.
+
+    Returns
+    -------
+    dict
+        Milliseconds of every round by name.
+    """
+    samples: dict[str, list[float]] = {name: [] for name in timers}
+    with tqdm(
+        total=warmup + most, desc=title, unit="round", disable=None if title else True
+    ) as bar:
+        for _ in range(warmup):
+            for timer in timers.values():
+                timer()
+            bar.update()
+        end = time.monotonic() + seconds
+        for done in range(most):
+            if done >= least and time.monotonic() > end:
+                break
+            for name, timer in timers.items():
+                samples[name].append(timer())
+            bar.update()
+    return samples
+
+
+def percentiles(samples: Sequence[float]) -> dict[str, float | None]:
+    """Return "p50", "p90", "p95" and "p99" of milliseconds.
+
+    None where there are too few samples: of fewer than a hundred, none may lie beyond p99.
+    """
     return {
-        name: {
-            "median_ms": float(np.median(times)),
-            "p95_ms": float(np.percentile(times, 95)),
-            "min_ms": min(times),
-            "warmup": warmup,
-            "repeats": repeats,
-        }
-        for name, times in samples.items()
+        f"p{percent}": float(np.percentile(samples, percent))
+        if len(samples) * (100 - percent) >= 100 or percent == 50
+        else None
+        for percent in PERCENTILES
     }
 
 
-def _cpu_name() -> str:
+def median(samples: Sequence[float]) -> float:
+    """Return the 50th percentile."""
+    return float(np.median(samples))
+
+
+def _cpu_field(name: str) -> str | None:
+    """Return what /proc/cpuinfo says of the first core; None where there is no such file."""
     cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor() or platform.machine())
+    for line in cpuinfo.read_text().splitlines() if cpuinfo.exists() else []:
+        key, _, value = line.partition(":")
+        if key.strip() == name:
+            return value.strip()
+    return None
 
 
 def _gpu_name() -> str | None:

@@ -1,10 +1,11 @@
-"""The benchmark compares like with like, and its timing helper counts right."""
+"""The connectivity benchmark compares like with like."""
 
-import numpy as np
+import json
+from pathlib import Path
+
 import pytest
 
 from benchmarks.connectivity import hairy_alpha, reference, with_prediction
-from benchmarks.measure import machine, timed
 from matting.metrics import connectivity_error
 
 
@@ -15,14 +16,12 @@ def test_reference_and_matting_agree_on_drawn_mattes(seed: int) -> None:
     assert connectivity_error(*case) == pytest.approx(reference(*case), rel=1e-6)
 
 
-def test_timed_calls_warm_up_and_repeats() -> None:
-    calls = []
-    result = timed(lambda: calls.append(1), warmup=2, repeats=5)
-    assert len(calls) == 7
-    assert 0 <= result["min_ms"] <= result["median_ms"] <= result["p95_ms"]
+def test_command_writes_what_it_prints(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    pytest.importorskip("torch")
+    from benchmarks.__main__ import main
 
-
-def test_machine_names_what_runs() -> None:
-    found = machine()
-    assert found["packages"]["numpy"] == np.__version__
-    assert found["cores"] >= 1
+    assert main(["connectivity", "--quick", "-o", str(tmp_path)]) == 0
+    assert (tmp_path / "connectivity.md").read_text() in capsys.readouterr().out
+    (case,) = json.loads((tmp_path / "connectivity.json").read_text())["cases"]
+    assert case["equal"]
+    assert len(case["samples_ms"]["reference"]) == len(case["samples_ms"]["matting"]) >= 3

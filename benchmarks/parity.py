@@ -1,0 +1,259 @@
+"""Is every exported form of a network still that network? One table, and the worst places seen.
+
+The rows: the PyTorch reference, ONNX in FP32 and FP16, a TensorRT engine, and what comes back from
+a Triton server over gRPC; each with the four metrics against the true alpha, how far its alpha is
+from the reference's, and the verdict by export/tolerance.py. Writes parity.md, parity.csv,
+parity.json and worst.png. Exit code 1 if any row is not equal.
+"""
+
+import argparse
+import csv
+import io
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from benchmarks.peers import SkippedError, openvino_matte, require_gpu, tensorrt_matte
+from benchmarks.record import new_record, to_json, write_files
+from benchmarks.tables import markdown
+from benchmarks.worst import draw_worst
+from client.connection import Matte as Connection
+from client.connection import ServerUnavailableError
+from export.export import GENERATED, MODEL, TEMPLATE, onnx_matte, write_onnx
+from export.manifest import sha256
+from export.parity import (
+    PAIRS,
+    Matte,
+    Parity,
+    Picture,
+    compare,
+    judge,
+    matte_with,
+    read_pictures,
+)
+from export.tolerance import TOLERANCES
+from server import launch
+from train.checkpoint import load_checkpoint
+from train.network import DeepImageMatting
+
+EXAMPLES = """examples:
+  python -m benchmarks parity weights.safetensors
+  python -m benchmarks parity dim_stage3.pth --data my_pictures -o out/parity
+  python -m benchmarks parity weights.safetensors --url 127.0.0.1:8001 --precision fp16
+"""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One exported form: its alphas (H×W uint8 a picture) held against the reference's."""
+
+    name: str
+    precision: str
+    parity: Parity | None = None
+    skipped: str | None = None
+    alphas: list[np.ndarray] = field(default_factory=list, repr=False)
+
+    @property
+    def verdict(self) -> str:
+        """What there is to say of it, in words."""
+        if self.parity is None:
+            return f"not run: {self.skipped}"
+        return "; ".join(self.parity.complaints) or "equal"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's own."""
+    parser.epilog = EXAMPLES
+    parser.add_argument("weights", type=Path, help="checkpoint: ours or mmediting's .pth")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=PAIRS,
+        metavar="DIR",
+        help="pictures with image/, trimap/ and alpha/ (the project's own small ones)",
+    )
+    parser.add_argument(
+        "--url",
+        metavar="HOST:PORT",
+        help="gRPC port of a running server (default: start one with these weights)",
+    )
+    parser.add_argument(
+        "--precision",
+        choices=TOLERANCES,
+        default="fp32",
+        help="what the server computes in, whose tolerance judges it (%(default)s)",
+    )
+    parser.add_argument("--quick", action="store_true", help="one picture only")
+    parser.add_argument("-o", "--output", type=Path, default=Path("out/parity"), metavar="DIR")
+
+
+def run(options: argparse.Namespace, command: str) -> int:
+    """Print and write the table; return the exit code."""
+    if options.url:
+        check_server(options.url)  # before minutes of work, not after
+    pictures = list(read_pictures(options.data))[: 1 if options.quick else None]
+    network = load_checkpoint(options.weights)
+    reference = matte_all(matte_with(network), pictures, "reference")
+    with ExitStack() as stack:
+        forms = exported_forms(network, options, stack)
+        rows = [
+            make_row(name, precision, start, pictures, reference)
+            for name, (precision, start) in forms.items()
+        ]
+    table = markdown(table_rows(rows))
+    print(table)
+    record = new_record(
+        "parity",
+        command,
+        weights=sha256(options.weights),
+        pictures=[picture.name for picture in pictures],
+        tolerances={name: asdict(tolerance) for name, tolerance in TOLERANCES.items()},
+        rows=[
+            {"name": row.name, "precision": row.precision, "verdict": row.verdict}
+            | (asdict(row.parity) | row.parity.summary() if row.parity else {})
+            for row in rows
+        ],
+    )
+    alphas = {row.name: row.alphas for row in rows if row.parity}
+    files = {
+        "parity.json": to_json(record),
+        "parity.md": table + "\n",
+        "parity.csv": to_csv(rows),
+        "worst.png": draw_worst(pictures, reference, alphas),
+    }
+    write_files(options.output, files)
+    print("\n".join(str(options.output / name) for name in files))
+    return 1 if any(row.parity and row.parity.complaints for row in rows) else 0
+
+
+def check_server(url: str) -> None:
+    """Raise an error unless a server at `url` has the model ready."""
+    with Connection(url) as connection:
+        if not connection.is_ready():
+            raise ServerUnavailableError(f"no server at {url} that has the model {MODEL!r} ready")
+
+
+def exported_forms(
+    network: DeepImageMatting, options: argparse.Namespace, stack: ExitStack
+) -> dict[str, tuple[str, Callable[[], Matte]]]:
+    """Return by name each form's precision and what starts it; they live as long as the stack."""
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="parity-")))
+    repository = folder / "repository"
+    version = repository / MODEL / "1"
+    shutil.copytree(TEMPLATE, version.parent, ignore=shutil.ignore_patterns(*GENERATED))
+    fp32 = write_onnx(network, options.weights, "fp32", version)
+    (folder / "fp16").mkdir()
+    fp16 = write_onnx(network, options.weights, "fp16", folder / "fp16")
+
+    def tensorrt() -> Matte:
+        require_gpu()
+        return tensorrt_matte(fp16, (1, 1024, 1024))
+
+    return {
+        "ONNX FP32, ONNX Runtime": ("fp32", lambda: onnx_matte(fp32, "onnxruntime")),
+        "ONNX FP32, OpenVINO": ("fp32", lambda: openvino_matte(fp32)),
+        "ONNX FP16, ONNX Runtime": ("fp16", lambda: onnx_matte(fp16, "onnxruntime")),
+        "TensorRT FP16": ("fp16", tensorrt),
+        "served over gRPC": (
+            options.precision,
+            lambda: stack.enter_context(served(repository, options.url)),
+        ),
+    }
+
+
+@contextmanager
+def served(repository: Path, url: str | None) -> Iterator[Matte]:
+    """Connect to the server at `url`, or to one that serves the repository meanwhile."""
+    with ExitStack() as stack:
+        url = url or stack.enter_context(launch(repository)).grpc_url
+        connection = stack.enter_context(Connection(url))
+
+        def matte(image: np.ndarray, trimap: np.ndarray) -> np.ndarray:
+            pairs = zip(image, trimap[..., 0], strict=True)
+            return np.stack([connection.alpha(*pair) for pair in pairs])[..., np.newaxis]
+
+        yield matte
+
+
+def make_row(
+    name: str,
+    precision: str,
+    start: Callable[[], Matte],
+    pictures: list[Picture],
+    reference: list[np.ndarray],
+) -> Row:
+    """Matte all pictures and judge them, or say why not."""
+    try:
+        alphas = matte_all(start(), pictures, name)
+    except SkippedError as error:
+        return Row(name, precision, skipped=str(error))
+    comparisons = [
+        compare(picture, answering(expected), answering(found))
+        for picture, expected, found in zip(pictures, reference, alphas, strict=True)
+    ]
+    return Row(name, precision, judge(comparisons, precision), alphas=alphas)
+
+
+def matte_all(matte: Matte, pictures: list[Picture], title: str) -> list[np.ndarray]:
+    """Return the alpha of every picture, H×W uint8."""
+    return [
+        matte(picture.image[np.newaxis], picture.trimap[np.newaxis, ..., np.newaxis])[0, ..., 0]
+        for picture in tqdm(pictures, desc=title, unit="picture", leave=False, disable=None)
+    ]
+
+
+def answering(alpha: np.ndarray) -> Matte:
+    """Return a matte that has this one answer, H×W."""
+    return lambda image, trimap: alpha[np.newaxis, ..., np.newaxis]
+
+
+def table_rows(rows: list[Row]) -> list[dict[str, str]]:
+    """Return the table for people: each metric with its relative change."""
+    first = next(row.parity.summary() for row in rows if row.parity)
+    same = {"mean Δα": "0", "largest Δα": "0", "verdict": "the reference"}
+    table = [
+        {"": "PyTorch FP32"} | {name: f"{x:.4f}" for name, x in first["reference"].items()} | same
+    ]
+    for row in rows:
+        cells = dict.fromkeys(table[0], "–") | {"": row.name, "verdict": row.verdict}
+        if row.parity:
+            summary = row.parity.summary()
+            for name, found in summary["exported"].items():
+                expected = summary["reference"][name]
+                cells[name] = f"{found:.4f} ({(found / expected - 1) if expected else 0:+.3%})"
+            cells["mean Δα"] = f"{summary['mean_difference']:.1e}"
+            cells["largest Δα"] = f"{summary['largest_difference'] * 255:.0f}/255"
+        table.append(cells)
+    return table
+
+
+def to_csv(rows: list[Row]) -> str:
+    """Return one line per form and picture, with all digits."""
+    lines = [
+        {"form": row.name, "precision": row.precision, "picture": comparison.name}
+        | {f"reference {metric}": value for metric, value in comparison.reference.items()}
+        | comparison.exported
+        | {name: value for name, value in asdict(comparison).items() if "difference" in name}
+        for row in rows
+        if row.parity
+        for comparison in row.parity.comparisons
+    ]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, lines[0])
+    writer.writeheader()
+    writer.writerows(lines)
+    return text.getvalue()
+
+
+if __name__ == "__main__":
+    import sys
+
+    from benchmarks.__main__ import main
+
+    sys.exit(main(["parity", *sys.argv[1:]]))

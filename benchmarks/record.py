@@ -1,0 +1,36 @@
+"""Results on disk: what was measured, on which machine, when, and by which command."""
+
+import datetime
+import json
+import os
+from pathlib import Path
+
+from benchmarks.measure import machine
+
+
+def new_record(benchmark: str, command: str, **content: object) -> dict[str, object]:
+    """Return a result with everything needed to read it a year later, ready for JSON."""
+    return {
+        "benchmark": benchmark,
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "command": command,
+        "machine": machine(),
+        **content,
+    }
+
+
+def write_files(folder: Path, files: dict[str, str | bytes]) -> None:
+    """Write files into a folder, made if it is not there, each whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        partial = folder / f".{name}.{os.getpid()}.partial"
+        try:
+            partial.write_bytes(content.encode() if isinstance(content, str) else content)
+            partial.replace(folder / name)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def to_json(record: dict[str, object]) -> str:
+    """Return a record as text."""
+    return json.dumps(record, indent=1) + "\n"

@@ -1,0 +1,32 @@
+"""What the benchmarks' tests measure: a network with known weights, and a small picture."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from matting.images import read_gray, read_image, write_image
+
+ORACLE = Path(__file__).parents[1] / "data/oracle/infer"
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory: pytest.TempPathFactory, oracle_network: Callable) -> Path:
+    """A checkpoint of the network whose outputs are known."""
+    from train.checkpoint import save_checkpoint
+
+    path = tmp_path_factory.mktemp("weights") / "seeded.safetensors"
+    save_checkpoint(oracle_network(3), path, {})
+    return path
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one picture of 75 x 90 pixels, its trimap and its true alpha."""
+    folder = tmp_path_factory.mktemp("data")
+    reads = {"image": ("merged", read_image), "trimap": ("trimap", read_gray)}
+    for kind, (name, read) in (reads | {"alpha": ("alpha", read_gray)}).items():
+        (folder / kind).mkdir()
+        pixels = read(ORACLE / f"b_353x470_{name}.png")[100:175, 150:240]
+        write_image(folder / kind / "corner.png", pixels)
+    return folder

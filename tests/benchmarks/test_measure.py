@@ -1,0 +1,48 @@
+"""The timing and the statistics, on data whose answers are known."""
+
+import numpy as np
+import pytest
+
+from benchmarks.measure import in_turns, instructions, machine, percentiles, stopwatch
+
+
+def test_percentiles_of_known_samples() -> None:
+    samples = list(np.random.default_rng(0).permutation(101).astype(float))
+    assert percentiles(samples) == {"p50": 50, "p90": 90, "p95": 95, "p99": 99}
+
+
+@pytest.mark.parametrize(("count", "last"), [(1, "p50"), (10, "p90"), (20, "p95"), (100, "p99")])
+def test_no_percentile_beyond_which_no_sample_can_lie(count: int, last: str) -> None:
+    found = [name for name, value in percentiles([1.0] * count).items() if value is not None]
+    assert found[-1] == last
+
+
+def test_timers_run_in_turns_and_warm_up_does_not_count() -> None:
+    calls = []
+
+    def timer(name: str, milliseconds: float) -> float:
+        calls.append(name)
+        return milliseconds * len(calls)
+
+    samples = in_turns({"a": lambda: timer("a", 1), "b": lambda: timer("b", 10)}, warmup=1, most=2)
+    assert calls == ["a", "b"] * 3
+    assert samples == {"a": [3, 5], "b": [40, 60]}
+
+
+@pytest.mark.parametrize(("seconds", "rounds"), [(0, 2), (3600, 5)])
+def test_rounds_end_with_the_time(seconds: float, rounds: int) -> None:
+    samples = in_turns({"": lambda: 1.0}, least=2, most=5, seconds=seconds)
+    assert len(samples[""]) == rounds
+
+
+def test_stopwatch_measures_milliseconds() -> None:
+    waited = stopwatch(lambda: sum(range(10**6)))()
+    assert 0.1 < waited < 60_000
+
+
+def test_machine_names_what_runs() -> None:
+    found = machine()
+    assert found["packages"]["numpy"] == np.__version__
+    assert found["cores"] >= 1
+    assert found["cpu"]
+    assert set(found["instructions"]) == instructions()

@@ -1,0 +1,92 @@
+"""The parity table of real exports and real servers, and whether it finds a difference."""
+
+import csv
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from server.launcher import Server
+
+pytest.importorskip("torch")
+
+from benchmarks.__main__ import main
+from benchmarks.parity import answering, make_row
+from benchmarks.peers import SkippedError
+from export.parity import read_pictures
+from matting.images import read_image
+
+
+def parity(weights: Path, data: Path, output: Path, *more: str) -> tuple[int, dict[str, dict]]:
+    code = main(["parity", str(weights), "--data", str(data), "-o", str(output), *more])
+    record = json.loads((output / "parity.json").read_text())
+    return code, {row["name"]: row for row in record["rows"]}
+
+
+def test_exports_of_a_network_are_equal_to_it(weights: Path, data: Path, tmp_path: Path) -> None:
+    code, rows = parity(weights, data, tmp_path)
+    assert code == 0
+    ran = {name for name, row in rows.items() if not row["verdict"].startswith("not run")}
+    assert ran >= {"ONNX FP32, ONNX Runtime", "ONNX FP16, ONNX Runtime", "served over gRPC"}
+    for name in ran:
+        assert rows[name]["verdict"] == "equal"
+        assert rows[name]["largest_difference"] < 0.5
+    assert rows["ONNX FP32, ONNX Runtime"]["comparisons"] == rows["served over gRPC"]["comparisons"]
+
+    table = (tmp_path / "parity.md").read_text()
+    assert f"{rows['served over gRPC']['exported']['SAD']:.4f}" in table
+    with (tmp_path / "parity.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    assert {line["form"] for line in lines} == ran
+    assert {line["picture"] for line in lines} == {"corner"}
+    sheet = read_image(tmp_path / "worst.png")
+    assert sheet.shape[0] > 192 * len(ran)
+
+
+def test_a_server_with_other_weights_is_found_out(
+    weights: Path, data: Path, tmp_path: Path, server: Server, capsys: pytest.CaptureFixture
+) -> None:
+    code, rows = parity(weights, data, tmp_path, "--url", server.grpc_url)
+    assert code == 1
+    assert rows["ONNX FP32, ONNX Runtime"]["verdict"] == "equal"
+    assert "SAD is" in rows["served over gRPC"]["verdict"]
+    assert rows["served over gRPC"]["verdict"] in capsys.readouterr().out
+
+
+def test_a_row_that_cannot_run_says_why(data: Path) -> None:
+    def start() -> None:
+        raise SkippedError("no GPU here")
+
+    row = make_row("TensorRT", "fp16", start, list(read_pictures(data)), [])
+    assert row.verdict == "not run: no GPU here"
+
+
+def test_the_verdict_names_what_differs(data: Path) -> None:
+    pictures = list(read_pictures(data))
+    truth = pictures[0].alpha
+    wrong = cv2.add(truth, 10)
+    row = make_row("wrong", "fp32", lambda: answering(wrong), pictures, [truth])
+    assert row.parity.comparisons[0].largest_difference == pytest.approx(10 / 255)
+    for metric in ("SAD", "MSE", "alpha differs by"):
+        assert metric in row.verdict
+    np.testing.assert_array_equal(row.alphas[0], wrong)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["nothing.pth"], "nothing.pth: no such file"),
+        (["{weights}", "--data", "nowhere"], "nowhere/image"),
+        (["{weights}", "--url", "127.0.0.1:1"], "no server at 127.0.0.1:1"),
+    ],
+)
+def test_mistakes_are_one_line(
+    arguments: list[str], complaint: str, weights: Path, capsys: pytest.CaptureFixture
+) -> None:
+    code = main(["parity", *(word.format(weights=weights) for word in arguments), "--quick"])
+    error = capsys.readouterr().err
+    assert code in (1, 2)
+    assert complaint in error
+    assert error.count("\n") == 1
