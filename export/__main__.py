@@ -118,8 +118,8 @@ def run_check(arguments: list[str]) -> int:
     return 1 if faults else 0
 
 
-def main() -> int:
-    arguments = sys.argv[1:]
+def main(arguments: list[str] | None = None) -> int:
+    arguments = sys.argv[1:] if arguments is None else arguments
     return run_check(arguments[1:]) if arguments[:1] == ["check"] else run_export(arguments)
 
 

@@ -1,0 +1,174 @@
+"""What an export writes equals the network, keeps the wire contract, or is not written at all."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from export.__main__ import main
+from export.engine import Profile, build_engine, find_gpu
+from export.errors import ExportError
+from export.export import Exported, export, onnx_matte, prove
+from export.manifest import check
+from export.parity import Matte, Picture, matte_with
+from train.checkpoint import load_checkpoint, save_checkpoint
+
+
+@pytest.fixture(scope="module")
+def served(exported: Exported) -> Matte:
+    return onnx_matte(exported.artifact, "onnxruntime")
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 1), (5, 200), (33, 31), (96, 64)])
+def test_any_size_equals_the_network(
+    seeded_weights: Path, served: Matte, size: tuple[int, int]
+) -> None:
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (2, *size, 3), dtype=np.uint8)
+    trimap = rng.choice(np.array([0, 7, 128, 255], np.uint8), (2, *size, 1))
+    expected = matte_with(load_checkpoint(seeded_weights))(image, trimap)
+    alpha = served(image, trimap)
+    assert alpha.dtype == np.uint8 and alpha.shape == (2, *size, 1)
+    assert (alpha[trimap == 0] == 0).all() and (alpha[trimap == 255] == 255).all()
+    assert np.abs(alpha.astype(int) - expected).mean() <= 0.5
+
+
+def test_metrics_equal_the_networks(exported: Exported) -> None:
+    summary = exported.parity.summary()
+    assert summary["pictures"] >= 3
+    for name, value in summary["reference"].items():
+        assert summary["exported"][name] == pytest.approx(value, rel=1e-3)
+    assert summary["mean_difference"] <= 5e-4
+
+
+def test_openvino_equals_the_network(
+    seeded_weights: Path, exported: Exported, pictures: list[Picture]
+) -> None:
+    pytest.importorskip("openvino")
+    network = load_checkpoint(seeded_weights)
+    assert prove(network, exported.artifact, "openvino", "fp32", pictures[:1]) is not None
+
+
+def test_graph_keeps_the_contract_and_is_small(exported: Exported) -> None:
+    graph = onnx.load(exported.artifact, load_external_data=False).graph
+    signature = {
+        value.name: [d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim]
+        for value in (*graph.input, *graph.output)
+    }
+    sizes = ["N", "H", "W"]
+    assert signature == {"image": [*sizes, 3], "trimap": [*sizes, 1], "alpha": [*sizes, 1]}
+    assert {v.type.tensor_type.elem_type for v in (*graph.input, *graph.output)} == {
+        onnx.TensorProto.UINT8
+    }
+    kinds = [node.op_type for node in graph.node]
+    # Neither exists in TensorRT. ScatterND is what torch makes of unpooling by itself.
+    assert not {"MaxUnpool", "ScatterND", "MaxPool"} & set(kinds)
+    parameters = sum(name.endswith((".weight", ".bias")) for name in weight_names(graph))
+    assert len(kinds) - kinds.count("Cast") <= 170 and parameters == 0
+    assert exported.artifact.stat().st_size < 500_000
+
+
+def weight_names(graph: onnx.GraphProto) -> list[str]:
+    """Parameters that lie inside the graph's own file."""
+    inside = [t for t in graph.initializer if t.data_location != onnx.TensorProto.EXTERNAL]
+    return [tensor.name for tensor in inside]
+
+
+def test_weights_are_stored_once_and_load_as_a_checkpoint(
+    exported: Exported, seeded_weights: Path
+) -> None:
+    stored = exported.artifact.with_name("weights.safetensors")
+    assert stored.read_bytes() == seeded_weights.read_bytes()
+    assert load_checkpoint(stored).refiner is not None
+
+
+def test_another_network_is_refused_and_nothing_is_written(
+    exported: Exported, oracle_network: Callable, pictures: list[Picture]
+) -> None:
+    other = oracle_network(3)
+    with torch.no_grad():
+        other.backbone.decoder.deconv1.bias += 0.3
+    with pytest.raises(ExportError, match=r"not equal to the network: SAD is"):
+        prove(other, exported.artifact, "onnxruntime", "fp32", pictures)
+
+
+def test_fp16_overflow_is_named_with_its_layer(
+    oracle_network: Callable, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    network = oracle_network(1)
+    with torch.no_grad():
+        network.backbone.encoder.layer3[2].weight *= 1e5
+        network.backbone.encoder.layer3[4].weight *= 1e-5
+    weights, models = tmp_path / "large.safetensors", tmp_path / "models"
+    save_checkpoint(network, weights, {}, torch.float32)
+    arguments = [str(weights), "--precision", "fp16", "--repository", str(models)]
+    assert main(arguments) == 1
+    assert "encoder.layer3.2 reaches" in capsys.readouterr().err
+    assert not models.exists()
+
+
+def test_nvidias_parser_and_builder_take_the_graph_in_fp32(exported: Exported) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="needs pip install -e '.[tensorrt-rtx]'")
+    engine, facts = build_engine(exported.artifact, "tensorrt-rtx", "fp32", Profile())
+    weights = exported.artifact.with_name("weights.safetensors").stat().st_size
+    assert len(engine) > 2 * weights  # stored as FP16, computed in FP32
+    assert facts["profile"]["largest"] == (8, 2160, 3840)
+
+
+def test_nvidias_parser_and_builder_take_the_graph_in_fp16(
+    seeded_weights: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="needs pip install -e '.[tensorrt-rtx]'")
+    made = export(seeded_weights, tmp_path / "models", "tensorrt-rtx", "fp16")
+    assert made.parity is None  # no GPU to run it on
+    assert made.artifact.stat().st_size < 1.2 * seeded_weights.stat().st_size
+    assert [path.name for path in sorted(made.artifact.parent.iterdir())] == [
+        "manifest.json",
+        "model.py",
+        "model.rtx",
+    ]
+    assert check(made.artifact.parent) == []
+
+
+def test_tensorrt_is_refused_where_it_cannot_run(
+    seeded_weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    try:
+        find_gpu()
+        pytest.skip("this machine has a GPU")
+    except ExportError as error:
+        assert "no NVIDIA GPU here" in str(error)
+    models = tmp_path / "models"
+    arguments = [str(seeded_weights), "--target", "tensorrt", "--repository", str(models)]
+    assert main(arguments) == 1
+    assert capsys.readouterr().err.count("\n") == 1
+    assert not models.exists()
+
+
+def test_check_names_what_to_rebuild(
+    exported: Exported, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    models = tmp_path / "models"
+    shutil.copytree(exported.artifact.parents[2], models)
+    assert main(["check", str(models)]) == 0
+    with (models / "dim/1/model.onnx").open("ab") as file:
+        file.write(b"x")
+    assert main(["check", str(models)]) == 1
+    assert "model.onnx is not the file that was exported" in capsys.readouterr().err
+    (models / "dim/1/weights.safetensors").unlink()
+    assert main(["check", str(models)]) == 1
+    assert "weights.safetensors is missing: rebuild it" in capsys.readouterr().err
+    (models / "dim/1/manifest.json").unlink()
+    assert main(["check", str(models)]) == 1
+    assert "manifest.json is missing" in capsys.readouterr().err
+
+
+def test_a_file_that_is_no_checkpoint_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert main([str(tmp_path / "nowhere.pth")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
