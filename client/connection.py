@@ -2,13 +2,16 @@
 
 import json
 import logging
-import socket
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from typing import Literal, TypeVar
 
 import numpy as np
 import tenacity
+from tqdm import tqdm
 from tritonclient.grpc import (
     InferenceServerClient,
     InferenceServerException,
@@ -16,38 +19,31 @@ from tritonclient.grpc import (
     InferRequestedOutput,
 )
 
+from client.address import DEFAULT_URL, grpc_target
+from client.errors import (
+    ModelMissingError,
+    ServerError,
+    ServerRefusedError,
+    ServerTimeoutError,
+    ServerUnavailableError,
+)
+from client.tiles import MARGIN, TILE, Corner, cut_tile, join_tiles, plan_tiles
 from matting.trimaps import has_unknown
 
 MODEL = "dim"
-DEFAULT_URL = "127.0.0.1:8001"
 DEFAULT_TIMEOUT = 300.0
 """Seconds: on two CPU cores, a photo of 8 megapixels takes about 40, and three may be in front."""
+TILES_IN_FLIGHT = 16
+"""For each server: a batch of 8 is run while the next one waits."""
+WORTH_TILING = 0.8
+"""Tiles with fewer pixels than this share of the photo take less time than the whole photo."""
+LARGEST_WHOLE = 4096 * 2160
+"""Pixels in the largest image that is sent whole, where the server does not say what it takes."""
+
+Answer = TypeVar("Answer")
+TileOption = int | Literal["auto", "off"]
 
 logger = logging.getLogger(__name__)
-
-
-class AddressError(ValueError):
-    """The server's address is not ``host:port``."""
-
-
-class ServerError(RuntimeError):
-    """The server did not give an alpha; the message is one line for the user."""
-
-
-class ServerUnavailableError(ServerError):
-    """The server could not be reached, or went away and did not come back in time."""
-
-
-class ServerTimeoutError(ServerError):
-    """The server did not answer within the time allowed."""
-
-
-class ServerRefusedError(ServerError):
-    """The server answered with an error, or with something that is not an alpha."""
-
-
-class ModelMissingError(ServerError):
-    """The server runs, but does not serve the model."""
 
 
 class Matte:
@@ -61,9 +57,9 @@ class Matte:
         ``host:port`` of the server's gRPC endpoint. Several servers take turns; one that is
         down is left out until it is back. They should be about equally fast.
     timeout : float
-        Seconds for one ``alpha``, waiting and retries included. While the server is unavailable,
-        the request is sent again after a random, exponentially growing pause. No other error is
-        retried.
+        Seconds for one request (a photo, or one of its tiles), waiting and retries included. While
+        the server is unavailable, the request is sent again after a random, exponentially growing
+        pause. No other error is retried.
 
     Raises
     ------
@@ -85,7 +81,9 @@ class Matte:
         self.timeout = timeout
         self._servers = " or ".join(urls)
         self._closed = threading.Event()
-        self._client = InferenceServerClient(_grpc_target(urls), channel_args=_CHANNEL_OPTIONS)
+        self._client = InferenceServerClient(grpc_target(urls), channel_args=_CHANNEL_OPTIONS)
+        # One for all threads that share this object, so that they do not flood the server together.
+        self._tile_pool = ThreadPoolExecutor(TILES_IN_FLIGHT * len(urls))
 
     def __enter__(self) -> "Matte":
         return self
@@ -96,6 +94,7 @@ class Matte:
     def close(self) -> None:
         """Close the connection. Requests that are under way fail."""
         self._closed.set()
+        self._tile_pool.shutdown(wait=False, cancel_futures=True)
         self._client.close()
 
     def is_ready(self) -> bool:
@@ -105,7 +104,13 @@ class Matte:
         except InferenceServerException:
             return False
 
-    def alpha(self, image: np.ndarray, trimap: np.ndarray) -> np.ndarray:
+    def alpha(
+        self,
+        image: np.ndarray,
+        trimap: np.ndarray,
+        tile: TileOption = "auto",
+        show_progress: bool = False,
+    ) -> np.ndarray:
         """Estimate the alpha matte of one image.
 
         Parameters
@@ -114,6 +119,13 @@ class Matte:
             RGB.
         trimap : ndarray, uint8, shape (H, W)
             0 is background, 255 is foreground, every other value is unknown.
+        tile : "auto", "off" or int
+            Send the image whole (off), or as tiles of this many pixels on a side, a multiple of 32
+            from 96, over its unknown region only. Memory on both sides is then bounded, and time
+            grows with the unknown region, not with the image. Auto makes tiles where they are less
+            work, or the image is larger than the server takes. See `client.tiles`.
+        show_progress : bool
+            Show a progress bar while tiles are under way.
 
         Returns
         -------
@@ -126,18 +138,80 @@ class Matte:
         ValueError
             The arrays are not what is described above.
         ServerError
-            One of its four kinds in this module.
+            One of its four kinds in `client.errors`.
         """
         _check(image, trimap)
         if not has_unknown(trimap):
             return trimap.copy()
+        size = TILE if tile == "auto" else tile
+        if tile == "off" or max(trimap.shape) <= size:
+            return self._infer(image, trimap)
+        corners = plan_tiles(trimap, size, MARGIN)
+        if tile == "auto" and not self._is_worth_tiling(trimap, len(corners) * size**2):
+            return self._infer(image, trimap)
+        return self._infer_tiles(image, trimap, corners, size, show_progress)
+
+    def _is_worth_tiling(self, trimap: np.ndarray, tiled_pixels: int) -> bool:
+        return tiled_pixels < WORTH_TILING * trimap.size or trimap.size > self._largest_whole
+
+    @cached_property
+    def _largest_whole(self) -> int:
+        """Pixels in the largest image that the server takes."""
+        answer = self._retry(
+            lambda seconds: self._client.get_model_config(
+                MODEL, as_json=True, client_timeout=seconds
+            )
+        )
+        limit = answer["config"].get("parameters", {}).get("max_pixels")
+        return int(limit["string_value"]) if limit else LARGEST_WHOLE
+
+    def _infer_tiles(
+        self,
+        image: np.ndarray,
+        trimap: np.ndarray,
+        corners: list[Corner],
+        size: int,
+        show_progress: bool,
+    ) -> np.ndarray:
+        def infer(corner: Corner) -> np.ndarray:
+            return self._infer(cut_tile(image, corner, size), cut_tile(trimap, corner, size))
+
+        under_way = [self._tile_pool.submit(infer, corner) for corner in corners]
+        answers = (tile.result() for tile in under_way)
+        with tqdm(
+            answers, total=len(corners), unit="tile", leave=False, disable=not show_progress
+        ) as progress:
+            try:
+                return join_tiles(trimap, corners, progress, MARGIN)
+            finally:  # of a failure: the rest need not be asked for
+                for tile in under_way:
+                    tile.cancel()
+
+    def _infer(self, image: np.ndarray, trimap: np.ndarray) -> np.ndarray:
+        """Send one request: H x W x 3 and H x W in, H x W out."""
         inputs = [
             _tensor("image", image[np.newaxis]),
             _tensor("trimap", trimap[np.newaxis, :, :, np.newaxis]),
         ]
-        return self._infer(inputs, (1, *trimap.shape, 1))[0, :, :, 0]
+        result = self._retry(
+            lambda seconds: self._client.infer(
+                MODEL,
+                inputs,
+                outputs=[InferRequestedOutput("alpha")],
+                client_timeout=seconds,
+            )
+        )
+        alpha, shape = result.as_numpy("alpha"), (1, *trimap.shape, 1)
+        if alpha is None or alpha.dtype != np.uint8 or alpha.shape != shape:
+            found = "no alpha" if alpha is None else f"an alpha of {alpha.dtype} {alpha.shape}"
+            raise ServerRefusedError(
+                f"{self._servers} answered with {found}, expected uint8 {shape}; "
+                f"its model {MODEL!r} is not Deep Image Matting"
+            )
+        return alpha[0, :, :, 0].copy()
 
-    def _infer(self, inputs: list[InferInput], shape: tuple[int, ...]) -> np.ndarray:
+    def _retry(self, ask: Callable[[float], Answer]) -> Answer:
+        """Call `ask` with the seconds that are left, again and again while no server is there."""
         deadline = time.monotonic() + self.timeout
         attempts = tenacity.Retrying(
             retry=tenacity.retry_if_exception(_is_unavailable),
@@ -151,28 +225,11 @@ class Matte:
             reraise=True,
         )
         try:
-            return attempts(self._infer_once, inputs, shape, deadline)
+            return attempts(
+                lambda: ask(min(max(deadline - time.monotonic(), 0.001), _LONGEST_CALL))
+            )
         except InferenceServerException as error:
             raise self._explain(error) from error
-
-    def _infer_once(
-        self, inputs: list[InferInput], shape: tuple[int, ...], deadline: float
-    ) -> np.ndarray:
-        remaining = deadline - time.monotonic()
-        result = self._client.infer(
-            MODEL,
-            inputs,
-            outputs=[InferRequestedOutput("alpha")],
-            client_timeout=min(max(remaining, 0.001), _LONGEST_CALL),
-        )
-        alpha = result.as_numpy("alpha")
-        if alpha is None or alpha.dtype != np.uint8 or alpha.shape != shape:
-            found = "no alpha" if alpha is None else f"an alpha of {alpha.dtype} {alpha.shape}"
-            raise ServerRefusedError(
-                f"{self._servers} answered with {found}, expected uint8 {shape}; "
-                f"its model {MODEL!r} is not Deep Image Matting"
-            )
-        return alpha.copy()
 
     def _say_waiting(self, state: tenacity.RetryCallState) -> None:
         # The first two retries last well under a second: not worth a word.
@@ -213,27 +270,6 @@ _CHANNEL_OPTIONS = [
     ("grpc.max_reconnect_backoff_ms", 2000),
     ("grpc.service_config", json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})),
 ]
-
-
-def _grpc_target(urls: list[str]) -> str:
-    """One server is named as it is; for several, gRPC takes a list of IPv4 addresses."""
-    for url in urls:
-        host, _, port = url.rpartition(":")
-        if not host or not port.isdecimal() or "/" in url:
-            raise AddressError(f"server is {url!r}, expected host:port, for example {DEFAULT_URL}")
-    if len(urls) == 1:
-        return urls[0]
-    return "ipv4:" + ",".join(_ipv4(url) for url in urls)
-
-
-def _ipv4(url: str) -> str:
-    host, _, port = url.rpartition(":")
-    try:
-        return f"{socket.getaddrinfo(host, None, socket.AF_INET)[0][4][0]}:{port}"
-    except OSError as error:
-        raise ServerUnavailableError(
-            f"{host!r} has no IPv4 address ({error.strerror}); check --url"
-        ) from error
 
 
 def _check(image: np.ndarray, trimap: np.ndarray) -> None:

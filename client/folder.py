@@ -14,7 +14,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
 
-from client.connection import Matte, ModelMissingError, ServerError, ServerUnavailableError
+from client.connection import Matte
+from client.errors import ModelMissingError, ServerError, ServerUnavailableError
 from client.job import Options, Pair, matte_pair
 from matting.images import ImageError
 

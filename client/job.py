@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from client.connection import Matte
+from client.connection import Matte, TileOption
 from matting.compositing import composite, cutout, fit_background
 from matting.foreground import estimate_foreground
 from matting.images import (
@@ -55,10 +55,16 @@ class Options:
         RGB uint8 of any size; composites are made on it.
     quantize : bool
         Turn a trimap with other values than 0, 128 and 255 into one with only these.
+    tile : "auto", "off" or int
+        See `client.connection.Matte.alpha`.
+    show_progress : bool
+        Show a progress bar for each photo that is sent as tiles.
     """
 
     background: np.ndarray | None = None
     quantize: bool = False
+    tile: TileOption = "auto"
+    show_progress: bool = False
 
 
 def read_pair(pair: Pair, options: Options) -> tuple[np.ndarray, np.ndarray]:
@@ -98,7 +104,7 @@ def matte_pair(pair: Pair, matte: Matte, options: Options) -> bool:
     """
     _check_outputs(pair)
     image, trimap = read_pair(pair, options)
-    alpha = matte.alpha(image, trimap)
+    alpha = matte.alpha(image, trimap, options.tile, options.show_progress)
     _write_all(_make_outputs(pair, options, image, alpha))
     return has_unknown(trimap)
 

@@ -18,10 +18,13 @@ try:
     from tqdm import tqdm
     from tqdm.contrib.logging import logging_redirect_tqdm
 
-    from client.connection import DEFAULT_TIMEOUT, DEFAULT_URL, AddressError, Matte, ServerError
+    from client.address import DEFAULT_URL
+    from client.connection import DEFAULT_TIMEOUT, Matte, TileOption
+    from client.errors import AddressError, ServerError
     from client.folder import Record, matte_pairs, write_failures
     from client.job import OUTPUTS, Options, Pair, matte_pair
     from client.pairs import PairError, find_pairs, is_many
+    from client.tiles import MARGIN, STRIDE
     from matting.images import ImageError, check_writable, read_image
 except ModuleNotFoundError as error:
     if __name__ != "__main__":
@@ -116,6 +119,14 @@ def _parser() -> argparse.ArgumentParser:
         help="make the trimap's values 0, 128 and 255: near black, near white, all else unknown",
     )
     parser.add_argument(
+        "--tile",
+        metavar="auto|off|N",
+        type=_tile,
+        default="auto",
+        help="send tiles of N x N pixels over the unknown region, or the photo whole (off); "
+        "auto, the default: tiles where they are less work, or the photo is too large",
+    )
+    parser.add_argument(
         "--url",
         metavar="HOST:PORT",
         action="append",
@@ -126,7 +137,8 @@ def _parser() -> argparse.ArgumentParser:
         metavar="SECONDS",
         type=_positive(float),
         default=DEFAULT_TIMEOUT,
-        help="per photo, waiting for an unavailable or busy server included (default %(default)g)",
+        help="per request (a photo or a tile), waiting for an unavailable or busy server included "
+        "(default %(default)g)",
     )
     parser.add_argument(
         "--jobs",
@@ -153,6 +165,16 @@ def _positive(number: type[float]) -> Callable[[str], float]:
 
     parse.__name__ = number.__name__  # argparse's "invalid float value" names it
     return parse
+
+
+def _tile(text: str) -> TileOption:
+    if text in ("auto", "off"):
+        return text
+    if text.isdecimal() and int(text) % STRIDE == 0 and int(text) > 2 * MARGIN:
+        return int(text)
+    raise argparse.ArgumentTypeError(
+        f"{text} is not auto, off, or a multiple of {STRIDE} from {2 * MARGIN + STRIDE}"
+    )
 
 
 def _check_usage(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
@@ -252,7 +274,8 @@ def _fail(error: object, code: int) -> int:
 
 def _settings(options: argparse.Namespace) -> Options:
     background = read_image(options.background) if options.background else None
-    return Options(background, options.quantize)
+    show_progress = sys.stderr.isatty() and not (options.quiet or is_many(options.image))
+    return Options(background, options.quantize, options.tile, show_progress)
 
 
 def _check_names(pair: Pair, background: Path | None) -> None:

@@ -55,9 +55,14 @@ def quantize(trimap: np.ndarray) -> np.ndarray:
     return cv2.LUT(trimap, values)
 
 
+def is_unknown(trimap: np.ndarray) -> np.ndarray:
+    """Say of each pixel, as bool, if it is neither 0 nor 255."""
+    return (trimap != BACKGROUND) & (trimap != FOREGROUND)
+
+
 def has_unknown(trimap: np.ndarray) -> bool:
     """Say if any pixel is neither 0 nor 255."""
-    return bool(((trimap != BACKGROUND) & (trimap != FOREGROUND)).any())
+    return bool(is_unknown(trimap).any())
 
 
 def trimap_from_alpha(alpha: np.ndarray, erode: int, dilate: int) -> np.ndarray:

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from tritonclient.grpc import InferenceServerClient
 
-from client.connection import (
-    Matte,
+from client.connection import Matte
+from client.errors import (
     ModelMissingError,
     ServerRefusedError,
     ServerTimeoutError,

@@ -1,0 +1,38 @@
+"""Addresses of servers, as people write them and as gRPC takes them."""
+
+import socket
+
+from client.errors import AddressError, ServerUnavailableError
+
+DEFAULT_URL = "127.0.0.1:8001"
+
+
+def grpc_target(urls: list[str]) -> str:
+    """Turn ``host:port`` of one or more servers into gRPC's name for them.
+
+    One server is named as it is; for several, gRPC takes a list of IPv4 addresses.
+
+    Raises
+    ------
+    AddressError
+        One is not ``host:port``.
+    ServerUnavailableError
+        One of several has no IPv4 address.
+    """
+    for url in urls:
+        host, _, port = url.rpartition(":")
+        if not host or not port.isdecimal() or "/" in url:
+            raise AddressError(f"server is {url!r}, expected host:port, for example {DEFAULT_URL}")
+    if len(urls) == 1:
+        return urls[0]
+    return "ipv4:" + ",".join(_ipv4(url) for url in urls)
+
+
+def _ipv4(url: str) -> str:
+    host, _, port = url.rpartition(":")
+    try:
+        return f"{socket.getaddrinfo(host, None, socket.AF_INET)[0][4][0]}:{port}"
+    except OSError as error:
+        raise ServerUnavailableError(
+            f"{host!r} has no IPv4 address ({error.strerror}); check --url"
+        ) from error

@@ -1,0 +1,25 @@
+"""Why there is no alpha; each message is one line for the user."""
+
+
+class AddressError(ValueError):
+    """The server's address is not ``host:port``."""
+
+
+class ServerError(RuntimeError):
+    """The server did not give an alpha."""
+
+
+class ServerUnavailableError(ServerError):
+    """The server could not be reached, or went away and did not come back in time."""
+
+
+class ServerTimeoutError(ServerError):
+    """The server did not answer within the time allowed."""
+
+
+class ServerRefusedError(ServerError):
+    """The server answered with an error, or with something that is not an alpha."""
+
+
+class ModelMissingError(ServerError):
+    """The server runs, but does not serve the model."""

@@ -1,0 +1,161 @@
+"""Tiles of one shape over the unknown region of a photo, joined without seams.
+
+All tiles have one shape, so that the server can run those of several clients as one batch. They
+begin at multiples of the network's stride: each of its poolings then joins the pixels that it would
+join in the whole photo, and a tile's alpha differs only by the context that the tile lacks.
+"""
+
+from collections.abc import Iterable, Sequence
+from itertools import product
+
+import cv2
+import numpy as np
+
+from matting.trimaps import is_unknown
+
+STRIDE = 32
+"""Five poolings by two."""
+TILE, MARGIN = 256, 32
+"""Side of a tile and width of its margin, in pixels."""
+
+Corner = tuple[int, int]
+"""Row and column of a tile's first pixel in the photo."""
+
+
+def plan_tiles(trimap: np.ndarray, size: int, margin: int) -> list[Corner]:
+    """Cover the unknown pixels with few square tiles.
+
+    Every unknown pixel has `margin` pixels of its tile, or the photo's own border, on each side.
+    A sweep over the trimap puts the first tile on the first row with something unknown, where it
+    covers most of what is left, and so on. Of the eight ways to turn and mirror the trimap, the one
+    that needs the fewest tiles is taken. On photos of 1 to 2 megapixels this needs 0.7 to 0.8
+    times the tiles of a grid.
+
+    Parameters
+    ----------
+    trimap : ndarray, uint8, shape (H, W)
+    size : int
+        Pixels on a side, a multiple of 32. Beyond the photo's right and lower borders, a tile goes
+        on with its reflection: see `cut_tile`.
+    margin : int
+        `size` less two margins is a multiple of 32 above 0.
+
+    Returns
+    -------
+    list of (int, int)
+        Corners in reading order. Empty if nothing is unknown.
+    """
+    reach = size - 2 * margin
+    if size % STRIDE or reach % STRIDE or not 0 < margin < size / 2:
+        raise ValueError(
+            f"tile of {size} with margin {margin}: expected a multiple of {STRIDE} pixels, "
+            "with or without its margins"
+        )
+    before = -margin % STRIDE  # cells begin where tiles without their margins may begin
+    cells = _cells(is_unknown(trimap), before)
+    turns = product((False, True), repeat=3)
+    covers = (_turned_cover(cells, reach // STRIDE, *turn) for turn in turns)
+    first = np.array(min(covers, key=len)).reshape(-1, 2) * STRIDE - before - margin
+    ends = [-(-length // STRIDE) * STRIDE - size for length in trimap.shape]
+    inside = np.clip(first, 0, np.maximum(ends, 0))
+    return sorted({(int(top), int(left)) for top, left in inside})
+
+
+def cut_tile(pixels: np.ndarray, corner: Corner, size: int) -> np.ndarray:
+    """Cut a tile from H x W or H x W x C, reflected where it reaches beyond the photo."""
+    top, left = corner
+    tile = pixels[top : top + size, left : left + size]
+    height, width = tile.shape[:2]
+    if (height, width) == (size, size):
+        return tile
+    return cv2.copyMakeBorder(tile, 0, size - height, 0, size - width, cv2.BORDER_REFLECT_101)
+
+
+def join_tiles(
+    trimap: np.ndarray, corners: Sequence[Corner], alphas: Iterable[np.ndarray], margin: int
+) -> np.ndarray:
+    """Join the alphas of tiles to that of the photo.
+
+    Where tiles overlap, their mean is taken. A tile's weight falls to zero over its margin, but not
+    towards the photo's own border. Sums are integers: the order of the tiles changes nothing.
+
+    Parameters
+    ----------
+    trimap : ndarray, uint8, shape (H, W)
+    corners : sequence of (int, int)
+    alphas : iterable of ndarray, uint8, shape (size, size)
+        Taken one by one, so they need not exist all at once.
+    margin : int
+
+    Returns
+    -------
+    ndarray, uint8, shape (H, W)
+        Known pixels are 0 or 255 as the trimap says.
+    """
+    sums, weights = np.zeros(trimap.shape, np.uint32), np.zeros(trimap.shape, np.uint32)
+    for (top, left), alpha in zip(corners, alphas, strict=True):
+        size = len(alpha)
+        here = np.s_[top : top + size, left : left + size]
+        height, width = sums[here].shape
+        weight = np.outer(
+            _ramp(top, size, margin, trimap.shape[0]), _ramp(left, size, margin, trimap.shape[1])
+        )[:height, :width]
+        sums[here] += weight * alpha[:height, :width]
+        weights[here] += weight
+    joined = np.empty_like(trimap)
+    for top in range(0, len(trimap), STRIDE):  # few rows at a time: they stay in the cache
+        rows = np.s_[top : top + STRIDE]
+        mean = (sums[rows] + weights[rows] // 2) // np.maximum(weights[rows], 1)
+        joined[rows] = np.where(is_unknown(trimap[rows]), mean, trimap[rows])
+    return joined
+
+
+def _cells(unknown: np.ndarray, before: int) -> np.ndarray:
+    """Say which squares of 32 x 32 pixels hold something unknown; the first begin at -before."""
+    padding = [(before, -(length + before) % STRIDE) for length in unknown.shape]
+    padded = np.pad(unknown, padding)
+    rows, columns = (length // STRIDE for length in padded.shape)
+    return padded.reshape(rows, STRIDE, columns, STRIDE).any(axis=(1, 3))
+
+
+def _turned_cover(
+    cells: np.ndarray, span: int, transposed: bool, upward: bool, leftward: bool
+) -> list[Corner]:
+    """Cover cells that are turned and mirrored, and turn the corners back."""
+    turned = cells.T if transposed else cells
+    height, width = turned.shape
+    cover = _cover(turned[:: -1 if upward else 1, :: -1 if leftward else 1], span)
+    corners = [
+        (height - span - top if upward else top, width - span - left if leftward else left)
+        for top, left in cover
+    ]
+    return [(top, left) for left, top in corners] if transposed else corners
+
+
+def _cover(cells: np.ndarray, span: int) -> list[Corner]:
+    """Cover all true cells with squares of span x span cells, sweeping down; some begin outside."""
+    outside = span - 1
+    cells = np.pad(cells, ((0, 0), (outside, outside)))
+    top, cover = 0, []
+    while (rows := np.flatnonzero(cells[top:].any(axis=1))).size:
+        top += int(rows[0])
+        strip = cells[top : top + span]
+        first = int(strip[0].argmax())
+        # Of the squares that cover the first cell, the one that covers most; if equal, the last.
+        counts = strip[:, first - outside : first + span].sum(axis=0)
+        covered = np.convolve(counts, np.ones(span, int), "valid")
+        left = first - int(covered[::-1].argmax())
+        strip[:, left : left + span] = False
+        cover.append((top, left - outside))
+    return cover
+
+
+def _ramp(start: int, size: int, margin: int, length: int) -> np.ndarray:
+    """Weights along one side of a tile, 1 to `margin`, in a photo of `length` pixels."""
+    rising = np.minimum(np.arange(1, size + 1, dtype=np.uint32), margin)
+    ramp = np.full(size, margin, np.uint32)
+    if start > 0:
+        ramp = np.minimum(ramp, rising)
+    if start + size < length:
+        ramp = np.minimum(ramp, rising[::-1])
+    return ramp
