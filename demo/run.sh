@@ -1,57 +1,8 @@
 #!/bin/sh
-# Set up .venv once, then matte the shipped photograph through a real Triton server.
+# Set up .venv once (about 200 MB to download), then matte the shipped photograph through a real
+# Triton server.
 #   sh demo/run.sh [-o DIR] [--keep]
 set -eu
 cd "$(dirname "$0")/.."
-
-find_python() {
-    for candidate in python3 python3.12 python3.11 python3.10; do
-        if "$candidate" -c '
-import ensurepip, sys, venv
-sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null; then
-            echo "$candidate"
-            return
-        fi
-    done
-    echo "error: no Python 3.10, 3.11 or 3.12 with venv here (python3 is" \
-        "$(python3 -V 2>/dev/null || echo missing)); on Debian and Ubuntu:" \
-        "sudo apt-get install python3 python3-venv" >&2
-    return 1
-}
-
-# Triton's Python backend needs libpython, which Debian's python3 does without. The package fits
-# into .venv without root; a machine that has no package lists gets some of .venv's own.
-fetch_libpython() {
-    cd .venv || return
-    if ! download_package; then
-        mkdir -p apt/state/lists/partial apt/cache/archives/partial
-        set -- -o "Dir::State=$PWD/apt/state" -o "Dir::Cache=$PWD/apt/cache"
-        apt-get "$@" update
-        download_package "$@"
-    fi
-    dpkg-deb -x libpython*.deb libpython
-    cp -P libpython/usr/lib/*/libpython3.*.so.* lib/
-    rm -rf apt libpython*
-}
-
-# Since Ubuntu 24.04 the package's name ends in t64.
-download_package() {
-    name=libpython$(bin/python -c 'import sys; print("%d.%d" % sys.version_info[:2])')
-    apt-get "$@" download "${name}t64" || apt-get "$@" download "$name"
-}
-
-installed=$(cat .venv/installed 2>/dev/null || true)
-wanted=$(cksum pyproject.toml)
-if [ "$installed" != "$wanted" ]; then
-    python=$(find_python)
-    echo "Installing into .venv: about 200 MB to download, once."
-    "$python" -m venv .venv
-    .venv/bin/python -m pip --disable-pip-version-check install -e '.[client,server]'
-    if ! .venv/bin/python -c 'import server.installation as i; i.libpython_folders()' 2>/dev/null
-    then
-        # Where this fails too, the server says what to install.
-        (fetch_libpython) >/dev/null 2>&1 || true
-    fi
-    echo "$wanted" >.venv/installed
-fi
+sh setup.sh -e '.[client,server]'
 exec .venv/bin/python -m demo "$@"

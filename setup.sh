@@ -1,0 +1,54 @@
+#!/bin/sh
+# Make .venv once and install into it what the arguments say, as pip understands them.
+#   sh setup.sh -e '.[client,server]'
+set -eu
+cd "$(dirname "$0")"
+
+find_python() {
+    for candidate in python3 python3.12 python3.11 python3.10; do
+        if "$candidate" -c '
+import ensurepip, sys, venv
+sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null; then
+            echo "$candidate"
+            return
+        fi
+    done
+    echo "error: no Python 3.10, 3.11 or 3.12 with venv here (python3 is" \
+        "$(python3 -V 2>/dev/null || echo missing)); on Debian and Ubuntu:" \
+        "sudo apt-get install python3 python3-venv" >&2
+    return 1
+}
+
+# Triton's Python backend needs libpython, which Debian's python3 does without. The package fits
+# into .venv without root; a machine that has no package lists gets some of .venv's own.
+fetch_libpython() {
+    cd .venv || return
+    if ! download_package; then
+        mkdir -p apt/state/lists/partial apt/cache/archives/partial
+        set -- -o "Dir::State=$PWD/apt/state" -o "Dir::Cache=$PWD/apt/cache"
+        apt-get "$@" update
+        download_package "$@"
+    fi
+    dpkg-deb -x libpython*.deb libpython
+    cp -P libpython/usr/lib/*/libpython3.*.so.* lib/
+    rm -rf apt libpython*
+}
+
+# Since Ubuntu 24.04 the package's name ends in t64.
+download_package() {
+    name=libpython$(bin/python -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+    apt-get "$@" download "${name}t64" || apt-get "$@" download "$name"
+}
+
+wanted="$(cksum pyproject.toml) $*"
+if ! grep -qxF "$wanted" .venv/installed 2>/dev/null; then
+    python=$(find_python)
+    [ -x .venv/bin/python ] || "$python" -m venv .venv
+    .venv/bin/python -m pip --disable-pip-version-check install "$@"
+    if ! .venv/bin/python -c 'import server.installation as i; i.libpython_folders()' 2>/dev/null
+    then
+        # Where this fails too, the server says what to install.
+        (fetch_libpython) >/dev/null 2>&1 || true
+    fi
+    echo "$wanted" >>.venv/installed
+fi
