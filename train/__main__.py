@@ -1,28 +1,28 @@
-"""Train one stage of Deep Image Matting.
+"""Train Deep Image Matting: stage 1, 2 or 3, or all three one after the other.
+
+Of all validations the one with the lowest SAD is kept, as best.safetensors. A run that was cut off
+goes on with --resume, from its last validation.
 
 examples:
-  python -m train --stage 1 --data DATA --vgg16 vgg16.npz -o runs/stage1
+  python -m train --stage all --data DATA --vgg16 vgg16.npz -o runs/first
+  python -m train --stage 1 --data DATA --vgg16 vgg16.npz -o runs/stage1 --seeds 3
   python -m train --stage 2 --data DATA --from runs/stage1/best.safetensors -o runs/stage2
-  python -m train --stage 1 --data DATA --vgg16 vgg16.npz -o runs/stage1 --resume
+  python -m train --stage 2 --data DATA --from runs/stage1/best.safetensors -o runs/stage2 --resume
 """
 
 import argparse
+import shutil
+import statistics
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
-import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import ModelCheckpoint
-from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
-from torch.utils.data import Subset
 
-from train.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
-from train.dataset import DataError, ValidationSet, read_backgrounds, read_foregrounds
-from train.initialise import randomise, start_from_vgg16
-from train.module import Training
-from train.network import DeepImageMatting
-from train.stages import STAGES, Stage, stage
+from matting.images import ImageError
+from train.checkpoint import CheckpointError
+from train.dataset import DataError, TrainingData
+from train.fit import Machine, Run, RunError, fit, starting_network
+from train.stages import STAGES, stage
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -31,99 +31,109 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--stage", type=int, choices=STAGES, required=True)
+    parser.add_argument("--stage", choices=[*map(str, STAGES), "all"], required=True)
     parser.add_argument("--data", type=Path, required=True, help="folder with train/ and val/")
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder for this run")
     parser.add_argument("--from", dest="start", type=Path, help="checkpoint to start from")
     parser.add_argument("--vgg16", type=Path, help="npz of ImageNet weights, to start stage 1")
     parser.add_argument("--resume", action="store_true", help="go on where the run was cut off")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int)
-    parser.add_argument("--batch-size", type=int)
-    parser.add_argument("--crop", type=int, help="side of a training sample in pixels")
-    parser.add_argument("--learning-rate", type=float)
-    parser.add_argument("--validate-every", type=int, default=1000, metavar="STEPS")
+    parser.add_argument("--seed", type=int, default=0, help="of the first run (default: 0)")
+    parser.add_argument("--seeds", type=int, default=1, metavar="N", help="runs of each stage")
+    recipe = parser.add_argument_group("recipe", "instead of a stage's own numbers")
+    recipe.add_argument("--steps", type=int, help="rounded up to whole validations")
+    recipe.add_argument("--validate-every", type=int, metavar="STEPS")
+    recipe.add_argument("--batch-size", type=int, help="of one process")
+    recipe.add_argument("--crop", type=int, help="side of a training sample in pixels")
+    recipe.add_argument("--learning-rate", type=float)
     parser.add_argument(
         "--validation-images", type=int, help="only so many, evenly chosen (default: all)"
     )
-    parser.add_argument("--precision", default="bf16-mixed" if torch.cuda.is_available() else "32")
+    machine = parser.add_argument_group("machine")
+    machine.add_argument("--accelerator", default="auto", help="cpu, gpu or auto (default)")
+    machine.add_argument("--devices", default="auto", help="how many of them (default: all GPUs)")
+    machine.add_argument("--nodes", type=int, default=1, help="machines (default: 1)")
+    machine.add_argument(
+        "--precision",
+        default="bf16-mixed" if torch.cuda.is_available() else "32",
+        help="Lightning's name for it (default here: %(default)s)",
+    )
     return parser.parse_args(arguments)
 
 
-def starting_network(options: argparse.Namespace, chosen: Stage) -> DeepImageMatting:
-    """Return the network that training starts from; a refiner that is not there yet is random."""
-    network = DeepImageMatting(refiner=chosen.refiner)
-    randomise(network, options.seed)
-    if options.start:
-        network.load_state_dict(load_checkpoint(options.start).state_dict(), strict=False)
-    elif options.vgg16:
-        start_from_vgg16(network, options.vgg16)
-    else:
-        raise CheckpointError("nothing to start from: give --vgg16 FILE or --from CHECKPOINT")
-    return network
+def run_seeds(
+    options: argparse.Namespace, number: int, start: Path | None, data: TrainingData, folder: Path
+) -> list[Run]:
+    """Train a stage with every seed; the best weights of all come to lie in `folder`."""
+    if options.seeds == 1:
+        return [run(options, number, start, data, options.seed, folder)]
+    seeds = range(options.seed, options.seed + options.seeds)
+    runs = [run(options, number, start, data, s, folder / f"seed{s}") for s in seeds]
+    shutil.copyfile(best(runs).weights, folder / "best.safetensors")
+    return runs
 
 
-def read_data(options: argparse.Namespace) -> dict:
-    """Read everything under --data into memory."""
-    validation = ValidationSet(options.data)
-    if options.validation_images:
-        step = max(len(validation) // options.validation_images, 1)
-        validation = Subset(validation, range(0, len(validation), step))
-    return {
-        "foregrounds": read_foregrounds(options.data),
-        "backgrounds": read_backgrounds(options.data),
-        "validation": validation,
-    }
-
-
-def train(options: argparse.Namespace) -> Path:
-    """Run the stage and return the best weights' path."""
+def run(
+    options: argparse.Namespace,
+    number: int,
+    start: Path | None,
+    data: TrainingData,
+    seed: int,
+    folder: Path,
+) -> Run:
+    """Train a stage with a seed, unless that was done before the run was cut off."""
     chosen = stage(
-        options.stage,
+        number,
         steps=options.steps,
+        validate_every=options.validate_every,
         batch_size=options.batch_size,
         crop=options.crop,
         learning_rate=options.learning_rate,
     )
-    module = Training(
-        starting_network(options, chosen), chosen, read_data(options), seed=options.seed
-    )
-    best = ModelCheckpoint(
-        options.output, monitor="SAD", filename="best", save_last=True, enable_version_counter=False
-    )
-    trainer = pl.Trainer(
-        max_steps=chosen.steps,
-        precision=options.precision,
-        gradient_clip_val=chosen.gradient_clip,
-        val_check_interval=options.validate_every,
-        num_sanity_val_steps=0,
-        check_val_every_n_epoch=None,
-        log_every_n_steps=10,
-        default_root_dir=options.output,
-        logger=[CSVLogger(options.output, name=""), TensorBoardLogger(options.output, name="")],
-        callbacks=[best],
-    )
-    trainer.fit(module, ckpt_path=str(options.output / "last.ckpt") if options.resume else None)
-    state = torch.load(best.best_model_path, weights_only=True, map_location="cpu")["state_dict"]
-    module.load_state_dict(state)
-    weights = options.output / "best.safetensors"
-    facts = {
-        "stage": options.stage,
-        "seed": options.seed,
-        "recipe": asdict(chosen),
-        "validation SAD": round(float(best.best_model_score), 3),
-    }
-    save_checkpoint(module.network, weights, facts)
-    return weights
+    if options.resume and (folder / "best.safetensors").exists():
+        return Run.finished(folder)
+    if not options.resume and (folder / "last.ckpt").exists():
+        raise RunError(f"{folder}: has a run in it; go on with --resume, or choose another -o")
+    machine = Machine(options.accelerator, options.devices, options.nodes, options.precision)
+    network = starting_network(chosen, seed, start, options.vgg16)
+    return fit(chosen, network, data, seed, folder, machine)
+
+
+def best(runs: list[Run]) -> Run:
+    return min(runs, key=lambda run: run.sad)
+
+
+def table(runs: list[Run]) -> str:
+    """Return a Markdown table: SAD of the best validation, by stage, over its seeds."""
+    lines = [
+        "| stage | seeds | mean SAD | spread | best SAD | best seed |",
+        "|------:|------:|---------:|-------:|---------:|----------:|",
+    ]
+    for number in sorted({run.stage for run in runs}):
+        own = [run for run in runs if run.stage == number]
+        sads = [run.sad for run in own]
+        spread, top = statistics.pstdev(sads), best(own)
+        lines.append(
+            f"| {number:5} | {len(own):5} | {statistics.mean(sads):8.3f} | {spread:6.3f} "
+            f"| {top.sad:8.3f} | {top.seed:9} |"
+        )
+    return "\n".join(lines)
 
 
 def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
+    numbers = list(STAGES) if options.stage == "all" else [int(options.stage)]
+    runs, start = [], options.start
     try:
-        print(train(options))
-    except (CheckpointError, DataError) as error:
+        data = TrainingData.read(options.data, options.validation_images)
+        for number in numbers:
+            folder = options.output / f"stage{number}" if len(numbers) > 1 else options.output
+            runs += run_seeds(options, number, start, data, folder)
+            start = folder / "best.safetensors"
+    except (CheckpointError, DataError, ImageError, RunError) as error:
         print(f"train: {error}", file=sys.stderr)
         return 2
+    print(table(runs))
+    print(start)
     return 0
 
 

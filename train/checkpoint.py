@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from train.fetch import PUBLISHED, SOURCE, FetchError, fetch
@@ -138,7 +138,8 @@ def save_checkpoint(
     state = {name: value.to(dtype).contiguous() for name, value in network.state_dict().items()}
     partial = path.with_name(f".{path.name}.partial")
     try:
-        save_file(state, partial, metadata=metadata)
+        # Not save_file, which makes a file that only its owner may read.
+        partial.write_bytes(save(state, metadata=metadata))
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Subset
 
 from matting.images import WRITABLE_SUFFIXES, read_cutout, read_gray, read_image
 
@@ -54,6 +54,9 @@ class Foreground:
     colour: Tensor
     alpha: Tensor
 
+    def to(self, device: torch.device) -> "Foreground":
+        return Foreground(self.colour.to(device), self.alpha.to(device))
+
 
 def read_foregrounds(data: Path) -> list[Foreground]:
     """Read all cut-outs and foreground-alpha pairs of a data folder's `train`."""
@@ -81,11 +84,15 @@ def read_backgrounds(data: Path) -> list[Tensor]:
     return backgrounds
 
 
-class ValidationSet(Dataset):
-    """Whole images with trimap and true alpha, as a dict of uint8 tensors and `name`."""
+def photographs_folder(data: Path) -> Path:
+    """Return the folder that holds image/, trimap/ and alpha/: `data` itself or its val/."""
+    return data if (data / "image").is_dir() else data / "val"
 
-    def __init__(self, data: Path, split: str = "val") -> None:
-        folder = data / split
+
+class Photographs(Dataset):
+    """Whole photographs: name, image H×W×3, trimap H×W and true alpha H×W, uint8 arrays."""
+
+    def __init__(self, folder: Path) -> None:
         self.files = paired(folder / "image", folder / "trimap", folder / "alpha")
         if not self.files:
             raise DataError(f"{folder}: no pictures in image/, trimap/ and alpha/")
@@ -93,11 +100,30 @@ class ValidationSet(Dataset):
     def __len__(self) -> int:
         return len(self.files)
 
-    def __getitem__(self, index: int) -> dict[str, Tensor | str]:
-        image, trimap, alpha = self.files[index]
-        return {
-            "name": image.stem,
-            "image": as_tensor(read_image(image)),
-            "trimap": as_tensor(read_gray(trimap)),
-            "alpha": as_tensor(read_gray(alpha)),
-        }
+    def __getitem__(self, index: int) -> tuple[str, np.ndarray, np.ndarray, np.ndarray]:
+        image_path, trimap_path, alpha_path = self.files[index]
+        image, trimap, alpha = read_image(image_path), read_gray(trimap_path), read_gray(alpha_path)
+        for path, pixels in ((trimap_path, trimap), (alpha_path, alpha)):
+            if pixels.shape != image.shape[:2]:
+                raise DataError(
+                    f"{path}: is {pixels.shape[1]} x {pixels.shape[0]} pixels, its image "
+                    f"{image.shape[1]} x {image.shape[0]}"
+                )
+        return image_path.stem, image, trimap, alpha
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """All that a run learns from and is judged by; pictures in memory, photographs on disk."""
+
+    foregrounds: list[Foreground]
+    backgrounds: list[Tensor]
+    photographs: Dataset
+
+    @classmethod
+    def read(cls, data: Path, photographs: int | None = None) -> "TrainingData":
+        """Read a data folder; `photographs` limits how many, evenly chosen, judge a run."""
+        chosen = Photographs(data / "val")
+        if photographs:
+            chosen = Subset(chosen, range(0, len(chosen), max(len(chosen) // photographs, 1)))
+        return cls(read_foregrounds(data), read_backgrounds(data), chosen)

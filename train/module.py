@@ -1,15 +1,20 @@
 """The training loop's inside: what one step and one validation are. Lightning does the rest."""
 
 import math
+from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from matting.images import write_image
+from train.dataset import TrainingData
 from train.losses import matting_losses
 from train.network import DeepImageMatting
 from train.predict import predict_alpha
+from train.sheet import contact_sheet, sheet_row
 from train.stages import Stage
 from train.synthesis import Samples, Synthesis
 
@@ -17,26 +22,35 @@ from train.synthesis import Samples, Synthesis
 class Training(pl.LightningModule):
     """A network with a stage's losses, optimiser and data."""
 
-    def __init__(self, network: DeepImageMatting, stage: Stage, data: dict, seed: int) -> None:
+    def __init__(
+        self, network: DeepImageMatting, stage: Stage, data: TrainingData, seed: int
+    ) -> None:
         super().__init__()
-        self.network, self.stage, self.data, self.seed = network, stage, data, seed
+        self.network = network.to(memory_format=torch.channels_last)
+        self.stage, self.data, self.seed = stage, data, seed
         if stage.freeze_backbone:
             network.backbone.requires_grad_(False)
 
     def train_dataloader(self) -> DataLoader:
-        """Return the batches from the current step on, so that a resumed run sees the same ones."""
+        """Return this process's share of the batches, from the current step on.
+
+        So several processes see different ones, and a resumed run those that were to come. They
+        are made on the training device, which holds all pictures.
+        """
+        processes = self.trainer.world_size
         samples = Samples(
-            self.data["foregrounds"],
-            self.data["backgrounds"],
+            [foreground.to(self.device) for foreground in self.data.foregrounds],
+            [background.to(self.device) for background in self.data.backgrounds],
             Synthesis(crop=self.stage.crop),
             self.stage.batch_size,
             self.seed,
-            start=self.trainer.global_step,
+            start=self.trainer.global_step * processes + self.trainer.global_rank,
+            step=processes,
         )
         return DataLoader(samples, batch_size=None)
 
     def val_dataloader(self) -> DataLoader:
-        return DataLoader(self.data["validation"], batch_size=1)
+        return DataLoader(self.data.photographs, batch_size=None)
 
     def training_step(self, batch: dict[str, Tensor]) -> Tensor:
         alpha, refined = self.network(batch["image"], batch["trimap"])
@@ -44,10 +58,15 @@ class Training(pl.LightningModule):
         self.log_dict({f"loss_{name}": value for name, value in terms.items()}, prog_bar=True)
         return sum(terms.values())
 
-    def validation_step(self, batch: dict[str, Tensor]) -> None:
-        alpha = predict_alpha(self.network, batch["image"], batch["trimap"])
-        difference = alpha.float() - batch["alpha"].float()
-        self.log("SAD", difference.abs().sum() / 255 / 1000, prog_bar=True, batch_size=1)
+    def validation_step(self, photograph: tuple[str, Tensor, Tensor, Tensor]) -> Tensor:
+        """Log the photograph's SAD and return its alpha, H×W uint8."""
+        _, image, trimap, truth = photograph
+        with torch.autocast(self.device.type, enabled=False):  # judged as it will be used
+            alpha = predict_alpha(self.network, image.permute(2, 0, 1)[None], trimap[None, None])
+        alpha = alpha[0, 0]
+        sad = (alpha.float() - truth.float()).abs().sum() / 255 / 1000
+        self.log("SAD", sad, prog_bar=True, batch_size=1, on_epoch=True, sync_dist=True)
+        return alpha
 
     def configure_optimizers(self) -> dict:
         learning = [p for p in self.network.parameters() if p.requires_grad]
@@ -62,3 +81,36 @@ class Training(pl.LightningModule):
         """Return the learning rate at a step, as a share of the highest: warm-up, then cosine."""
         warm = min(1.0, (step + 1) / self.stage.warmup_steps)
         return warm * 0.5 * (1 + math.cos(math.pi * min(step / self.stage.steps, 1)))
+
+
+class ValidationPictures(pl.Callback):
+    """At each validation draws the first photographs with trimap, alpha, truth and error.
+
+    Written as `validation/step_0001000.png`, and to TensorBoard.
+    """
+
+    def __init__(self, folder: Path, pictures: int = 8) -> None:
+        self.folder, self.pictures, self.rows = folder, pictures, []
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        module: Training,
+        alpha: Tensor,
+        photograph: tuple[str, Tensor, Tensor, Tensor],
+        *_: int,
+    ) -> None:
+        if trainer.is_global_zero and len(self.rows) < self.pictures:
+            name, image, trimap, truth = photograph
+            arrays = (pixels.cpu().numpy() for pixels in (image, trimap, alpha, truth))
+            self.rows.append(sheet_row(*arrays, label=name))
+
+    def on_validation_end(self, trainer: pl.Trainer, module: Training) -> None:
+        if not self.rows:
+            return
+        sheet, self.rows = contact_sheet(self.rows), []
+        self.folder.mkdir(exist_ok=True)
+        write_image(self.folder / f"step_{trainer.global_step:07}.png", sheet)
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_image("validation", sheet, trainer.global_step, None, "HWC")

@@ -5,6 +5,7 @@ mmediting trains each stage for a million iterations of one 320x320 sample with 
 to zero on a cosine, and clipped gradients. Losses and their weights are mmediting's.
 """
 
+import math
 from dataclasses import dataclass, replace
 
 
@@ -12,6 +13,7 @@ from dataclasses import dataclass, replace
 class Stage:
     """One stage: what is in the network, what learns, from which losses, and how long."""
 
+    number: int
     refiner: bool = False
     freeze_backbone: bool = False
     losses: tuple[tuple[str, float], ...] = (("alpha", 0.5), ("composition", 0.5))
@@ -21,14 +23,16 @@ class Stage:
     # Norms of 1 to 10 are usual at the start; without clipping single batches undo many.
     gradient_clip: float = 1.0
     steps: int = 100_000
+    validate_every: int = 1000
     batch_size: int = 16
     crop: int = 320
 
 
 STAGES: dict[int, Stage] = {
-    1: Stage(),
-    2: Stage(refiner=True, freeze_backbone=True, losses=(("refined", 1.0),), steps=20_000),
+    1: Stage(1),
+    2: Stage(2, refiner=True, freeze_backbone=True, losses=(("refined", 1.0),), steps=20_000),
     3: Stage(
+        3,
         refiner=True,
         losses=(("alpha", 0.5), ("composition", 0.5), ("refined", 1.0)),
         # Everything is near its place; mmediting's own rate for this stage is 1e-5.
@@ -39,5 +43,10 @@ STAGES: dict[int, Stage] = {
 
 
 def stage(number: int, **changes: int | float | None) -> Stage:
-    """Return a stage with the given fields changed; None leaves a field as it is."""
-    return replace(STAGES[number], **{k: v for k, v in changes.items() if v is not None})
+    """Return a stage with the given fields changed; None leaves a field as it is.
+
+    Steps become a whole number of validations, so that the last weights are judged too.
+    """
+    chosen = replace(STAGES[number], **{k: v for k, v in changes.items() if v is not None})
+    every = min(chosen.validate_every, chosen.steps)
+    return replace(chosen, validate_every=every, steps=math.ceil(chosen.steps / every) * every)

@@ -3,11 +3,14 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
 
-from matting.images import read_gray, read_image
+from matting.compositing import composite, cutout
+from matting.images import read_gray, read_image, write_image
+from matting.trimaps import trimap_from_alpha
 from train.predict import normalise
 
 
@@ -51,3 +54,35 @@ def batch(oracle: Path) -> dict[str, torch.Tensor]:
         "background": read("background", read_image),
         "composite": composite,
     }
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder of drawn shapes: 2 cut-outs, 1 pair, 2 backgrounds, 3 photographs."""
+    folder = tmp_path_factory.mktemp("data")
+    random = np.random.default_rng(0)
+
+    def texture(height: int, width: int) -> np.ndarray:
+        return cv2.resize(random.integers(0, 256, (6, 8, 3), np.uint8), (width, height))
+
+    def subject(height: int, width: int) -> np.ndarray:
+        radius = random.uniform(0.2, 0.3) * height
+        distance = np.hypot(*(np.indices((height, width)) - [[[height / 2]], [[width / 2]]]))
+        return np.clip((radius - distance) * 24 + 128, 0, 255).astype(np.uint8)
+
+    def write(name: str, pixels: np.ndarray) -> None:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        write_image(folder / name, pixels)
+
+    for name in ("disc", "ball"):
+        write(f"train/cutouts/{name}.png", cutout(texture(90, 120), subject(90, 120)))
+    write("train/pairs/foreground/moon.jpg", texture(100, 80))
+    write("train/pairs/alpha/moon.png", subject(100, 80))
+    for name in ("wall", "sky"):
+        write(f"train/backgrounds/{name}.png", texture(150, 140))
+    for name, size in {"one": (64, 96), "two": (70, 50), "three": (40, 100)}.items():
+        alpha = subject(*size)
+        write(f"val/image/{name}.jpg", composite(alpha, texture(*size), texture(*size)))
+        write(f"val/trimap/{name}.png", trimap_from_alpha(alpha, 9, 9))
+        write(f"val/alpha/{name}.png", alpha)
+    return folder

@@ -60,6 +60,8 @@ def test_safetensors_keep_weights_and_facts(tmp_path, oracle_network, state):
     assert facts["scores"] == '{"SAD": 1.5}'
     assert "ImageNet" in facts["normalisation"]
     assert [file.name for file in tmp_path.iterdir()] == ["weights.safetensors"]
+    (tmp_path / "plain").touch()
+    assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
 def test_exact_weights_on_request(tmp_path, oracle_network, state):

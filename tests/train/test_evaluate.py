@@ -1,0 +1,108 @@
+"""Scores of weights and of methods that need none."""
+
+import csv
+
+import numpy as np
+import pytest
+import torch
+
+from matting.images import read_gray, read_image, write_image
+from matting.metrics import evaluate
+from train.checkpoint import save_checkpoint
+from train.dataset import as_tensor
+from train.evaluate import main, table
+from train.peers import blend_by_distance
+from train.predict import predict_alpha
+
+
+@pytest.fixture(scope="module")
+def weights(oracle_network, tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "random.safetensors"
+    save_checkpoint(oracle_network(1), path, {}, dtype=torch.float32)
+    return path
+
+
+def test_scores_table_and_sheet(weights, data, oracle_network, tmp_path, capsys):
+    report = tmp_path / "report"
+    assert main([str(weights), "--data", str(data), "-o", str(report)]) == 0
+    with (report / "per_image.csv").open() as file:
+        rows = {(row["method"], row["name"]): row for row in csv.DictReader(file)}
+    assert len(rows) == 6
+    own = {}
+    for name in ("one", "two", "three"):
+        image = read_image(data / f"val/image/{name}.jpg")
+        trimap, truth = (read_gray(data / f"val/{kind}/{name}.png") for kind in ("trimap", "alpha"))
+        pixels = as_tensor(image)[None], as_tensor(trimap)[None]
+        alpha = predict_alpha(oracle_network(1), *pixels)[0, 0].numpy()
+        for method, predicted in (
+            ("network", alpha),
+            ("distance blend", blend_by_distance(image, trimap)),
+        ):
+            own[method, name] = evaluate(predicted, truth, trimap)
+            row = {metric: float(rows[method, name][metric]) for metric in own[method, name]}
+            assert row == pytest.approx(own[method, name], rel=1e-3)
+    mean_sad = np.mean([own["network", name]["SAD"] for name in ("one", "two", "three")])
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if "network" in line)
+    assert line.split("|")[2:4] == ["      3 ", f" {mean_sad:8.2f} "]
+    assert read_image(report / "worst.png").shape == (28 + 3 * 256, 5 * 256, 3)
+    assert {path.name for path in report.iterdir()} == {"per_image.csv", "worst.png"}
+
+
+def results(names):
+    return [
+        {"method": "network", "name": name, "SAD": 1.0, "MSE": 0.5, "GRAD": 3.0, "CONN": 4.0}
+        for name in names
+    ]
+
+
+def test_mmeditings_figures_stand_beside_ours_on_composition_1k_only():
+    composition = results(f"GT{i:02}_{j}" for i in range(50) for j in range(20))
+    assert "| mmediting stage 3    |   1000 |    50.60 |   0.0150 |    29.00 |    50.70 |" in table(
+        composition
+    )
+    assert "mmediting" not in table(results(f"photo_{j}" for j in range(1000)))
+
+
+def test_distance_blend_is_a_ramp_between_parallel_edges():
+    trimap = np.full((20, 60), 128, np.uint8)
+    trimap[:, :10], trimap[:, 50:] = 0, 255
+    alpha = blend_by_distance(np.zeros((20, 60, 3), np.uint8), trimap)
+    ramp = np.arange(1, 41) / 41 * 255
+    assert np.abs(alpha[:, 10:50].astype(float) - ramp).max() <= 1
+    assert (alpha[:, :10] == 0).all()
+    assert (alpha[:, 50:] == 255).all()
+
+
+@pytest.mark.parametrize("method", ["closed_form", "knn"])
+def test_peers_find_a_soft_edge_between_two_colours(method):
+    """The distance blend cannot: the edge is not in the middle of the unknown band."""
+    pytest.importorskip("pymatting")
+    from train import peers
+
+    truth = np.clip((np.arange(60) - 16) * 32, 0, 255).astype(np.uint8) * np.ones((20, 1), np.uint8)
+    image = np.dstack([truth, 255 - truth, truth // 2])
+    trimap = np.full((20, 60), 128, np.uint8)
+    trimap[:, :10], trimap[:, 50:] = 0, 255
+    error = evaluate(getattr(peers, method)(image, trimap), truth, trimap)["SAD"]
+    assert error < 0.5 * evaluate(blend_by_distance(image, trimap), truth, trimap)["SAD"]
+    with pytest.raises(ValueError, match="foreground"):
+        getattr(peers, method)(image, np.minimum(trimap, 128))
+
+
+def test_mistakes_are_one_line_and_nothing_is_written(weights, data, tmp_path, capsys):
+    (tmp_path / "other/image").mkdir(parents=True)
+    small = np.zeros((5, 5), np.uint8)
+    for kind, size in (("image", 5), ("trimap", 5), ("alpha", 4)):
+        (tmp_path / "sizes" / kind).mkdir(parents=True)
+        write_image(tmp_path / "sizes" / kind / "a.png", small[:size])
+    for arguments, complaint in (
+        (["nothing.pth", "--data", str(data)], "nothing.pth: no such file"),
+        ([str(weights), "--data", str(tmp_path / "none")], "none/val: no pictures in image/"),
+        ([str(weights), "--data", str(tmp_path / "other")], "other: no pictures in image/"),
+        ([str(weights), "--data", str(tmp_path / "sizes")], "a.png: is 5 x 4 pixels, its image 5"),
+    ):
+        assert main([*arguments, "-o", str(tmp_path / "report")]) == 2
+        error = capsys.readouterr().err
+        assert complaint in error
+        assert error.count("\n") == 1
+    assert not list((tmp_path / "report").glob("*"))

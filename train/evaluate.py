@@ -1,0 +1,174 @@
+"""Measure weights on whole photographs with known alpha: SAD, MSE, GRAD and CONN.
+
+Images are padded and alphas rounded as mmediting does; lower is better in every column.
+
+examples:
+  python -m train.evaluate weights.safetensors --data DATA
+  python -m train.evaluate dim_stage3.pth --data DATA/val_large -o report
+  python -m train.evaluate weights.safetensors --data DATA --peers -o report
+"""
+
+import argparse
+import csv
+import io
+import re
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from matting.images import ImageError, write_image
+from matting.metrics import evaluate
+from train.checkpoint import CheckpointError, load_checkpoint
+from train.dataset import DataError, Photographs, photographs_folder
+from train.network import DeepImageMatting
+from train.peers import blend_by_distance, closed_form, knn
+from train.predict import predict_alpha
+from train.sheet import contact_sheet, sheet_row
+
+Method = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""H×W×3 uint8 image and H×W uint8 trimap to H×W uint8 alpha; ValueError where it cannot."""
+
+METRICS = ("SAD", "MSE", "GRAD", "CONN")
+NETWORK, BASELINE = "network", "distance blend"
+PUBLISHED = {
+    "mmediting stage 1": (53.8, 0.017, 32.7, 54.5),
+    "mmediting stage 2": (52.3, 0.016, 29.4, 52.4),
+    "mmediting stage 3": (50.6, 0.015, 29.0, 50.7),
+}
+"""What mmediting reports for its weights on Composition-1k."""
+WORST = 10
+"""So many rows has the contact sheet."""
+
+
+def of_network(network: DeepImageMatting, device: str) -> Method:
+    """Return the network's prediction as a method on arrays."""
+    # TensorFloat-32, on by default, moves pooling maxima: 0.02 of alpha with random weights.
+    torch.backends.cudnn.allow_tf32 = False
+    network = network.to(device, memory_format=torch.channels_last).eval()
+
+    def predict(image: np.ndarray, trimap: np.ndarray) -> np.ndarray:
+        pixels = torch.from_numpy(image).permute(2, 0, 1)[None].to(device)
+        marks = torch.from_numpy(trimap)[None, None].to(device)
+        return predict_alpha(network, pixels, marks)[0, 0].cpu().numpy()
+
+    return predict
+
+
+def measure(methods: dict[str, Method], photographs: Photographs) -> tuple[list[dict], np.ndarray]:
+    """Run methods on every photograph.
+
+    Returns
+    -------
+    list of dict
+        `method`, `name` and the four metrics of every prediction. Where a method cannot, none.
+    H×W×3 uint8
+        Contact sheet of the photographs where the first method's SAD is highest.
+    """
+    results, rows = [], {}
+    progress = tqdm(photographs, unit="image", disable=None)
+    for name, image, trimap, truth in progress:
+        for method, predict in methods.items():
+            try:
+                alpha = predict(image, trimap)
+            except ValueError as error:
+                progress.write(f"{name}: {method} left out: {error}", file=sys.stderr)
+                continue
+            figures = evaluate(alpha, truth, trimap)
+            results.append({"method": method, "name": name, **figures})
+            if method == next(iter(methods)):
+                progress.set_postfix(SAD=f"{mean(results, method)['SAD']:.2f}")
+                label = f"{name}  SAD {figures['SAD']:.2f}"
+                rows[figures["SAD"], name] = sheet_row(image, trimap, alpha, truth, label)
+                rows = dict(sorted(rows.items(), reverse=True)[:WORST])
+    return results, contact_sheet(rows.values())
+
+
+def mean(results: list[dict], method: str) -> dict[str, float]:
+    """Return the mean of each metric over a method's images."""
+    own = [result for result in results if result["method"] == method]
+    return {metric: float(np.mean([result[metric] for result in own])) for metric in METRICS}
+
+
+def table(results: list[dict]) -> str:
+    """Return the means of all methods as a Markdown table, with mmediting's where they compare."""
+    images = Counter(result["method"] for result in results)
+    lines = [
+        f"| {'method':20} | images |" + "".join(f" {metric:>8} |" for metric in METRICS),
+        f"|{'-' * 22}|-------:|" + "---------:|" * len(METRICS),
+    ]
+    scores = {(method, images[method]): mean(results, method).values() for method in images}
+    if is_composition_1k([r["name"] for r in results if r["method"] == results[0]["method"]]):
+        scores |= {(method, 1000): published for method, published in PUBLISHED.items()}
+    for (method, count), (sad, mse, gradient, connectivity) in scores.items():
+        figures = f" {sad:8.2f} | {mse:8.4f} | {gradient:8.2f} | {connectivity:8.2f} |"
+        lines.append(f"| {method:20} | {count:6} |{figures}")
+    return "\n".join(lines)
+
+
+def is_composition_1k(names: list[str]) -> bool:
+    """Say if these are Adobe's 50 test foregrounds on 20 backgrounds each, NAME_0 to NAME_19."""
+    foregrounds = Counter(re.sub(r"_\d+$", "", name) for name in names)
+    return len(foregrounds) == 50 and set(foregrounds.values()) == {20}
+
+
+def write_csv(results: list[dict], path: Path) -> None:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, ["method", "name", *METRICS], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(results)
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text.getvalue())
+    partial.replace(path)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m train.evaluate",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("weights", type=Path, help=".safetensors, or mmediting's .pth")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder with image/, trimap/ and alpha/, or with val/ that has them",
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="DIR", help="write per_image.csv and worst.png there"
+    )
+    parser.add_argument(
+        "--peers", action="store_true", help="KNN and closed-form matting too (minutes an image)"
+    )
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    options = parser.parse_args(arguments)
+    try:
+        network = load_checkpoint(options.weights)
+        photographs = Photographs(photographs_folder(options.data))
+        methods = {NETWORK: of_network(network, options.device), BASELINE: blend_by_distance}
+        if options.peers:
+            methods |= {"KNN": knn, "closed form": closed_form}
+        if options.output:
+            options.output.mkdir(parents=True, exist_ok=True)
+        results, worst = measure(methods, photographs)
+        print(table(results))
+        if options.output:
+            write_csv(results, options.output / "per_image.csv")
+            write_image(options.output / "worst.png", worst)
+    except (CheckpointError, DataError, ImageError, OSError) as error:
+        print(f"train.evaluate: {error}", file=sys.stderr)
+        return 2
+    except ImportError as error:
+        print(f"train.evaluate: {error}; pip install pymatting", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,123 @@
+"""One run: a stage with a seed, from its start or where it was cut off, to its best weights."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+
+from train.checkpoint import load_checkpoint, read_safetensors, save_checkpoint
+from train.dataset import TrainingData
+from train.initialise import randomise, start_from_vgg16
+from train.module import Training, ValidationPictures
+from train.network import DeepImageMatting
+from train.stages import Stage
+
+
+class RunError(ValueError):
+    """A run cannot start; the message says what to give or where to go."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where runs run: Lightning's `accelerator`, `devices`, `num_nodes` and `precision`."""
+
+    accelerator: str
+    devices: str
+    nodes: int
+    precision: str
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run was and came to. Its folder has best.safetensors, logs and pictures."""
+
+    stage: int
+    seed: int
+    sad: float
+    folder: Path
+
+    @property
+    def weights(self) -> Path:
+        return self.folder / "best.safetensors"
+
+    @classmethod
+    def finished(cls, folder: Path) -> "Run":
+        """Read the facts that `fit` wrote into a run's best weights."""
+        facts = {
+            k: json.loads(v) for k, v in read_safetensors(folder / "best.safetensors")[1].items()
+        }
+        return cls(facts["stage"], facts["seed"], facts["validation SAD"], folder)
+
+
+def starting_network(
+    stage: Stage, seed: int, start: Path | None, vgg16: Path | None
+) -> DeepImageMatting:
+    """Return the network that training starts from; a refiner that is not there yet is random."""
+    network = DeepImageMatting(refiner=stage.refiner)
+    randomise(network, seed)
+    if start:
+        network.load_state_dict(load_checkpoint(start).state_dict(), strict=False)
+    elif vgg16 and stage.number == 1:
+        start_from_vgg16(network, vgg16)
+    else:
+        before = "--vgg16 FILE or --from CHECKPOINT" if stage.number == 1 else "--from CHECKPOINT"
+        raise RunError(f"nothing to start stage {stage.number} from: give {before}")
+    return network
+
+
+def fit(
+    stage: Stage,
+    network: DeepImageMatting,
+    data: TrainingData,
+    seed: int,
+    folder: Path,
+    machine: Machine,
+) -> Run:
+    """Train, and keep the best of all validations by SAD.
+
+    `folder` gets last.ckpt and best.ckpt at every validation, from which the run goes on if it was
+    cut off, and best.safetensors at its end.
+    """
+    # TensorFloat-32, on by default, moves pooling maxima; training in bf16 does not use it anyway.
+    torch.backends.cudnn.allow_tf32 = False
+    module = Training(network, stage, data, seed)
+    best = ModelCheckpoint(folder, "best", monitor="SAD", enable_version_counter=False)
+    # Not `save_last`, which saves only when the best changes.
+    latest = ModelCheckpoint(folder, "last", enable_version_counter=False)
+    csv_logger = CSVLogger(folder, name="")
+    trainer = pl.Trainer(
+        accelerator=machine.accelerator,
+        devices=machine.devices,
+        num_nodes=machine.nodes,
+        precision=machine.precision,
+        max_steps=stage.steps,
+        gradient_clip_val=stage.gradient_clip,
+        val_check_interval=stage.validate_every,
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        log_every_n_steps=min(10, stage.validate_every),
+        default_root_dir=folder,
+        logger=[csv_logger, TensorBoardLogger(folder, name="", version=csv_logger.version)],
+        enable_model_summary=False,
+        callbacks=[best, latest, ValidationPictures(folder / "validation")],
+    )
+    last = folder / "last.ckpt"
+    trainer.fit(module, ckpt_path=str(last) if last.exists() else None)
+    if not best.best_model_path:
+        raise RunError(f"{folder}: no validation had a finite SAD; lower the learning rate")
+    if trainer.is_global_zero:
+        state = torch.load(best.best_model_path, weights_only=True, map_location="cpu")
+        module.load_state_dict(state["state_dict"])
+        facts = {
+            "stage": stage.number,
+            "seed": seed,
+            "recipe": asdict(stage),
+            "validation SAD": round(best.best_model_score.item(), 3),
+        }
+        save_checkpoint(module.network, folder / "best.safetensors", facts)
+    trainer.strategy.barrier()
+    return Run.finished(folder)
