@@ -6,38 +6,29 @@
 import argparse
 import shlex
 import sys
-from types import ModuleType
 
-from benchmarks import connectivity, parity
-from client.connection import AddressError, ServerError
+from benchmarks import readme, suite
+from client.errors import AddressError, ServerError
 from export.errors import ExportError
 from matting.images import ImageError
 from server import ServerError as LaunchError
 from server.installation import InstallationError
 from train.checkpoint import CheckpointError
 
-COMMANDS: dict[str, ModuleType] = {"parity": parity, "connectivity": connectivity}
 WRONG_INPUT = (CheckpointError, ImageError, AddressError, OSError)
 FAILURES = (ExportError, ServerError, LaunchError, InstallationError)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one benchmark; return the exit code."""
+    """Run one command; return the exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, module in COMMANDS.items():
-        command = commands.add_parser(
-            name,
-            help=module.__doc__.splitlines()[0],
-            description=module.__doc__,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        module.add_arguments(command)
+    suite.add_commands(commands)
+    readme.add_command(commands)
     options = parser.parse_args(arguments)
-    line = shlex.join(["python", "-m", "benchmarks", *arguments])
     try:
-        return COMMANDS[options.command].run(options, line)
+        return options.run(options, shlex.join(["python", "-m", "benchmarks", *arguments]))
     except WRONG_INPUT as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         return 2

@@ -13,12 +13,13 @@ import cv2
 import numpy as np
 
 from benchmarks.measure import in_turns, median, stopwatch
-from benchmarks.record import new_record, to_json, write_files
-from benchmarks.tables import markdown
+from benchmarks.tables import Section
 from matting.images import read_gray
 from matting.metrics import connectivity_error
 from matting.trimaps import trimap_from_alpha
 
+EXAMPLES = "example: python -m benchmarks connectivity my_alpha.png"
+QUICK = "the smallest drawn matte only"
 SIZES = ((480, 640), (1080, 1920), (2160, 3840))
 THRESHOLDS = np.arange(0, 1.1, 0.1)
 
@@ -72,55 +73,48 @@ def with_prediction(truth: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarr
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's own."""
-    parser.epilog = "example: python -m benchmarks connectivity my_alpha.png"
     parser.add_argument("alphas", nargs="*", type=Path, help="your mattes (default: drawn ones)")
-    parser.add_argument("--quick", action="store_true", help="the smallest drawn matte only")
-    parser.add_argument("-o", "--output", type=Path, default=Path("out/connectivity"))
 
 
-def run(options: argparse.Namespace, command: str) -> int:
-    """Print and write the table; return the exit code, 1 if the two results differ."""
+def measure(options: argparse.Namespace) -> dict[str, object]:
+    """Return a result; it has failed if the two computations differ."""
     truths = [read_gray(path) for path in options.alphas]
     truths = truths or [hairy_alpha(*size) for size in SIZES[: 1 if options.quick else None]]
-    cases = []
-    for truth in truths:
-        case = with_prediction(truth)
-        error, expected = connectivity_error(*case), reference(*case)
-        height, width = truth.shape
-        timers = {
-            "reference": stopwatch(functools.partial(reference, *case)),
-            "matting": stopwatch(functools.partial(connectivity_error, *case)),
-        }
-        cases.append(
-            {
-                "size": f"{width}x{height}",
-                "unknown": float((case[2] == 128).mean()),
-                "equal": abs(error - expected) <= 1e-6 * expected,
-                "CONN": error,
-                "samples_ms": in_turns(timers, title=f"{width}x{height}", seconds=20),
-            }
-        )
-    record = new_record("connectivity", command, cases=cases)
-    table = render(record)
-    print(table)
-    write_files(
-        options.output, {"connectivity.json": to_json(record), "connectivity.md": table + "\n"}
-    )
-    return 0 if all(case["equal"] for case in cases) else 1
+    cases = [measure_case(truth) for truth in truths]
+    return {"cases": cases, "failed": not all(case["equal"] for case in cases)}
 
 
-def render(record: dict) -> str:
-    """Return a record's table in Markdown."""
-    return markdown(
-        [
+def measure_case(truth: np.ndarray) -> dict[str, object]:
+    """Time both computations on one matte, H x W uint8."""
+    case = with_prediction(truth)
+    error, expected = connectivity_error(*case), reference(*case)
+    size = "{}x{}".format(*truth.shape)
+    timers = [
+        stopwatch("reference", functools.partial(reference, *case)),
+        stopwatch("matting", functools.partial(connectivity_error, *case)),
+    ]
+    return {
+        "size": size,
+        "unknown": float((case[2] == 128).mean()),
+        "CONN": error,
+        "equal": abs(error - expected) <= 1e-6 * expected,
+        "samples_ms": in_turns(timers, seconds=20, title=size),
+    }
+
+
+def render(record: dict) -> list[Section]:
+    """Return a record's table."""
+    rows = []
+    for case in record["cases"]:
+        slow, fast = (median(case["samples_ms"][name]) for name in ("reference", "matting"))
+        rows.append(
             {
-                "size": case["size"],
+                "matte": case["size"],
                 "unknown": f"{case['unknown']:.1%}",
-                "as mmediting, ms": f"{(slow := median(case['samples_ms']['reference'])):.1f}",
-                "matting.metrics, ms": f"{(fast := median(case['samples_ms']['matting'])):.1f}",
+                "as mmediting, ms": f"{slow:.1f}",
+                "matting.metrics, ms": f"{fast:.1f}",
                 "times faster": f"{slow / fast:.1f}",
                 "equal": "yes" if case["equal"] else "no",
             }
-            for case in record["cases"]
-        ]
-    )
+        )
+    return [rows]

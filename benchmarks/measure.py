@@ -26,8 +26,11 @@ PACKAGES = (
 INSTRUCTIONS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "bf16", "i8mm")
 """Processor features, as Linux spells them, that decide how fast a network runs."""
 
-Timer = Callable[[], float]
-"""Does something once and returns how many milliseconds it took."""
+Timer = Callable[[], dict[str, float]]
+"""Does something once and returns by name how many milliseconds it, or each part of it, took."""
+
+Samples = dict[str, list[float]]
+"""Milliseconds of every repetition, by name."""
 
 PERCENTILES = (50, 90, 95, 99)
 
@@ -53,58 +56,54 @@ def instructions() -> set[str]:
     return set(INSTRUCTIONS) & set(flags.split())
 
 
-def stopwatch(function: Callable[[], object]) -> Timer:
+def stopwatch(name: str, function: Callable[[], object]) -> Timer:
     """Make a timer of a function."""
 
-    def timer() -> float:
+    def timer() -> dict[str, float]:
         start = time.perf_counter()
         function()
-        return (time.perf_counter() - start) * 1000
+        return {name: (time.perf_counter() - start) * 1000}
 
     return timer
 
 
 def in_turns(
-    timers: dict[str, Timer],
+    timers: Sequence[Timer],
     *,
     warmup: int = 3,
     least: int = 3,
     most: int = 20,
     seconds: float = float("inf"),
     title: str = "",
-) -> dict[str, list[float]]:
+) -> Samples:
     """Run several timers round after round, so that what disturbs one disturbs all.
 
     Parameters
     ----------
-    timers : dict
-        By name.
+    timers : sequence of Timer
+        What they return has different names.
     warmup, least, most : int
         Rounds that do not count; at least and at most so many that do.
     seconds : float
         No new round, after the least number, once the rounds that count have taken so long.
     title : str
         Shown at the progress bar; no bar without one.
-
-    Returns
-    -------
-    dict
-        Milliseconds of every round by name.
     """
-    samples: dict[str, list[float]] = {name: [] for name in timers}
+    samples: Samples = {}
     with tqdm(
         total=warmup + most, desc=title, unit="round", disable=None if title else True
     ) as bar:
         for _ in range(warmup):
-            for timer in timers.values():
+            for timer in timers:
                 timer()
             bar.update()
         end = time.monotonic() + seconds
         for done in range(most):
             if done >= least and time.monotonic() > end:
                 break
-            for name, timer in timers.items():
-                samples[name].append(timer())
+            for timer in timers:
+                for name, milliseconds in timer().items():
+                    samples.setdefault(name, []).append(round(milliseconds, 3))
             bar.update()
     return samples
 

@@ -2,8 +2,8 @@
 
 The rows: the PyTorch reference, ONNX in FP32 and FP16, a TensorRT engine, and what comes back from
 a Triton server over gRPC; each with the four metrics against the true alpha, how far its alpha is
-from the reference's, and the verdict by export/tolerance.py. Writes parity.md, parity.csv,
-parity.json and worst.png. Exit code 1 if any row is not equal.
+from the reference's, and the verdict by export/tolerance.py. Besides the table, parity.csv has
+every picture, and worst.png shows the worst places. Exit code 1 if any row is not equal.
 """
 
 import argparse
@@ -20,11 +20,11 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks.peers import SkippedError, openvino_matte, require_gpu, tensorrt_matte
-from benchmarks.record import new_record, to_json, write_files
-from benchmarks.tables import markdown
+from benchmarks.record import write_files
+from benchmarks.service import check_server, serving
+from benchmarks.tables import Section
 from benchmarks.worst import draw_worst
 from client.connection import Matte as Connection
-from client.connection import ServerUnavailableError
 from export.export import GENERATED, MODEL, TEMPLATE, onnx_matte, write_onnx
 from export.manifest import sha256
 from export.parity import (
@@ -38,10 +38,10 @@ from export.parity import (
     read_pictures,
 )
 from export.tolerance import TOLERANCES
-from server import launch
 from train.checkpoint import load_checkpoint
 from train.network import DeepImageMatting
 
+QUICK = "one picture only"
 EXAMPLES = """examples:
   python -m benchmarks parity weights.safetensors
   python -m benchmarks parity dim_stage3.pth --data my_pictures -o out/parity
@@ -69,7 +69,6 @@ class Row:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's own."""
-    parser.epilog = EXAMPLES
     parser.add_argument("weights", type=Path, help="checkpoint: ours or mmediting's .pth")
     parser.add_argument(
         "--data",
@@ -89,12 +88,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="fp32",
         help="what the server computes in, whose tolerance judges it (%(default)s)",
     )
-    parser.add_argument("--quick", action="store_true", help="one picture only")
-    parser.add_argument("-o", "--output", type=Path, default=Path("out/parity"), metavar="DIR")
 
 
-def run(options: argparse.Namespace, command: str) -> int:
-    """Print and write the table; return the exit code."""
+def measure(options: argparse.Namespace) -> dict[str, object]:
+    """Return a result, failed if any form is not equal; write parity.csv and worst.png."""
     if options.url:
         check_server(options.url)  # before minutes of work, not after
     pictures = list(read_pictures(options.data))[: 1 if options.quick else None]
@@ -106,37 +103,19 @@ def run(options: argparse.Namespace, command: str) -> int:
             make_row(name, precision, start, pictures, reference)
             for name, (precision, start) in forms.items()
         ]
-    table = markdown(table_rows(rows))
-    print(table)
-    record = new_record(
-        "parity",
-        command,
-        weights=sha256(options.weights),
-        pictures=[picture.name for picture in pictures],
-        tolerances={name: asdict(tolerance) for name, tolerance in TOLERANCES.items()},
-        rows=[
+    alphas = {row.name: row.alphas for row in rows if row.parity}
+    files = {"parity.csv": to_csv(rows), "worst.png": draw_worst(pictures, reference, alphas)}
+    write_files(options.output, files)
+    return {
+        "weights": sha256(options.weights),
+        "tolerances": {name: asdict(tolerance) for name, tolerance in TOLERANCES.items()},
+        "rows": [
             {"name": row.name, "precision": row.precision, "verdict": row.verdict}
             | (asdict(row.parity) | row.parity.summary() if row.parity else {})
             for row in rows
         ],
-    )
-    alphas = {row.name: row.alphas for row in rows if row.parity}
-    files = {
-        "parity.json": to_json(record),
-        "parity.md": table + "\n",
-        "parity.csv": to_csv(rows),
-        "worst.png": draw_worst(pictures, reference, alphas),
+        "failed": any(row.parity and row.parity.complaints for row in rows),
     }
-    write_files(options.output, files)
-    print("\n".join(str(options.output / name) for name in files))
-    return 1 if any(row.parity and row.parity.complaints for row in rows) else 0
-
-
-def check_server(url: str) -> None:
-    """Raise an error unless a server at `url` has the model ready."""
-    with Connection(url) as connection:
-        if not connection.is_ready():
-            raise ServerUnavailableError(f"no server at {url} that has the model {MODEL!r} ready")
 
 
 def exported_forms(
@@ -170,13 +149,12 @@ def exported_forms(
 @contextmanager
 def served(repository: Path, url: str | None) -> Iterator[Matte]:
     """Connect to the server at `url`, or to one that serves the repository meanwhile."""
-    with ExitStack() as stack:
-        url = url or stack.enter_context(launch(repository)).grpc_url
-        connection = stack.enter_context(Connection(url))
+    with serving(repository, url) as address, Connection(address) as connection:
 
         def matte(image: np.ndarray, trimap: np.ndarray) -> np.ndarray:
             pairs = zip(image, trimap[..., 0], strict=True)
-            return np.stack([connection.alpha(*pair) for pair in pairs])[..., np.newaxis]
+            alphas = [connection.alpha(*pair, tile="off") for pair in pairs]
+            return np.stack(alphas)[..., np.newaxis]
 
         yield matte
 
@@ -213,24 +191,22 @@ def answering(alpha: np.ndarray) -> Matte:
     return lambda image, trimap: alpha[np.newaxis, ..., np.newaxis]
 
 
-def table_rows(rows: list[Row]) -> list[dict[str, str]]:
-    """Return the table for people: each metric with its relative change."""
-    first = next(row.parity.summary() for row in rows if row.parity)
+def render(record: dict) -> list[Section]:
+    """Return a record's table: each metric with its change relative to the reference's."""
+    first = next(row for row in record["rows"] if "reference" in row)
     same = {"mean Δα": "0", "largest Δα": "0", "verdict": "the reference"}
-    table = [
-        {"": "PyTorch FP32"} | {name: f"{x:.4f}" for name, x in first["reference"].items()} | same
-    ]
-    for row in rows:
-        cells = dict.fromkeys(table[0], "–") | {"": row.name, "verdict": row.verdict}
-        if row.parity:
-            summary = row.parity.summary()
-            for name, found in summary["exported"].items():
-                expected = summary["reference"][name]
+    metrics = {name: f"{value:.4f}" for name, value in first["reference"].items()}
+    table = [{"form": "PyTorch FP32"} | metrics | same]
+    for row in record["rows"]:
+        cells = dict.fromkeys(table[0], "–") | {"form": row["name"], "verdict": row["verdict"]}
+        if "reference" in row:
+            for name, found in row["exported"].items():
+                expected = row["reference"][name]
                 cells[name] = f"{found:.4f} ({(found / expected - 1) if expected else 0:+.3%})"
-            cells["mean Δα"] = f"{summary['mean_difference']:.1e}"
-            cells["largest Δα"] = f"{summary['largest_difference'] * 255:.0f}/255"
+            cells["mean Δα"] = f"{row['mean_difference']:.1e}"
+            cells["largest Δα"] = f"{row['largest_difference'] * 255:.0f}/255"
         table.append(cells)
-    return table
+    return [table]
 
 
 def to_csv(rows: list[Row]) -> str:

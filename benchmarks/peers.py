@@ -15,7 +15,7 @@ import torch
 from benchmarks.measure import instructions
 from export.engine import Profile, build_engine, engine_matte
 from export.errors import ExportError
-from export.export import onnx_matte
+from export.export import WEIGHTS, onnx_matte, write_onnx
 from export.parity import Matte
 from train.network import DeepImageMatting
 from train.predict import predict_alpha
@@ -108,41 +108,66 @@ def require_gpu() -> None:
         raise SkippedError("PyTorch finds no GPU here")
 
 
-def peers(
-    network: DeepImageMatting, fp32: Path, fp16: Callable[[], Path], largest: tuple[int, int, int]
-) -> dict[str, Callable[[], Matte]]:
-    """Return by name what opens each peer, or raises `SkippedError`; the reference is the first.
+def open_peers(
+    network: DeepImageMatting,
+    version: Path,
+    scratch: Path,
+    largest: tuple[int, int],
+    quick: bool = False,
+) -> tuple[dict[str, Matte], dict[str, str]]:
+    """Make every peer that this machine can run ready.
 
     Parameters
     ----------
     network : DeepImageMatting
-    fp32 : Path
-        ONNX file of the network.
-    fp16 : callable
-        Makes the FP16 ONNX file; called only where something can run it.
-    largest : int, int, int
-        The largest N, H and W that TensorRT is built for.
-    """
+    version : Path
+        Version folder of a model repository with the same network.
+    scratch : Path
+        Folder for temporary files.
+    largest : int, int
+        The largest H and W that TensorRT is built for.
+    quick : bool
+        Leave out what takes a minute to start.
 
-    def on_gpu(dtype: torch.dtype, compile_mode: str | None = None) -> Matte:
+    Returns
+    -------
+    dict, dict
+        The peers, and why the others cannot run, by name; the reference is the first peer.
+    """
+    fp32 = version / "model.onnx"
+
+    def compiled() -> Matte:
+        if quick:
+            raise SkippedError("left out by --quick")
+        return compiled_matte(network)
+
+    def on_gpu(compile_mode: str | None = None) -> Matte:
         require_gpu()
-        return torch_matte(network, "cuda", dtype, torch.channels_last, compile_mode)
+        return torch_matte(network, "cuda", torch.float16, torch.channels_last, compile_mode)
 
     def tensorrt() -> Matte:
         require_gpu()
-        return tensorrt_matte(fp16(), largest)
+        fp16 = write_onnx(network, version / WEIGHTS, "fp16", scratch)
+        return tensorrt_matte(fp16, (1, *largest))
 
-    return {
+    starts: dict[str, Callable[[], Matte]] = {
         REFERENCE: lambda: torch_matte(network),
         "PyTorch FP32, channels_last": lambda: torch_matte(
             network, memory_format=torch.channels_last
         ),
-        "torch.compile FP32": lambda: compiled_matte(network),
+        "torch.compile FP32": compiled,
         "PyTorch bf16 autocast": lambda: autocast_matte(network),
         "ONNX Runtime FP32": lambda: onnx_matte(fp32, "onnxruntime"),
         "OpenVINO FP32": lambda: openvino_matte(fp32),
         "OpenVINO bf16": lambda: openvino_bf16_matte(fp32),
-        "PyTorch FP16 on the GPU": lambda: on_gpu(torch.float16),
-        "torch.compile FP16 on the GPU": lambda: on_gpu(torch.float16, "max-autotune"),
+        "PyTorch FP16 on the GPU": on_gpu,
+        "torch.compile FP16 on the GPU": lambda: on_gpu("max-autotune"),
         "TensorRT FP16": tensorrt,
     }
+    ready, skipped = {}, {}
+    for name, start in starts.items():
+        try:
+            ready[name] = start()
+        except SkippedError as error:
+            skipped[name] = str(error)
+    return ready, skipped

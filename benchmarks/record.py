@@ -8,7 +8,7 @@ from pathlib import Path
 from benchmarks.measure import machine
 
 
-def new_record(benchmark: str, command: str, **content: object) -> dict[str, object]:
+def new_record(benchmark: str, command: str, content: dict[str, object]) -> dict[str, object]:
     """Return a result with everything needed to read it a year later, ready for JSON."""
     return {
         "benchmark": benchmark,
@@ -17,6 +17,14 @@ def new_record(benchmark: str, command: str, **content: object) -> dict[str, obj
         "machine": machine(),
         **content,
     }
+
+
+def caption(record: dict) -> str:
+    """Return in one sentence where and when a result was measured, and how to repeat it."""
+    machine = record["machine"]
+    gpu = f", {machine['gpu']}" if machine["gpu"] else ""
+    where = f"{machine['cpu']}, {machine['cores']} cores{gpu}"
+    return f"Measured on {where}, {record['date'][:10]}: `{record['command']}`."
 
 
 def write_files(folder: Path, files: dict[str, str | bytes]) -> None:
@@ -34,3 +42,8 @@ def write_files(folder: Path, files: dict[str, str | bytes]) -> None:
 def to_json(record: dict[str, object]) -> str:
     """Return a record as text."""
     return json.dumps(record, indent=1) + "\n"
+
+
+def read_record(path: Path) -> dict:
+    """Return a record from its file."""
+    return json.loads(path.read_text())

@@ -1,0 +1,159 @@
+"""How long one picture takes, layer by layer, and beside the other ways to run the network.
+
+Layers: the network alone, the engine with all that the served graph adds, the server's own parts
+(from its statistics), and the whole request over gRPC from another process. Peers, in the same run
+on the same pixels: the network as mmediting runs it, and every other way that this machine has.
+All are timed in turns.
+"""
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.ceiling import flops, matrix_rate
+from benchmarks.layers import (
+    engine_in_process,
+    measure_layers,
+    network_alone,
+    overheads,
+)
+from benchmarks.load import END_TO_END, Client
+from benchmarks.measure import Samples, in_turns, median, percentiles, stopwatch
+from benchmarks.peers import REFERENCE, open_peers
+from benchmarks.service import add_server_arguments, picture_of, served_engine, serving, size
+from benchmarks.tables import Row, Section
+from export.export import ARTIFACTS, MODEL, WEIGHTS
+from export.manifest import sha256
+from export.parity import Matte
+from train.checkpoint import load_checkpoint
+
+SERVED = "ours, served over gRPC"
+TILED = "ours, served, the client's tiles where they pay"
+QUICK = "64x64, three rounds, no torch.compile"
+EXAMPLES = """examples:
+  python -m benchmarks latency
+  python -m benchmarks latency --sizes 320x320 1088x1920 --seconds 120
+  python -m benchmarks latency --repository /srv/models --url 127.0.0.1:8001
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's own."""
+    add_server_arguments(parser)
+    parser.add_argument(
+        "--sizes",
+        type=size,
+        nargs="+",
+        default=[(320, 320), (512, 512), (1024, 1024)],
+        metavar="HxW",
+        help="(320x320 512x512 1024x1024)",
+    )
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=40,
+        help="for the layers of each size, and again for its peers (%(default)s)",
+    )
+
+
+def measure(options: argparse.Namespace) -> dict[str, object]:
+    """Return a result: the samples of every layer and every peer at every size."""
+    sizes = [(64, 64)] if options.quick else options.sizes
+    limits = {"least": 3, "most": 100, "seconds": 0 if options.quick else options.seconds}
+    version = options.repository / MODEL / "1"
+    network = load_checkpoint(version / WEIGHTS)
+    measured = {}
+    with (
+        tempfile.TemporaryDirectory(prefix="latency-") as scratch,
+        serving(options.repository, options.url) as url,
+        Client(url) as client,
+    ):
+        served = served_engine(url)
+        engine = engine_in_process(version, served)
+        alone = network_alone(version / ARTIFACTS[served], served) if served != "tensorrt" else None
+        largest = tuple(np.max(sizes, axis=0).tolist())
+        peers, skipped = open_peers(network, version, Path(scratch), largest, options.quick)
+        for height, width in sizes:
+            name = f"{height}x{width}"
+            image, trimap = picture_of(height, width)
+            measured[name] = {
+                "flops": flops(network, height, width),
+                "layers_ms": measure_layers(
+                    client, engine, alone, image, trimap, title=f"{name} layers", **limits
+                ),
+                "peers_ms": measure_peers(
+                    client, peers, image, trimap, title=f"{name} peers", **limits
+                ),
+            }
+    return {
+        "weights": sha256(version / WEIGHTS),
+        "engine": served,
+        "matrix_rate": matrix_rate(),
+        "skipped": skipped,
+        "sizes": measured,
+    }
+
+
+def measure_peers(
+    client: Client,
+    peers: dict[str, Matte],
+    image: np.ndarray,
+    trimap: np.ndarray,
+    **limits: int | float | str,
+) -> Samples:
+    """Time every peer in turns with a served request, on one picture, H×W×3 and H×W uint8."""
+    batch = image[np.newaxis], trimap[np.newaxis, ..., np.newaxis]
+    timers = [stopwatch(name, lambda matte=matte: matte(*batch)) for name, matte in peers.items()]
+    ours = [
+        lambda: {SERVED: client.request(image, trimap)[END_TO_END]},
+        lambda: {TILED: client.default_request(image, trimap)},
+    ]
+    return in_turns(ours + timers, warmup=1, **limits)
+
+
+def render(record: dict) -> list[Section]:
+    """Return a record's tables and what follows from them."""
+    return [peer_rows(record), notes(record), layer_rows(record)]
+
+
+def peer_rows(record: dict) -> list[Row]:
+    """Return how many times faster than the reference each peer is, and its median."""
+    sizes = record["sizes"]
+    rows = []
+    for name in next(iter(sizes.values()))["peers_ms"]:
+        row = {"one picture": name}
+        for size_name, measured in sizes.items():
+            times = measured["peers_ms"]
+            ratio = median(times[REFERENCE]) / median(times[name])
+            row[size_name] = f"{ratio:.2f}× ({median(times[name]):.0f} ms)"
+        rows.append(row)
+    return rows
+
+
+def notes(record: dict) -> list[str]:
+    """Return what a request costs besides, how near the machine's limit it is, what was not run."""
+    points = []
+    for name, measured in record["sizes"].items():
+        layers = measured["layers_ms"]
+        shares = ", ".join(f"{what} {share:.1%}" for what, share in overheads(layers).items())
+        rate = measured["flops"] / (median(layers[END_TO_END]) / 1000)
+        points.append(
+            f"{name}: of a request's time is {shares}; {rate / 1e9:.0f} GFLOP/s, "
+            f"{rate / record['matrix_rate']:.0%} of this machine's best FP32 matrix product."
+        )
+    return points + [f"Not run: {name}. {reason}." for name, reason in record["skipped"].items()]
+
+
+def layer_rows(record: dict) -> list[Row]:
+    """Return the percentiles of every layer, in milliseconds."""
+    rows = []
+    for name, measured in record["sizes"].items():
+        for layer, samples in measured["layers_ms"].items():
+            cells = {
+                percentile: "–" if value is None else f"{value:.1f}"
+                for percentile, value in percentiles(samples).items()
+            }
+            rows.append({"size": name, "layer, ms": layer} | cells | {"n": str(len(samples))})
+    return rows

@@ -1,0 +1,71 @@
+"""The server that is measured, and the picture it is sent."""
+
+import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import cv2
+import numpy as np
+from tritonclient.grpc import InferenceServerClient
+
+from client.connection import MODEL, Matte
+from client.errors import ServerUnavailableError
+from export.parity import read_pictures
+from server import launch
+
+
+def add_server_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add which model is measured, and where it is served."""
+    parser.add_argument(
+        "--repository",
+        type=Path,
+        default=Path("model_repository"),
+        metavar="DIR",
+        help="model repository that is measured (%(default)s)",
+    )
+    parser.add_argument(
+        "--url",
+        metavar="HOST:PORT",
+        help="gRPC port of an otherwise idle server that serves it (default: start one)",
+    )
+
+
+@contextmanager
+def serving(repository: Path, url: str | None) -> Iterator[str]:
+    """Return the address of a server; where none is given, one runs for as long as the context."""
+    if url:
+        check_server(url)
+        yield url
+    else:
+        with launch(repository) as server:
+            yield server.grpc_url
+
+
+def check_server(url: str) -> None:
+    """Raise an error unless a server at `url` has the model ready."""
+    with Matte(url) as connection:
+        if not connection.is_ready():
+            raise ServerUnavailableError(f"no server at {url} that has the model {MODEL!r} ready")
+
+
+def served_engine(url: str) -> str:
+    """Ask a server which engine runs the model: "onnxruntime", "openvino" or "tensorrt"."""
+    with InferenceServerClient(url) as client:
+        config = client.get_model_config(MODEL).config
+    if config.backend == "python":
+        return config.parameters["engine"].string_value
+    return config.backend
+
+
+def size(text: str) -> tuple[int, int]:
+    """Read "HxW"."""
+    height, width = (int(part) for part in text.lower().split("x"))
+    return height, width
+
+
+def picture_of(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the project's own picture, stretched to a size: image H×W×3 and trimap H×W, uint8."""
+    picture = next(read_pictures())
+    image = cv2.resize(picture.image, (width, height), interpolation=cv2.INTER_CUBIC)
+    return image, cv2.resize(picture.trimap, (width, height), interpolation=cv2.INTER_NEAREST)

@@ -1,0 +1,55 @@
+"""The benchmarks by name, their command lines, and how one of them is run."""
+
+import argparse
+from pathlib import Path
+from types import ModuleType
+
+from benchmarks import connectivity, latency, parity, throughput
+from benchmarks.record import new_record, to_json, write_files
+from benchmarks.tables import to_markdown
+
+BENCHMARKS: dict[str, ModuleType] = {
+    "parity": parity,
+    "latency": latency,
+    "throughput": throughput,
+    "connectivity": connectivity,
+}
+
+
+def add_commands(commands: argparse._SubParsersAction) -> None:
+    """Add every benchmark as a command whose options have a function `run`."""
+    for name, module in BENCHMARKS.items():
+        command = commands.add_parser(
+            name,
+            help=module.__doc__.splitlines()[0],
+            description=module.__doc__,
+            epilog=module.EXAMPLES,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        module.add_arguments(command)
+        command.add_argument("--quick", action="store_true", help=module.QUICK)
+        add_output(command, f"out/{name}")
+        command.set_defaults(run=run)
+
+
+def add_output(command: argparse.ArgumentParser, folder: str) -> None:
+    """Add where a command writes."""
+    command.add_argument(
+        "-o", "--output", type=Path, default=Path(folder), metavar="DIR", help="(%(default)s)"
+    )
+
+
+def run(options: argparse.Namespace, line: str) -> int:
+    """Run the benchmark `options.command`; return the exit code, 1 if the result has failed."""
+    record = measure(options.command, options, line)
+    return 1 if record.get("failed") else 0
+
+
+def measure(name: str, options: argparse.Namespace, line: str) -> dict:
+    """Run a benchmark, print and write its result, and return it."""
+    record = new_record(name, line, BENCHMARKS[name].measure(options))
+    text = to_markdown(BENCHMARKS[name].render(record))
+    print(text)
+    write_files(options.output, {f"{name}.json": to_json(record), f"{name}.md": text})
+    print(options.output / f"{name}.json")
+    return record

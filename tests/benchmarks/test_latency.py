@@ -1,0 +1,107 @@
+"""Layers and peers: measured on the real server, and summed up right on known samples."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from server.launcher import Server
+
+pytest.importorskip("torch")
+
+import torch
+
+from benchmarks.__main__ import main
+from benchmarks.ceiling import flops
+from benchmarks.latency import SERVED, notes, peer_rows
+from benchmarks.layers import ENGINE, INFER, NETWORK, network_alone, overheads
+from benchmarks.load import END_TO_END, SERVER_PARTS
+from benchmarks.peers import REFERENCE, open_peers
+from benchmarks.service import picture_of
+from export.export import WEIGHTS
+from train.checkpoint import load_checkpoint
+from train.network import DeepImageMatting
+from train.predict import prepare
+
+VERSION = Path(__file__).parents[2] / "model_repository/dim/1"
+
+
+@pytest.fixture(scope="module")
+def network() -> DeepImageMatting:
+    """The default network, which `VERSION` has as a graph."""
+    return load_checkpoint(VERSION / WEIGHTS)
+
+
+def test_layers_and_peers_of_a_real_server(server: Server, tmp_path: Path) -> None:
+    assert main(["latency", "--quick", "--url", server.grpc_url, "-o", str(tmp_path)]) == 0
+    record = json.loads((tmp_path / "latency.json").read_text())
+    (measured,) = record["sizes"].values()
+    layers, peers = measured["layers_ms"], measured["peers_ms"]
+    parts = {f"server: {part}" for part in SERVER_PARTS}
+    assert set(layers) == {NETWORK, ENGINE, END_TO_END} | parts
+    assert set(peers) >= {SERVED, REFERENCE, "ONNX Runtime FP32"}
+    assert {len(samples) for samples in [*layers.values(), *peers.values()]} == {3}
+    inside = np.sum([layers[part] for part in parts], axis=0)
+    assert (inside < layers[END_TO_END]).all()
+    assert "no GPU" in record["skipped"].get("TensorRT FP16", "no GPU")
+    assert f"| {REFERENCE} " in (tmp_path / "latency.md").read_text()
+
+
+def test_all_peers_compute_the_same(network: DeepImageMatting, tmp_path: Path) -> None:
+    image, trimap = (x[np.newaxis] for x in picture_of(96, 128))
+    peers, _ = open_peers(network, VERSION, tmp_path, (96, 128), quick=True)
+    alphas = {name: matte(image, trimap[..., np.newaxis]) for name, matte in peers.items()}
+    expected = alphas.pop(REFERENCE).astype(int)
+    assert np.ptp(expected) == 255
+    for name, alpha in alphas.items():
+        allowed = 5e-4 if "FP32" in name else 5e-3
+        assert np.abs(alpha - expected).mean() / 255 < allowed, name
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_the_network_alone_is_the_network(network: DeepImageMatting, engine: str) -> None:
+    pytest.importorskip(engine)
+    image, trimap = (torch.from_numpy(x) for x in picture_of(64, 96))
+    inputs = prepare(image.permute(2, 0, 1)[None], trimap[None, None])
+    found = network_alone(VERSION / "model.onnx", engine)(torch.cat(inputs, dim=1).numpy())
+    with torch.no_grad():
+        coarse, refined = network(*inputs)
+    expected = (coarse if refined is None else refined).numpy()
+    assert found.shape == expected.shape
+    assert np.abs(found - expected).mean() < 1e-4
+
+
+def test_work_per_pixel_is_the_published_one() -> None:
+    with torch.device("meta"):
+        network = DeepImageMatting()
+    assert flops(network, 320, 320) == pytest.approx(320 * 320 * 1.33e6, rel=0.01)
+    assert flops(network, 300, 310) == flops(network, 320, 320)
+
+
+def test_overheads_of_known_samples() -> None:
+    samples = {NETWORK: [80, 80], ENGINE: [100, 100], INFER: [90, 180], END_TO_END: [100, 200]}
+    assert overheads(samples) == pytest.approx(
+        {"around the engine": 0.1, "around the network": 0.28}
+    )
+
+
+def test_ratios_and_shares_of_known_samples() -> None:
+    layers = {NETWORK: [90], ENGINE: [100], INFER: [100], END_TO_END: [100]}
+    record = {
+        "matrix_rate": 1e12,
+        "skipped": {"TensorRT FP16": "no GPU"},
+        "sizes": {
+            "320x320": {
+                "flops": 5e10,
+                "layers_ms": layers,
+                "peers_ms": {SERVED: [49, 50, 90], REFERENCE: [90, 125, 200]},
+            }
+        },
+    }
+    ours, reference = peer_rows(record)
+    assert ours["320x320"] == "2.50× (50 ms)"
+    assert reference["320x320"] == "1.00× (125 ms)"
+    measured, missing = notes(record)
+    assert "around the network 10.0%; 500 GFLOP/s, 50% of" in measured
+    assert missing == "Not run: TensorRT FP16. no GPU."
