@@ -53,12 +53,15 @@ def plan_tiles(trimap: np.ndarray, size: int, margin: int) -> list[Corner]:
         )
     before = -margin % STRIDE  # cells begin where tiles without their margins may begin
     cells = _cells(is_unknown(trimap), before)
+    last = [max(0, -(-length // STRIDE) * STRIDE - size) for length in trimap.shape]
+
+    def inside(cover: list[Corner]) -> set[Corner]:
+        corners = np.array(cover, int).reshape(-1, 2) * STRIDE - before - margin
+        return {(top, left) for top, left in np.clip(corners, 0, last).tolist()}
+
     turns = product((False, True), repeat=3)
-    covers = (_turned_cover(cells, reach // STRIDE, *turn) for turn in turns)
-    first = np.array(min(covers, key=len)).reshape(-1, 2) * STRIDE - before - margin
-    ends = [-(-length // STRIDE) * STRIDE - size for length in trimap.shape]
-    inside = np.clip(first, 0, np.maximum(ends, 0))
-    return sorted({(int(top), int(left)) for top, left in inside})
+    covers = (inside(_turned_cover(cells, reach // STRIDE, *turn)) for turn in turns)
+    return sorted(min(covers, key=len))
 
 
 def cut_tile(pixels: np.ndarray, corner: Corner, size: int) -> np.ndarray:
