@@ -17,6 +17,7 @@ import sys
 from pathlib import Path
 
 import torch
+from pytorch_lightning.utilities import rank_zero_only
 
 from matting.images import ImageError
 from train.checkpoint import CheckpointError
@@ -68,7 +69,7 @@ def run_seeds(
         return [run(options, number, start, data, options.seed, folder)]
     seeds = range(options.seed, options.seed + options.seeds)
     runs = [run(options, number, start, data, s, folder / f"seed{s}") for s in seeds]
-    shutil.copyfile(best(runs).weights, folder / "best.safetensors")
+    rank_zero_only(shutil.copyfile)(best(runs).weights, folder / "best.safetensors")
     return runs
 
 
@@ -127,13 +128,13 @@ def main(arguments: list[str] | None = None) -> int:
         data = TrainingData.read(options.data, options.validation_images)
         for number in numbers:
             folder = options.output / f"stage{number}" if len(numbers) > 1 else options.output
-            runs += run_seeds(options, number, start, data, folder)
-            start = folder / "best.safetensors"
+            runs_of_stage = run_seeds(options, number, start, data, folder)
+            start = best(runs_of_stage).weights
+            runs += runs_of_stage
     except (CheckpointError, DataError, ImageError, RunError) as error:
         print(f"train: {error}", file=sys.stderr)
         return 2
-    print(table(runs))
-    print(start)
+    rank_zero_only(print)(f"{table(runs)}\n{folder / 'best.safetensors'}")
     return 0
 
 

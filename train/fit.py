@@ -79,13 +79,15 @@ def fit(
 ) -> Run:
     """Train, and keep the best of all validations by SAD.
 
-    `folder` gets last.ckpt and best.ckpt at every validation, from which the run goes on if it was
-    cut off, and best.safetensors at its end.
+    `folder` gets last.ckpt at every validation, from which the run goes on if it was cut off, and
+    best.safetensors at its end.
     """
     # TensorFloat-32, on by default, moves pooling maxima; training in bf16 does not use it anyway.
     torch.backends.cudnn.allow_tf32 = False
     module = Training(network, stage, data, seed)
-    best = ModelCheckpoint(folder, "best", monitor="SAD", enable_version_counter=False)
+    best = ModelCheckpoint(
+        folder, "best", monitor="SAD", save_weights_only=True, enable_version_counter=False
+    )
     # Not `save_last`, which saves only when the best changes.
     latest = ModelCheckpoint(folder, "last", enable_version_counter=False)
     csv_logger = CSVLogger(folder, name="")

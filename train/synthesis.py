@@ -52,7 +52,7 @@ def dilate(mask: Tensor, diameters: list[int]) -> Tensor:
     The ellipses are OpenCV's, whose even ones are not symmetric. Outside the image is empty.
     """
     reach = max(diameters) // 2 + 1
-    kernels = mask.new_zeros(len(diameters), 1, 2 * reach + 1, 2 * reach + 1, dtype=torch.float32)
+    kernels = torch.zeros(len(diameters), 1, 2 * reach + 1, 2 * reach + 1)
     for kernel, size in zip(kernels, diameters, strict=True):
         ellipse = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))
         window = slice(reach - size // 2, reach - size // 2 + size)
@@ -60,7 +60,7 @@ def dilate(mask: Tensor, diameters: list[int]) -> Tensor:
     images_as_channels = mask.float().reshape(1, len(mask), *mask.shape[-2:])
     # Padded beforehand: with `padding=` the convolution takes a path that is 50 times slower.
     padded = F.pad(images_as_channels, (reach, reach, reach, reach))
-    return F.conv2d(padded, kernels, groups=len(mask)).view(mask.shape) > 0.5
+    return F.conv2d(padded, kernels.to(mask.device), groups=len(mask)).view(mask.shape) > 0.5
 
 
 def make_trimaps(alpha: Tensor, inwards: list[int], outwards: list[int]) -> Tensor:
