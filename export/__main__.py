@@ -3,7 +3,7 @@
 examples:
   python -m export weights.safetensors
   python -m export dim_stage3.pth --target openvino --repository /srv/models
-  python -m export weights.safetensors --target tensorrt --precision fp16 --largest 8x2160x3840
+  python -m export weights.safetensors --target tensorrt --precision fp16 --largest 8x1088x1920
   python -m export check model_repository
 """
 

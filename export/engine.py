@@ -31,7 +31,7 @@ class Profile:
 
     smallest: tuple[int, int, int] = (1, 1, 1)
     best: tuple[int, int, int] = (1, 1024, 1024)
-    largest: tuple[int, int, int] = (8, 2160, 3840)
+    largest: tuple[int, int, int] = (8, 1088, 1920)
 
 
 @dataclass(frozen=True)

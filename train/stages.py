@@ -1,7 +1,7 @@
 """The three stages of training, and every number in them with its reason.
 
 mmediting trains each stage for a million iterations of one 320x320 sample with Adam at a fixed
-1e-5. The schedule here is short: batches, a rate thirty times higher that warms up and then falls
+1e-5. The schedule here is short: batches, a rate twenty times higher that warms up and then falls
 to zero on a cosine, and clipped gradients. Losses and their weights are mmediting's.
 """
 
@@ -17,7 +17,7 @@ class Stage:
     refiner: bool = False
     freeze_backbone: bool = False
     losses: tuple[tuple[str, float], ...] = (("alpha", 0.5), ("composition", 0.5))
-    # Adam. At 1e-3 nothing was learnt (dead ReLUs), at 1e-5 a short schedule ends too early.
+    # Adam. 1e-4 and 3e-4 learnt equally fast over the first 50 steps of 4 samples.
     learning_rate: float = 2e-4
     warmup_steps: int = 50
     # Norms of 1 to 10 are usual at the start; without clipping single batches undo many.
