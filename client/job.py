@@ -5,6 +5,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from matting.images import (
     read_trimap,
     write_image,
 )
-from matting.trimaps import check_trimap, has_unknown, quantize
+from matting.trimaps import MASK_BAND, check_trimap, has_unknown, quantize, trimap_from_mask
 
 OUTPUTS = ("alpha", "cutout", "composite")
 """What can be made of a pair."""
@@ -32,6 +33,7 @@ class Pair:
     Attributes
     ----------
     image, trimap : Path
+        The trimap may be a mask: see `Options`.
     outputs : dict of str to Path
         Some of ``alpha``, ``cutout`` and ``composite``, and where each goes.
     """
@@ -45,6 +47,13 @@ class Pair:
         return all(path.is_file() for path in self.outputs.values())
 
 
+class Band(NamedTuple):
+    """Unknown band along a mask's edge: radii as `matting.trimaps.trimap_from_mask` takes them."""
+
+    erode: float = MASK_BAND
+    dilate: float = MASK_BAND
+
+
 @dataclass(frozen=True)
 class Options:
     """What is the same for every pair of a run.
@@ -53,8 +62,12 @@ class Options:
     ----------
     background : ndarray or None
         RGB uint8 of any size; composites are made on it.
+    premultiplied : bool
+        Multiply a cut-out's colours with alpha.
     quantize : bool
         Turn a trimap with other values than 0, 128 and 255 into one with only these.
+    mask : Band or None
+        The trimaps are masks: make trimaps of them with an unknown band of this width.
     tile : "auto", "off" or int
         See `client.connection.Matte.alpha`.
     show_progress : bool
@@ -62,13 +75,15 @@ class Options:
     """
 
     background: np.ndarray | None = None
+    premultiplied: bool = False
     quantize: bool = False
+    mask: Band | None = None
     tile: TileOption = "auto"
     show_progress: bool = False
 
 
 def read_pair(pair: Pair, options: Options) -> tuple[np.ndarray, np.ndarray]:
-    """Read a photo (RGB uint8, H x W x 3) and its trimap (uint8, H x W).
+    """Read a photo (RGB uint8, H x W x 3) and read or make its trimap (uint8, H x W).
 
     Raises
     ------
@@ -82,12 +97,23 @@ def read_pair(pair: Pair, options: Options) -> tuple[np.ndarray, np.ndarray]:
             f"{pair.image} is {_size(image)} but {pair.trimap} is {_size(trimap)} pixels; "
             "expected the same size (EXIF rotation is applied to both: is it in only one of them?)"
         )
+    if options.mask:
+        return image, _trimap_of(pair.trimap, trimap, options.mask)
     if options.quantize:
         return image, quantize(trimap)
     problem = check_trimap(trimap)
     if problem:
         raise ImageError(f"{pair.trimap}: {problem} (--quantize)")
     return image, trimap
+
+
+def _trimap_of(path: Path, mask: np.ndarray, band: Band) -> np.ndarray:
+    if mask.min() == mask.max():
+        raise ImageError(
+            f"{path}: the mask is {mask[0, 0]} everywhere; expected black for background and white "
+            "for the object"
+        )
+    return trimap_from_mask(mask, *band)
 
 
 def matte_pair(pair: Pair, matte: Matte, options: Options) -> bool:
@@ -127,7 +153,10 @@ def _make_outputs(
     if pair.outputs.keys() & {"cutout", "composite"}:
         foreground = estimate_foreground(image, alpha)
     if "cutout" in pair.outputs:
-        made[pair.outputs["cutout"]] = cutout(foreground, alpha)
+        colours = foreground
+        if options.premultiplied:
+            colours = composite(alpha, foreground, np.zeros_like(foreground))
+        made[pair.outputs["cutout"]] = cutout(colours, alpha)
     if "composite" in pair.outputs:
         background = fit_background(options.background, *alpha.shape)
         made[pair.outputs["composite"]] = composite(alpha, foreground, background)

@@ -75,7 +75,11 @@ def cut_tile(pixels: np.ndarray, corner: Corner, size: int) -> np.ndarray:
 
 
 def join_tiles(
-    trimap: np.ndarray, corners: Sequence[Corner], alphas: Iterable[np.ndarray], margin: int
+    trimap: np.ndarray,
+    corners: Sequence[Corner],
+    alphas: Iterable[np.ndarray],
+    size: int,
+    margin: int,
 ) -> np.ndarray:
     """Join the alphas of tiles to that of the photo.
 
@@ -88,7 +92,8 @@ def join_tiles(
     corners : sequence of (int, int)
     alphas : iterable of ndarray, uint8, shape (size, size)
         Taken one by one, so they need not exist all at once.
-    margin : int
+    size, margin : int
+        As `plan_tiles` was given them.
 
     Returns
     -------
@@ -97,7 +102,6 @@ def join_tiles(
     """
     sums, weights = np.zeros(trimap.shape, np.uint32), np.zeros(trimap.shape, np.uint32)
     for (top, left), alpha in zip(corners, alphas, strict=True):
-        size = len(alpha)
         here = np.s_[top : top + size, left : left + size]
         height, width = sums[here].shape
         weight = np.outer(
@@ -105,11 +109,11 @@ def join_tiles(
         )[:height, :width]
         sums[here] += weight * alpha[:height, :width]
         weights[here] += weight
-    joined = np.empty_like(trimap)
-    for top in range(0, len(trimap), STRIDE):  # few rows at a time: they stay in the cache
-        rows = np.s_[top : top + STRIDE]
-        mean = (sums[rows] + weights[rows] // 2) // np.maximum(weights[rows], 1)
-        joined[rows] = np.where(is_unknown(trimap[rows]), mean, trimap[rows])
+    joined = trimap.copy()
+    for top, left in corners:  # nothing else of a large photo needs to be touched
+        here = np.s_[top : top + size, left : left + size]
+        mean = (sums[here] + weights[here] // 2) // weights[here]
+        joined[here] = np.where(is_unknown(trimap[here]), mean, trimap[here])
     return joined
 
 

@@ -16,6 +16,9 @@ USUAL_UNKNOWN = 16
 MAX_OTHER_VALUES = 4
 """More distinct values than this, neither known nor near 128, and it is not a trimap."""
 
+MASK_BAND = 0.05
+"""Default radius of `trimap_from_mask`."""
+
 
 def check_trimap(trimap: np.ndarray) -> str | None:
     """Say in words why this is hardly a trimap (an alpha, a photo, a JPEG), or None if it is one.
@@ -88,7 +91,9 @@ def trimap_from_alpha(alpha: np.ndarray, erode: int, dilate: int) -> np.ndarray:
     )
 
 
-def trimap_from_mask(mask: np.ndarray, erode: float = 0.05, dilate: float = 0.05) -> np.ndarray:
+def trimap_from_mask(
+    mask: np.ndarray, erode: float = MASK_BAND, dilate: float = MASK_BAND
+) -> np.ndarray:
     """Make a trimap from a mask drawn by hand or made by a segmentation network.
 
     Unknown is the disc of the given radius around everything that is not foreground (`erode`) and

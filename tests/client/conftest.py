@@ -28,6 +28,8 @@ output [ {{ name: "alpha" data_type: TYPE_{alpha_type} dims: [ -1, -1, 1 ] }} ]
 instance_group [ {{ kind: KIND_CPU count: 1 }} ]
 parameters {{ key: "seconds" value: {{ string_value: "{seconds}" }} }}
 parameters {{ key: "error" value: {{ string_value: "{error}" }} }}
+parameters {{ key: "answer" value: {{ string_value: "{answer}" }} }}
+parameters {{ key: "max_pixels" value: {{ string_value: "{max_pixels}" }} }}
 """
 
 
@@ -39,13 +41,26 @@ def make_repository(
     alpha_type: str = "UINT8",
     seconds: float = 0,
     error: str = "",
+    answer: str = "green",
+    max_pixels: int = 10**9,
 ) -> Path:
-    """A model repository with the stand-in: it takes `seconds`, and answers with `error` if any."""
+    """A model repository with the stand-in: it takes `seconds`, and answers with `error` if any.
+
+    `answer` is the image's green channel, or its mean over the image or tile.
+    """
     version = folder / name / "1"
     version.mkdir(parents=True)
     shutil.copy(Path(__file__).with_name("standin.py"), version / "model.py")
     (folder / name / "config.pbtxt").write_text(
-        CONFIG.format(name=name, image=image, alpha_type=alpha_type, seconds=seconds, error=error)
+        CONFIG.format(
+            name=name,
+            image=image,
+            alpha_type=alpha_type,
+            seconds=seconds,
+            error=error,
+            answer=answer,
+            max_pixels=max_pixels,
+        )
     )
     return folder
 

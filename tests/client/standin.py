@@ -1,4 +1,6 @@
-"""A stand-in for the model that Triton's Python backend runs: alpha is the image's green channel.
+"""A stand-in for the model that Triton's Python backend runs: alpha is the image's green.
+
+Of each pixel, or the mean of all that it was sent, so that tiles disagree where they overlap.
 
 Quick, and every byte of its answers is known. Known pixels keep the trimap's value, as the real
 model does it. Copied into a model repository by `conftest.make_repository`.
@@ -17,6 +19,8 @@ class TritonPythonModel:
         parameters = config["parameters"]
         self.seconds = float(parameters["seconds"]["string_value"])
         self.error = parameters["error"]["string_value"]
+        self.answers_mean = parameters["answer"]["string_value"] == "mean"
+        self.max_pixels = int(parameters["max_pixels"]["string_value"])
         self.alpha_type = pb.triton_string_to_numpy(config["output"][0]["data_type"])
 
     def execute(self, requests):
@@ -29,6 +33,9 @@ class TritonPythonModel:
         image, trimap = (
             pb.get_input_tensor_by_name(request, name).as_numpy() for name in ("image", "trimap")
         )
+        if image[0, ..., 0].size > self.max_pixels:
+            return pb.InferenceResponse([], pb.TritonError("too large"))
         known = (trimap == 0) | (trimap == 255)
-        alpha = np.where(known, trimap, image[..., 1:2])
+        green = image[..., 1:2]
+        alpha = np.where(known, trimap, green.mean().round() if self.answers_mean else green)
         return pb.InferenceResponse([pb.Tensor("alpha", alpha.astype(self.alpha_type))])

@@ -1,0 +1,222 @@
+"""The command line of `client/matte.py`: what may be said, and what goes together."""
+
+import argparse
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from client.address import DEFAULT_URL
+from client.connection import DEFAULT_TIMEOUT, TileOption
+from client.job import OUTPUTS, Band
+from client.pairs import is_many
+from client.tiles import MARGIN, STRIDE
+from matting.trimaps import MASK_BAND
+
+JOBS_PER_SERVER = 4
+
+EXAMPLES = """\
+examples:
+  one photo:
+    python client/matte.py cat.jpg cat-trimap.png -o cat-alpha.png
+  the cat with a transparent background, and the cat on a beach:
+    python client/matte.py cat.jpg cat-trimap.png --cutout cat.png \\
+        --background beach.jpg --composite cat-on-beach.jpg
+  a folder and its subfolders, photos/a/cat.jpg with trimaps/a/cat.png, on two servers;
+  run it again and it goes on where it stopped:
+    python client/matte.py photos/ --trimaps trimaps/ -o mattes/ --cutout cutouts/ \\
+        --url gpu1:8001 --url gpu2:8001 --failures failures.csv
+  from a mask instead of a trimap, onto white:
+    python client/matte.py cat.jpg cat-mask.png --mask --background '#ffffff' --composite white.jpg
+  a quoted glob, or a CSV file with the columns image and trimap:
+    python client/matte.py 'photos/**/*.jpg' --trimaps trimaps/ -o mattes/
+    python client/matte.py pairs.csv -o mattes/
+
+exit codes: 0 all done, 1 the server or some of many photos failed, 2 bad input or usage
+"""
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """Parse the command line, the program's own if None; a mistake ends the program with 2."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    _check_usage(parser, options)
+    return options
+
+
+def outputs_of(options: argparse.Namespace) -> dict[str, Path]:
+    """Return where each output that was asked for goes."""
+    named = {kind: getattr(options, kind) for kind in OUTPUTS}
+    return {kind: path for kind, path in named.items() if path is not None}
+
+
+def band_of(options: argparse.Namespace) -> Band | None:
+    """Return the unknown band for masks, or None if the trimaps are trimaps."""
+    if not options.mask:
+        return None
+    given = {"erode": options.erode, "dilate": options.dilate}
+    return Band(**{name: radius for name, radius in given.items() if radius is not None})
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        usage="python client/matte.py IMAGE TRIMAP -o ALPHA [options]",
+        description="Alpha mattes, cut-outs and composites of photos, by a Triton server.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "image", metavar="IMAGE", help="photo; or many: a folder, a quoted glob, a CSV file"
+    )
+    parser.add_argument(
+        "trimap",
+        metavar="TRIMAP",
+        nargs="?",
+        type=Path,
+        help="same size as the photo; 0 is background, 255 foreground, 128 unknown (or see --mask)",
+    )
+    parser.add_argument("--trimaps", metavar="FOLDER", type=Path, help="trimaps of many photos")
+
+    outputs = parser.add_argument_group(
+        "outputs", "at least one; a file for one photo, a folder for many"
+    )
+    outputs.add_argument("-o", "--alpha", metavar="ALPHA", type=Path, help="the alpha matte, grey")
+    outputs.add_argument(
+        "--cutout",
+        metavar="RGBA",
+        type=Path,
+        help="the photo without its background, .png or .webp",
+    )
+    outputs.add_argument(
+        "--composite", metavar="OUT", type=Path, help="the photo on another background"
+    )
+    outputs.add_argument(
+        "--background",
+        metavar="IMAGE|COLOUR",
+        type=_background,
+        help="background of --composite: a picture of any size, or a colour such as '#ffffff'",
+    )
+    outputs.add_argument(
+        "--premultiplied", action="store_true", help="multiply the colours of --cutout with alpha"
+    )
+
+    trimaps = parser.add_argument_group("trimaps")
+    trimaps.add_argument(
+        "--quantize",
+        action="store_true",
+        help="make the trimap's values 0, 128 and 255: near black, near white, all else unknown",
+    )
+    trimaps.add_argument(
+        "--mask",
+        action="store_true",
+        help="TRIMAP (with many photos, each of them) is a mask, black and white or soft: "
+        "make a trimap of it, unknown along the object's edge",
+    )
+    for name, side in (("erode", "inside"), ("dilate", "outside")):
+        trimaps.add_argument(
+            f"--{name}",
+            metavar="RADIUS",
+            type=_radius,
+            help=f"width of the unknown band {side} a mask's edge, in pixels or as a share of the "
+            f"object's size, the square root of its area (default {MASK_BAND:.0%}%)",
+        )
+    parser.add_argument(
+        "--tile",
+        metavar="auto|off|N",
+        type=_tile,
+        default="auto",
+        help="send tiles of N x N pixels over the unknown region, or the photo whole (off); "
+        "auto, the default: tiles where they are less work, or the photo is too large",
+    )
+    parser.add_argument(
+        "--url",
+        metavar="HOST:PORT",
+        action="append",
+        help=f"gRPC address of the server (default {DEFAULT_URL}); several share the work",
+    )
+    parser.add_argument(
+        "--timeout",
+        metavar="SECONDS",
+        type=_positive(float),
+        default=DEFAULT_TIMEOUT,
+        help="per request (a photo or a tile), waiting for an unavailable or busy server included "
+        "(default %(default)g)",
+    )
+    parser.add_argument(
+        "--jobs",
+        metavar="N",
+        type=_positive(int),
+        help=f"photos under way at a time (default {JOBS_PER_SERVER} for each server)",
+    )
+    parser.add_argument(
+        "--failures", metavar="CSV", type=Path, help="list the photos that failed, to try again"
+    )
+    parser.add_argument("--quiet", action="store_true", help="say nothing but errors")
+    parser.add_argument(
+        "--json", action="store_true", help="one JSON object per photo on standard output"
+    )
+    return parser
+
+
+def _positive(number: type[float]) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        value = number(text)
+        if not value > 0:
+            raise argparse.ArgumentTypeError(f"{text} is not more than 0")
+        return value
+
+    parse.__name__ = number.__name__  # argparse's "invalid float value" names it
+    return parse
+
+
+def _tile(text: str) -> TileOption:
+    if text in ("auto", "off"):
+        return text
+    if text.isdecimal() and int(text) % STRIDE == 0 and int(text) > 2 * MARGIN:
+        return int(text)
+    raise argparse.ArgumentTypeError(
+        f"{text} is not auto, off, or a multiple of {STRIDE} from {2 * MARGIN + STRIDE}"
+    )
+
+
+def _radius(text: str) -> float:
+    """Return pixels from 1, or a share below 1."""
+    number = r"(\d+\.?\d*)"
+    if share := re.fullmatch(number + "%", text):
+        radius = float(share[1]) / 100
+        if radius < 1:
+            return radius
+    elif (pixels := re.fullmatch(number, text)) and (float(text) == 0 or float(text) >= 1):
+        return float(pixels[1])
+    raise argparse.ArgumentTypeError(f"{text} is neither pixels such as 12 nor a share such as 5%")
+
+
+def _background(text: str) -> Path | np.ndarray:
+    """Return the path of a picture, or a picture of one pixel for a colour."""
+    if not text.startswith("#"):
+        return Path(text)
+    digits = text[1:] if len(text) == 7 else "".join(2 * digit for digit in text[1:])
+    if not re.fullmatch("[0-9a-fA-F]{6}", digits):
+        raise argparse.ArgumentTypeError(f"{text} is no colour; write #rgb or #rrggbb")
+    return np.frombuffer(bytes.fromhex(digits), np.uint8).reshape(1, 1, 3)
+
+
+def _check_usage(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    if not outputs_of(options):
+        parser.error("nothing to write: name -o, --cutout or --composite")
+    if (options.composite is None) != (options.background is None):
+        parser.error("--composite and --background need each other")
+    if options.premultiplied and options.cutout is None:
+        parser.error("--premultiplied is for --cutout")
+    if options.mask and options.quantize:
+        parser.error("--quantize is for trimaps, and a --mask is none")
+    if (options.erode, options.dilate) != (None, None) and not options.mask:
+        parser.error("--erode and --dilate are for a --mask")
+    if is_many(options.image):
+        if options.trimap is not None:
+            parser.error(f"{options.image} holds many photos: name their trimaps with --trimaps")
+    elif options.trimap is None:
+        parser.error(f"no TRIMAP for {options.image}, and it is no folder, glob or CSV file")
+    elif options.trimaps or options.failures or options.jobs:
+        parser.error("--trimaps, --failures and --jobs are for many photos")

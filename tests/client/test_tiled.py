@@ -1,0 +1,143 @@
+"""Photos sent as tiles to real Triton servers: what is sent, and what comes back."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from tritonclient.grpc import InferenceServerClient
+
+from client.connection import MARGIN, TILE, Matte
+from client.errors import ServerRefusedError
+from client.tiles import cut_tile, join_tiles, plan_tiles
+
+
+def requests(url):
+    """How many images or tiles the server was asked for."""
+    with InferenceServerClient(url) as client:
+        stats = client.get_inference_statistics("dim").model_stats[0].inference_stats
+    return stats.success.count + stats.fail.count
+
+
+@pytest.fixture
+def asked(standin):
+    """Count what the stand-in server was asked for since the test began."""
+    before = requests(standin.grpc_url)
+    return lambda: requests(standin.grpc_url) - before
+
+
+@pytest.fixture
+def spot(make_picture):
+    """A photo with a small unknown spot, away from its borders."""
+    image, _ = make_picture(700, 900)
+    trimap = np.zeros((700, 900), np.uint8)
+    trimap[300:350, 400:470] = 128
+    return image, trimap
+
+
+@pytest.mark.parametrize("tile", [96, 128, 256])
+def test_tiles_join_to_what_the_whole_photo_gives(
+    standin, asked, make_picture, expected_alpha, tile
+):
+    image, trimap = make_picture(300, 407)
+    with Matte(standin.grpc_url) as matte:
+        alpha = matte.alpha(image, trimap, tile)
+    np.testing.assert_array_equal(alpha, expected_alpha(image, trimap))
+    assert asked() == len(plan_tiles(trimap, tile, MARGIN)) > 1
+
+
+def test_tiles_that_disagree_are_joined_the_same_way_however_they_come_back(
+    launch_standin, make_picture
+):
+    image, trimap = make_picture(400, 500)
+    urls = [launch_standin(answer="mean").grpc_url, launch_standin(answer="mean").grpc_url]
+    corners = plan_tiles(trimap, 128, MARGIN)
+    tiles = [cut_tile(image, corner, 128) for corner in corners]
+    means = [np.full((128, 128), tile[..., 1].mean().round(), np.uint8) for tile in tiles]
+    expected = join_tiles(trimap, corners, means, 128, MARGIN)
+    for servers in (urls[0], urls):
+        with Matte(servers) as matte:
+            np.testing.assert_array_equal(matte.alpha(image, trimap, 128), expected)
+
+
+def test_auto_makes_tiles_where_they_are_less_work(standin, asked, spot, expected_alpha):
+    with Matte(standin.grpc_url) as matte:
+        np.testing.assert_array_equal(matte.alpha(*spot), expected_alpha(*spot))
+    assert asked() == len(plan_tiles(spot[1], TILE, MARGIN)) == 1
+
+
+def test_auto_sends_whole_what_tiles_would_not_make_less(standin, asked, make_picture):
+    image, trimap = make_picture(300, 400)
+    with Matte(standin.grpc_url) as matte:
+        matte.alpha(image, trimap)
+    assert asked() == 1 < len(plan_tiles(trimap, TILE, MARGIN))
+
+
+def test_auto_makes_tiles_of_what_the_server_would_refuse(
+    launch_standin, make_picture, expected_alpha
+):
+    server = launch_standin(max_pixels=TILE**2)
+    image, trimap = make_picture(300, 400)
+    with Matte(server.grpc_url) as matte:
+        with pytest.raises(ServerRefusedError, match="too large"):
+            matte.alpha(image, trimap, "off")
+        np.testing.assert_array_equal(matte.alpha(image, trimap), expected_alpha(image, trimap))
+
+
+def test_small_photos_are_one_whole_tile(standin, asked, make_picture, expected_alpha):
+    image, trimap = make_picture(128, 100)
+    with Matte(standin.grpc_url) as matte:
+        alpha = matte.alpha(image, trimap, 128)
+    np.testing.assert_array_equal(alpha, expected_alpha(image, trimap))
+    assert asked() == 1
+
+
+def test_off_sends_the_photo_whole(standin, asked, make_picture):
+    with Matte(standin.grpc_url) as matte:
+        matte.alpha(*make_picture(300, 400), "off")
+    assert asked() == 1
+
+
+def test_after_a_tile_failed_the_rest_is_not_asked_for(launch_standin, make_picture):
+    server = launch_standin(error="out of memory", seconds=0.05)
+    image, trimap = make_picture(900, 900)
+    with (
+        Matte(server.grpc_url) as matte,
+        pytest.raises(ServerRefusedError, match="refused the request: out of memory"),
+    ):
+        matte.alpha(image, trimap, 96)
+    assert requests(server.grpc_url) < len(plan_tiles(trimap, 96, MARGIN)) / 2
+
+
+@pytest.mark.parametrize("tile", [100, 64, 0])
+def test_impossible_tiles_are_refused(standin, make_picture, tile):
+    image, trimap = make_picture(300, 400)
+    with (
+        Matte(standin.grpc_url) as matte,
+        pytest.raises(ValueError, match=f"tile of {tile} with margin {MARGIN}"),
+    ):
+        matte.alpha(image, trimap, tile)
+
+
+LARGE = """
+import resource, sys
+import numpy as np
+from client.connection import Matte
+image = np.full((6000, 8000, 3), 77, np.uint8)
+trimap = np.zeros((6000, 8000), np.uint8)
+trimap[2000:2400, 3000:3500] = 128
+with Matte(sys.argv[1]) as matte:
+    alpha = matte.alpha(image, trimap)
+assert (alpha[2000:2400, 3000:3500] == 77).all()
+assert np.count_nonzero(alpha) == 400 * 500
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is counted in other units elsewhere")
+def test_memory_for_48_megapixels_is_bounded(standin, asked):
+    command = [sys.executable, "-c", LARGE, standin.grpc_url]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    # Photo, trimap, alpha and the trimap's unknown pixels are 288 MB, libraries about 100.
+    assert int(done.stdout) / 1024 < 500
+    assert asked() < 12
