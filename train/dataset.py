@@ -125,5 +125,6 @@ class TrainingData:
         """Read a data folder; `photographs` limits how many, evenly chosen, judge a run."""
         chosen = Photographs(data / "val")
         if photographs:
-            chosen = Subset(chosen, range(0, len(chosen), max(len(chosen) // photographs, 1)))
+            count = min(photographs, len(chosen))
+            chosen = Subset(chosen, [i * len(chosen) // count for i in range(count)])
         return cls(read_foregrounds(data), read_backgrounds(data), chosen)

@@ -1,0 +1,71 @@
+"""Reading a data folder, whole and with things missing."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from matting.images import ImageError, read_gray, read_image, write_image
+from train.dataset import DataError, TrainingData, as_tensor, photographs_folder, read_foregrounds
+
+
+def test_all_pictures_are_read_as_stored(data):
+    read = TrainingData.read(data)
+    assert [f.colour.shape for f in read.foregrounds] == [(3, 90, 120)] * 2 + [(3, 100, 80)]
+    assert [f.alpha.shape for f in read.foregrounds] == [(1, 90, 120)] * 2 + [(1, 100, 80)]
+    moon = read.foregrounds[2]
+    assert torch.equal(moon.alpha, as_tensor(read_gray(data / "train/pairs/alpha/moon.png")))
+    stored = read_image(data / "train/cutouts/ball.png")
+    assert torch.equal(read.foregrounds[0].colour, as_tensor(stored))
+    assert [b.shape for b in read.backgrounds] == [(3, 150, 140)] * 2
+    assert sorted(name for name, *_ in read.photographs) == ["one", "three", "two"]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_so_many_photographs_judge_a_run(data, count):
+    assert len(TrainingData.read(data, photographs=count).photographs) == count
+    assert len(TrainingData.read(data, photographs=9).photographs) == 3
+
+
+def test_photographs_lie_in_the_folder_or_in_its_val(data):
+    assert photographs_folder(data) == data / "val"
+    assert photographs_folder(data / "val") == data / "val"
+
+
+@pytest.fixture
+def copy(data, tmp_path):
+    return shutil.copytree(data, tmp_path / "data")
+
+
+def test_a_foreground_without_alpha_is_named(copy):
+    (copy / "train/pairs/alpha/moon.png").rename(copy / "train/pairs/alpha/sun.png")
+    with pytest.raises(DataError, match="foreground: no picture named sun"):
+        read_foregrounds(copy)
+
+
+def test_sizes_that_differ_are_named(copy):
+    write_image(copy / "train/pairs/alpha/moon.png", np.full((5, 5), 128, np.uint8))
+    with pytest.raises(DataError, match=r"alpha/moon\.png: its size is not that of .*moon\.jpg"):
+        read_foregrounds(copy)
+
+
+def test_a_cutout_without_alpha_is_named(copy):
+    write_image(copy / "train/cutouts/plain.png", np.zeros((5, 5, 3), np.uint8))
+    with pytest.raises(ImageError, match=r"plain\.png: has no alpha channel"):
+        read_foregrounds(copy)
+
+
+def test_alphas_without_soft_edges_teach_nothing(copy):
+    shutil.rmtree(copy / "train/pairs")
+    for name in ("disc", "ball"):
+        hard = np.dstack([np.zeros((9, 9, 3), np.uint8), np.full((9, 9), 255, np.uint8)])
+        write_image(copy / f"train/cutouts/{name}.png", hard)
+    with pytest.raises(DataError, match="with a soft edge"):
+        read_foregrounds(copy)
+
+
+def test_no_backgrounds(copy):
+    shutil.rmtree(copy / "train/backgrounds")
+    with pytest.raises(DataError, match="train/backgrounds: no pictures"):
+        TrainingData.read(copy)
