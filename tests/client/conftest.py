@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from client.matte import main
 from matting.images import write_image
 from server.launcher import Server, launch
 
@@ -148,3 +149,38 @@ def files(tmp_path: Path, picture: Picture) -> tuple[Path, Path]:
     write_image(image, picture[0])
     write_image(trimap, picture[1])
     return image, trimap
+
+
+@pytest.fixture
+def run(standin, capsys, monkeypatch, tmp_path):
+    """Run the command in tmp_path; return its exit code, output and errors."""
+    monkeypatch.chdir(tmp_path)
+
+    def run_main(*arguments, url=standin.grpc_url):
+        try:
+            code = main([*map(str, arguments), "--url", url])
+        except SystemExit as stop:  # argparse's way to end
+            code = stop.code
+        return code, *capsys.readouterr()
+
+    return run_main
+
+
+@pytest.fixture
+def refuse(run, tmp_path):
+    """Run the command, which must end with 2, one line of error, and nothing written."""
+
+    def run_and_check(*arguments, **options):
+        before = listing(tmp_path)
+        code, out, err = run(*arguments, **options)
+        assert (code, out) == (2, "")
+        assert listing(tmp_path) == before
+        lines = [line for line in err.splitlines() if not line.startswith("usage:")]
+        assert len(lines) == 1, err
+        return lines[0]
+
+    return run_and_check
+
+
+def listing(folder):
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}

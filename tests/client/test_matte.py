@@ -1,63 +1,26 @@
-"""The command line `client/matte.py` with one photo: what it writes, and how it refuses."""
+"""The command line `client/matte.py` with one photo: what it writes."""
 
 import json
 import os
 import struct
 import subprocess
 import sys
-import time
 import zlib
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from client.matte import Matte, main
+from client.matte import Matte
 from matting.compositing import composite, fit_background
 from matting.foreground import estimate_foreground
-from matting.images import read_image, read_trimap, write_image
+from matting.images import read_cutout, read_image, read_trimap, write_image
+from matting.trimaps import MASK_BAND, trimap_from_mask
 
 SCRIPT = Path(__file__).parents[2] / "client" / "matte.py"
 DATA = Path(__file__).parents[1] / "data"
 NOBODY = "127.0.0.1:1"
-NO_FILES_HERE = Path("/proc")  # nobody may make files here, not even root
-
-
-@pytest.fixture
-def run(standin, capsys, monkeypatch, tmp_path):
-    """Run the command in tmp_path; return its exit code, output and errors."""
-    monkeypatch.chdir(tmp_path)
-
-    def run_main(*arguments, url=standin.grpc_url):
-        try:
-            code = main([*map(str, arguments), "--url", url])
-        except SystemExit as stop:  # argparse's way to end
-            code = stop.code
-        return code, *capsys.readouterr()
-
-    return run_main
-
-
-@pytest.fixture
-def refuse(run, tmp_path):
-    """Run the command, which must end with 2, one line of error, and nothing written."""
-
-    def run_and_check(*arguments, **options):
-        before = listing(tmp_path)
-        code, out, err = run(*arguments, **options)
-        assert (code, out) == (2, "")
-        assert listing(tmp_path) == before
-        lines = [line for line in err.splitlines() if not line.startswith("usage:")]
-        assert len(lines) == 1, err
-        return lines[0]
-
-    return run_and_check
-
-
-def listing(folder):
-    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
 
 
 def save(path, picture):
@@ -185,7 +148,7 @@ def test_small_photos(run, make_picture, expected_alpha, size):
 def test_48_megapixels(run):
     image = np.full((6000, 8000, 3), 77, np.uint8)
     trimap = np.full((6000, 8000), 255, np.uint8)
-    trimap[1000:5000] = 128
+    trimap[1000:1400, 2000:4000] = 128
     write_image("photo.png", image)
     write_image("trimap.png", trimap)
     code, _, err = run("photo.png", "trimap.png", "-o", "alpha.png")
@@ -193,161 +156,56 @@ def test_48_megapixels(run):
     np.testing.assert_array_equal(read_trimap("alpha.png"), np.where(trimap == 255, 255, 77))
 
 
-# Bad input: exit code 2, one line, nothing written (the fixture `refuse` checks all three).
-
-
-def test_missing_photo(refuse, files):
-    assert "nosuch.jpg: no such file" in refuse("nosuch.jpg", files[1], "-o", "alpha.png")
-
-
-def test_missing_trimap_file(refuse, files):
-    assert "nosuch.png: no such file" in refuse(files[0], "nosuch.png", "-o", "alpha.png")
-
-
-def test_missing_background(refuse, files):
-    error = refuse(*files, "--composite", "out.png", "--background", "nosuch.png")
-    assert "nosuch.png: no such file" in error
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
-def test_unreadable_photo(refuse, files):
-    files[0].chmod(0)
-    assert "may not be read" in refuse(*files, "-o", "alpha.png")
-
-
-def test_photo_that_is_no_image(refuse, files):
-    files[0].write_text("a recipe")
-    assert "is not an image of a known format" in refuse(*files, "-o", "alpha.png")
-
-
-def test_photo_of_zero_bytes(refuse, files):
-    files[0].write_bytes(b"")
-    assert "is empty (0 bytes)" in refuse(*files, "-o", "alpha.png")
-
-
-def test_truncated_jpeg(refuse, files):
-    save("photo.jpg", cv2.imread(str(files[0])))
-    whole = Path("photo.jpg").read_bytes()
-    Path("photo.jpg").write_bytes(whole[: len(whole) * 2 // 3])
-    assert "damaged or cut short" in refuse("photo.jpg", files[1], "-o", "alpha.png")
-
-
-def test_sizes_that_differ(refuse, files):
-    write_image("small.png", np.zeros((10, 20), np.uint8))
-    error = refuse(files[0], "small.png", "-o", "alpha.png")
-    assert "photo.png is 53 x 37" in error
-    assert "small.png is 20 x 10" in error
-    assert "EXIF" in error
-
-
-def test_trimap_that_is_an_alpha(run, refuse, files):
-    ramp = np.tile(np.linspace(0, 255, 53).astype(np.uint8), (37, 1))
-    write_image("ramp.png", ramp)
-    error = refuse(files[0], "ramp.png", "-o", "alpha.png")
-    assert "ramp.png: looks like an alpha matte or a photo" in error
-    assert "4, 9, 14" in error
-    assert "--quantize" in error
-
-    assert run(files[0], "ramp.png", "-o", "alpha.png", "--quantize")[0] == 0
-    alpha = read_trimap("alpha.png")
-    assert (alpha[ramp <= 16] == 0).all()
-    assert (alpha[ramp >= 239] == 255).all()
-
-
-def test_trimap_that_is_a_photo(refuse, files):
-    assert "photo.png: looks like" in refuse(files[0], files[0], "-o", "alpha.png")
-
-
-def test_output_folder_missing(refuse, files):
-    assert "there is no folder nosuch" in refuse(*files, "-o", "nosuch/alpha.png")
-
-
-def test_output_folder_is_a_file(refuse, files):
-    assert "photo.png" in refuse(*files, "-o", "photo.png/alpha.png")
-
-
-@pytest.mark.skipif(not NO_FILES_HERE.is_dir(), reason="no /proc on this system")
-def test_output_folder_not_writable(refuse, files):
-    # The first output could be written, and is not.
-    error = refuse(*files, "-o", "alpha.png", "--cutout", NO_FILES_HERE / "cutout.png")
-    assert "/proc/cutout.png: cannot be written" in error
-
-
-def test_outputs_are_checked_before_the_server_is_asked(refuse, files):
-    refuse(*files, "-o", "nosuch/alpha.png", url=NOBODY)  # else it would wait and exit with 1
-
-
-def test_output_of_unknown_format(refuse, files):
-    assert "'.gif' names no known format" in refuse(*files, "-o", "alpha.gif")
-
-
-def test_cutout_in_a_format_without_transparency(refuse, files):
-    assert "cutout.jpg: .jpg has no transparency" in refuse(*files, "--cutout", "cutout.jpg")
-
-
-@pytest.mark.parametrize("taken", ["photo.png", "trimap.png", "./photo.png"])
-def test_inputs_are_not_overwritten(refuse, files, taken):
-    assert "is another file of this command" in refuse(*files, "-o", taken)
-
-
-def test_outputs_do_not_overwrite_each_other(refuse, files):
-    assert "is another file" in refuse(*files, "-o", "out.png", "--cutout", "out.png")
+@pytest.fixture
+def mask(files):
+    """A mask of an object that fills a part of the photo, as a file."""
+    disc = cv2.circle(np.zeros((37, 53), np.uint8), (26, 18), 12, 255, cv2.FILLED)
+    write_image("mask.png", disc)
+    return disc
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("options", "band"),
     [
-        (["photo.png", "trimap.png"], "nothing to write"),
-        (["photo.png", "-o", "alpha.png"], "no TRIMAP for photo.png"),
-        (["photo.png", "trimap.png", "--composite", "out.png"], "need each other"),
-        (["photo.png", "trimap.png", "-o", "a.png", "--background", "b.png"], "need each other"),
-        (["photo.png", "trimap.png", "-o", "a.png", "--timeout", "0"], "0 is not more than 0"),
-        (["photo.png", "trimap.png", "-o", "a.png", "--timeout", "soon"], "invalid float value"),
-        (["photo.png", "trimap.png", "-o", "a.png", "--jobs", "2"], "are for many photos"),
+        ([], (MASK_BAND, MASK_BAND)),
+        (["--erode", "3", "--dilate", "4.5"], (3, 4.5)),
+        (["--erode", "20%"], (0.2, MASK_BAND)),
+        (["--dilate", "0"], (MASK_BAND, 0)),
     ],
 )
-def test_wrong_usage(refuse, files, arguments, message):
-    assert message in refuse(*arguments)
+def test_mask(run, files, picture, mask, expected_alpha, options, band):
+    code, _, err = run(files[0], "mask.png", "--mask", *options, "-o", "alpha.png")
+    assert (code, err) == (0, "")
+    expected = expected_alpha(picture[0], trimap_from_mask(mask, *band))
+    np.testing.assert_array_equal(read_trimap("alpha.png"), expected)
 
 
-def test_wrong_address(refuse, files):
-    error = refuse(*files, "-o", "alpha.png", url="http://localhost")
-    assert "'http://localhost', expected host:port" in error
+def test_tiles(run, make_picture, expected_alpha):
+    image, trimap = make_picture(150, 230)
+    write_image("photo.png", image)
+    write_image("trimap.png", trimap)
+    code, _, err = run("photo.png", "trimap.png", "-o", "alpha.png", "--tile", 96)
+    assert (code, err) == (0, "")
+    np.testing.assert_array_equal(read_trimap("alpha.png"), expected_alpha(image, trimap))
 
 
-# The server fails: exit code 1, one line, nothing written.
+@pytest.mark.parametrize(
+    ("colour", "rgb"), [("#ffffff", (255, 255, 255)), ("#07F", (0, 0x77, 255))]
+)
+def test_composite_on_a_colour(run, files, picture, expected_alpha, colour, rgb):
+    assert run(*files, "--composite", "new.png", "--background", colour)[0] == 0
+    alpha = expected_alpha(*picture)
+    background = np.full_like(picture[0], rgb)
+    expected = composite(alpha, estimate_foreground(picture[0], alpha), background)
+    np.testing.assert_array_equal(read_image("new.png"), expected)
 
 
-def test_server_down(run, files):
-    code, out, err = run(*files, "-o", "alpha.png", "--timeout", 0.3, url=NOBODY)
-    assert (code, out) == (1, "")
-    assert err.startswith(f"error: no server at {NOBODY} for 0.3 s")
-    assert err.count("\n") == 1
-    assert not Path("alpha.png").exists()
-
-
-def test_wrong_model(run, files, launch_standin):
-    server = launch_standin(name="other")
-    code, out, err = run(*files, "-o", "alpha.png", url=server.grpc_url)
-    assert (code, out) == (1, "")
-    assert "does not serve the model 'dim'" in err
-    assert err.count("\n") == 1
-    assert not Path("alpha.png").exists()
-
-
-def test_server_that_dies_half_way(run, files, launch_standin, kill):
-    server = launch_standin(seconds=60)
-    with ThreadPoolExecutor() as pool:
-        arguments = (*files, "-o", "alpha.png", "--timeout", 2, "--quiet")
-        result = pool.submit(run, *arguments, url=server.grpc_url)
-        time.sleep(0.5)
-        assert not result.done()
-        kill(server)
-        code, out, err = result.result()
-    assert (code, out) == (1, "")
-    assert err.startswith(f"error: no server at {server.grpc_url}")
-    assert err.count("\n") == 1
-    assert not Path("alpha.png").exists()
+def test_premultiplied_cutout(run, files, picture, expected_alpha):
+    assert run(*files, "--cutout", "cutout.png", "--premultiplied")[0] == 0
+    colours, alpha = read_cutout("cutout.png")
+    np.testing.assert_array_equal(alpha, expected_alpha(*picture))
+    exact = estimate_foreground(picture[0], alpha) * (alpha[..., np.newaxis] / 255)
+    assert np.abs(colours - exact).max() <= 0.5
 
 
 # As a program.

@@ -8,6 +8,7 @@ import onnxruntime
 import pytest
 
 from client.matte import Matte
+from client.tiles import MARGIN, cut_tile, join_tiles, plan_tiles
 from matting.compositing import composite
 from matting.metrics import sad
 from matting.trimaps import trimap_from_alpha
@@ -28,15 +29,35 @@ def blurred_disc():
     return image, trimap_from_alpha(alpha, 9, 9), alpha
 
 
-def test_alpha_is_what_the_network_says(server, blurred_disc):
+@pytest.fixture(scope="module")
+def network():
+    """The model without a server: image, trimap -> alpha."""
+    session = onnxruntime.InferenceSession(MODEL, providers=["CPUExecutionProvider"])
+
+    def run(image, trimap):
+        inputs = {"image": image[np.newaxis], "trimap": trimap[np.newaxis, ..., np.newaxis]}
+        return session.run(["alpha"], inputs)[0][0, ..., 0]
+
+    return run
+
+
+def test_alpha_is_what_the_network_says(server, network, blurred_disc):
     image, trimap, _ = blurred_disc
     with Matte(server.grpc_url) as matte:
         alpha = matte.alpha(image, trimap)
-    session = onnxruntime.InferenceSession(MODEL, providers=["CPUExecutionProvider"])
-    (expected,) = session.run(
-        ["alpha"], {"image": image[np.newaxis], "trimap": trimap[np.newaxis, ..., np.newaxis]}
-    )
-    np.testing.assert_array_equal(alpha, expected[0, ..., 0])
+    np.testing.assert_array_equal(alpha, network(image, trimap))
+
+
+def test_tiles_are_what_the_network_says(server, network, blurred_disc):
+    image, trimap, _ = blurred_disc
+    trimap = np.vstack([trimap[:60], np.zeros_like(trimap[60:])])  # fewer tiles
+    with Matte(server.grpc_url) as matte:
+        alpha = matte.alpha(image, trimap, tile=96)
+    corners = plan_tiles(trimap, 96, MARGIN)
+    tiles = [[cut_tile(pixels, corner, 96) for pixels in (image, trimap)] for corner in corners]
+    expected = join_tiles(trimap, corners, (network(*tile) for tile in tiles), 96, MARGIN)
+    # A batch of tiles may round otherwise than one tile alone.
+    assert np.abs(alpha.astype(int) - expected).max() <= 1
 
 
 def test_alpha_is_a_matte(server, blurred_disc):
