@@ -6,8 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
-from typing import Literal, TypeVar
+from typing import Literal
 
 import numpy as np
 import tenacity
@@ -17,6 +16,7 @@ from tritonclient.grpc import (
     InferenceServerException,
     InferInput,
     InferRequestedOutput,
+    InferResult,
 )
 
 from client.address import DEFAULT_URL, grpc_target
@@ -38,9 +38,8 @@ TILES_IN_FLIGHT = 16
 WORTH_TILING = 0.8
 """Tiles with fewer pixels than this share of the photo take less time than the whole photo."""
 LARGEST_WHOLE = 4096 * 2160
-"""Pixels in the largest image that is sent whole, where the server does not say what it takes."""
+"""Pixels in the largest image that is sent whole: what the default model takes."""
 
-Answer = TypeVar("Answer")
 TileOption = int | Literal["auto", "off"]
 
 logger = logging.getLogger(__name__)
@@ -123,7 +122,7 @@ class Matte:
             Send the image whole (off), or as tiles of this many pixels on a side, a multiple of 32
             from 96, over its unknown region only. Memory on both sides is then bounded, and time
             grows with the unknown region, not with the image. Auto makes tiles where they are less
-            work, or the image is larger than the server takes. See `client.tiles`.
+            work, or the image is too large, or the server refuses it. See `client.tiles`.
         show_progress : bool
             Show a progress bar while tiles are under way.
 
@@ -147,23 +146,13 @@ class Matte:
         if tile == "off" or max(trimap.shape) <= size:
             return self._infer(image, trimap)
         corners = plan_tiles(trimap, size, MARGIN)
-        if tile == "auto" and not self._is_worth_tiling(trimap, len(corners) * size**2):
-            return self._infer(image, trimap)
+        is_less_work = len(corners) * size**2 < WORTH_TILING * trimap.size
+        if tile == "auto" and not is_less_work and trimap.size <= LARGEST_WHOLE:
+            try:
+                return self._infer(image, trimap)
+            except ServerRefusedError as error:
+                logger.info("as tiles, since the whole photo was refused: %s", error)
         return self._infer_tiles(image, trimap, corners, size, show_progress)
-
-    def _is_worth_tiling(self, trimap: np.ndarray, tiled_pixels: int) -> bool:
-        return tiled_pixels < WORTH_TILING * trimap.size or trimap.size > self._largest_whole
-
-    @cached_property
-    def _largest_whole(self) -> int:
-        """Pixels in the largest image that the server takes."""
-        answer = self._retry(
-            lambda seconds: self._client.get_model_config(
-                MODEL, as_json=True, client_timeout=seconds
-            )
-        )
-        limit = answer["config"].get("parameters", {}).get("max_pixels")
-        return int(limit["string_value"]) if limit else LARGEST_WHOLE
 
     def _infer_tiles(
         self,
@@ -210,7 +199,7 @@ class Matte:
             )
         return alpha[0, :, :, 0].copy()
 
-    def _retry(self, ask: Callable[[float], Answer]) -> Answer:
+    def _retry(self, ask: Callable[[float], InferResult]) -> InferResult:
         """Call `ask` with the seconds that are left, again and again while no server is there."""
         deadline = time.monotonic() + self.timeout
         attempts = tenacity.Retrying(

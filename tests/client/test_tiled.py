@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from tritonclient.grpc import InferenceServerClient
 
-from client.connection import MARGIN, TILE, Matte
+from client import connection
+from client.connection import Matte
 from client.errors import ServerRefusedError
-from client.tiles import cut_tile, join_tiles, plan_tiles
+from client.tiles import MARGIN, TILE, cut_tile, join_tiles, plan_tiles
 
 
 def requests(url):
@@ -73,15 +74,21 @@ def test_auto_sends_whole_what_tiles_would_not_make_less(standin, asked, make_pi
     assert asked() == 1 < len(plan_tiles(trimap, TILE, MARGIN))
 
 
-def test_auto_makes_tiles_of_what_the_server_would_refuse(
-    launch_standin, make_picture, expected_alpha
-):
+def test_auto_makes_tiles_of_what_the_server_refuses(launch_standin, make_picture, expected_alpha):
     server = launch_standin(max_pixels=TILE**2)
-    image, trimap = make_picture(300, 400)
+    image, trimap = make_picture(300, 400)  # tiles are more work
     with Matte(server.grpc_url) as matte:
         with pytest.raises(ServerRefusedError, match="too large"):
             matte.alpha(image, trimap, "off")
         np.testing.assert_array_equal(matte.alpha(image, trimap), expected_alpha(image, trimap))
+
+
+def test_auto_does_not_even_ask_for_the_largest_photos_whole(standin, asked, monkeypatch):
+    monkeypatch.setattr(connection, "LARGEST_WHOLE", 300 * 400 - 1)
+    image, trimap = np.zeros((300, 400, 3), np.uint8), np.full((300, 400), 128, np.uint8)
+    with Matte(standin.grpc_url) as matte:
+        matte.alpha(image, trimap)
+    assert asked() == len(plan_tiles(trimap, TILE, MARGIN))
 
 
 def test_small_photos_are_one_whole_tile(standin, asked, make_picture, expected_alpha):
