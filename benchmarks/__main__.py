@@ -7,16 +7,12 @@ import argparse
 import shlex
 import sys
 
-from benchmarks import readme, suite
-from client.errors import AddressError, ServerError
-from export.errors import ExportError
+from benchmarks import readme, report, suite
+from client.errors import AddressError
 from matting.images import ImageError
-from server import ServerError as LaunchError
-from server.installation import InstallationError
 from train.checkpoint import CheckpointError
 
 WRONG_INPUT = (CheckpointError, ImageError, AddressError, OSError)
-FAILURES = (ExportError, ServerError, LaunchError, InstallationError)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -25,6 +21,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     suite.add_commands(commands)
+    report.add_command(commands)
     readme.add_command(commands)
     options = parser.parse_args(arguments)
     try:
@@ -32,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
     except WRONG_INPUT as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         return 2
-    except FAILURES as error:
+    except suite.FAILURES as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         return 1
 

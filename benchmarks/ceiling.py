@@ -19,7 +19,7 @@ def matrix_rate(device: str = "cpu", dtype: torch.dtype = torch.float32) -> floa
         if device == "cuda":
             torch.cuda.synchronize()
 
-    times = in_turns([stopwatch("product", product)], warmup=2, least=5, most=20, seconds=5)
+    times = in_turns([stopwatch("product", product)], warmup=1, least=5, most=20, seconds=2)
     return 2 * side**3 / (min(times["product"]) / 1000)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from benchmarks.measure import in_turns, median, stopwatch
+from benchmarks.measure import Samples, in_turns, median, stopwatch
 from benchmarks.tables import Section
 from matting.images import read_gray
 from matting.metrics import connectivity_error
@@ -80,12 +80,12 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
     """Return a result; it has failed if the two computations differ."""
     truths = [read_gray(path) for path in options.alphas]
     truths = truths or [hairy_alpha(*size) for size in SIZES[: 1 if options.quick else None]]
-    cases = [measure_case(truth) for truth in truths]
+    cases = [measure_case(truth, seconds=1 if options.quick else 20) for truth in truths]
     return {"cases": cases, "failed": not all(case["equal"] for case in cases)}
 
 
-def measure_case(truth: np.ndarray) -> dict[str, object]:
-    """Time both computations on one matte, H x W uint8."""
+def measure_case(truth: np.ndarray, seconds: float) -> dict[str, object]:
+    """Time both computations on one matte, H x W uint8, for about so many seconds."""
     case = with_prediction(truth)
     error, expected = connectivity_error(*case), reference(*case)
     size = "{}x{}".format(*truth.shape)
@@ -98,7 +98,7 @@ def measure_case(truth: np.ndarray) -> dict[str, object]:
         "unknown": float((case[2] == 128).mean()),
         "CONN": error,
         "equal": abs(error - expected) <= 1e-6 * expected,
-        "samples_ms": in_turns(timers, seconds=20, title=size),
+        "samples_ms": in_turns(timers, seconds=seconds, title=size),
     }
 
 
@@ -118,3 +118,12 @@ def render(record: dict) -> list[Section]:
             }
         )
     return [rows]
+
+
+def samples(record: dict) -> Samples:
+    """Return all milliseconds of a record by name."""
+    return {
+        f"{case['size']}, {name}": values
+        for case in record["cases"]
+        for name, values in case["samples_ms"].items()
+    }

@@ -118,6 +118,16 @@ def render(record: dict) -> list[Section]:
     return [peer_rows(record), notes(record), layer_rows(record)]
 
 
+def samples(record: dict) -> Samples:
+    """Return all milliseconds of a record by name."""
+    return {
+        f"{size_name}, {name}": values
+        for size_name, measured in record["sizes"].items()
+        for kind in ("layers_ms", "peers_ms")
+        for name, values in measured[kind].items()
+    }
+
+
 def peer_rows(record: dict) -> list[Row]:
     """Return how many times faster than the reference each peer is, and its median."""
     sizes = record["sizes"]

@@ -7,6 +7,10 @@ from types import ModuleType
 from benchmarks import connectivity, latency, parity, throughput
 from benchmarks.record import new_record, to_json, write_files
 from benchmarks.tables import to_markdown
+from client.errors import ServerError
+from export.errors import ExportError
+from server import ServerError as LaunchError
+from server.installation import InstallationError
 
 BENCHMARKS: dict[str, ModuleType] = {
     "parity": parity,
@@ -14,6 +18,8 @@ BENCHMARKS: dict[str, ModuleType] = {
     "throughput": throughput,
     "connectivity": connectivity,
 }
+FAILURES = (ExportError, ServerError, LaunchError, InstallationError)
+"""What keeps a benchmark from running on this machine; every message is one line."""
 
 
 def add_commands(commands: argparse._SubParsersAction) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks.load import Client
-from benchmarks.measure import median, percentiles
+from benchmarks.measure import Samples, median, percentiles
 from benchmarks.service import add_server_arguments, picture_of, served_engine, serving, size
 from benchmarks.tables import Section
 from client.connection import MODEL
@@ -25,7 +25,7 @@ EXAMPLES = """examples:
   python -m benchmarks throughput --size 512x512 --concurrency 1 2 4 8 16 --seconds 30
   python -m benchmarks throughput --url 127.0.0.1:8001 --batch 1 8
 """
-QUICK = "64x64 pictures, two points each way"
+QUICK = "64x64 pictures, two points each way, a second each"
 GROWING = ((128, 128), (256, 256), (512, 512), (768, 768), (1024, 1024), (1024, 2048))
 
 
@@ -51,10 +51,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def measure(options: argparse.Namespace) -> dict[str, object]:
     """Return a result: every point of the plan."""
     measured = []
+    seconds = 1 if options.quick else options.seconds
     with serving(options.repository, options.url) as url, Client(url) as client:
         engine = served_engine(url)
         for point in tqdm(plan(options), unit="point", disable=None):
-            measured.append(point | measure_point(client, url, options.seconds, **point))
+            measured.append(point | measure_point(client, url, seconds, **point))
     return {"engine": engine, "points": measured}
 
 
@@ -129,6 +130,16 @@ def render(record: dict) -> list[Section]:
             row["perf_analyzer, images/s"] = "–" if rate is None else f"{rate:.2f}"
         rows.append(row)
     return [rows]
+
+
+def samples(record: dict) -> Samples:
+    """Return all milliseconds of a record by name."""
+    return {
+        "{height}x{width}, concurrency {concurrency}, batch {batch}".format_map(point): point[
+            "samples_ms"
+        ]
+        for point in record["points"]
+    }
 
 
 def megapixels_per_second(point: dict) -> float:

@@ -1,4 +1,4 @@
-"""What the benchmarks' tests measure: a network with known weights, and a small picture."""
+"""What the benchmarks' tests measure, and one report of real, quick measurements."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -29,4 +29,15 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / kind).mkdir()
         pixels = read(ORACLE / f"b_353x470_{name}.png")[100:175, 150:240]
         write_image(folder / kind / "corner.png", pixels)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a report on the default model, without parity, which has its own test."""
+    from benchmarks.__main__ import main
+
+    folder = tmp_path_factory.mktemp("report")
+    names = ["latency", "throughput", "connectivity"]
+    assert main(["report", "--quick", "--only", *names, "-o", str(folder)]) == 0
     return folder

@@ -6,13 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from server.launcher import Server
-
 pytest.importorskip("torch")
 
 import torch
 
-from benchmarks.__main__ import main
 from benchmarks.ceiling import flops
 from benchmarks.latency import SERVED, notes, peer_rows
 from benchmarks.layers import ENGINE, INFER, NETWORK, network_alone, overheads
@@ -33,9 +30,8 @@ def network() -> DeepImageMatting:
     return load_checkpoint(VERSION / WEIGHTS)
 
 
-def test_layers_and_peers_of_a_real_server(server: Server, tmp_path: Path) -> None:
-    assert main(["latency", "--quick", "--url", server.grpc_url, "-o", str(tmp_path)]) == 0
-    record = json.loads((tmp_path / "latency.json").read_text())
+def test_layers_and_peers_of_a_real_server(report: Path) -> None:
+    record = json.loads((report / "latency.json").read_text())
     (measured,) = record["sizes"].values()
     layers, peers = measured["layers_ms"], measured["peers_ms"]
     parts = {f"server: {part}" for part in SERVER_PARTS}
@@ -45,7 +41,7 @@ def test_layers_and_peers_of_a_real_server(server: Server, tmp_path: Path) -> No
     inside = np.sum([layers[part] for part in parts], axis=0)
     assert (inside < layers[END_TO_END]).all()
     assert "no GPU" in record["skipped"].get("TensorRT FP16", "no GPU")
-    assert f"| {REFERENCE} " in (tmp_path / "latency.md").read_text()
+    assert f"| {REFERENCE} " in (report / "latency.md").read_text()
 
 
 def test_all_peers_compute_the_same(network: DeepImageMatting, tmp_path: Path) -> None:

@@ -6,18 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from server.launcher import Server
-
 pytest.importorskip("torch")
 
-from benchmarks.__main__ import main
 from benchmarks.throughput import plan
 
 
-def test_points_of_a_real_server(server: Server, tmp_path: Path) -> None:
-    arguments = ["throughput", "--quick", "--seconds", "0.5", "--url", server.grpc_url]
-    assert main([*arguments, "-o", str(tmp_path)]) == 0
-    points = json.loads((tmp_path / "throughput.json").read_text())["points"]
+def test_points_of_a_real_server(report: Path) -> None:
+    points = json.loads((report / "throughput.json").read_text())["points"]
     assert len(points) == 4
     for point in points:
         answered = len(point["samples_ms"])
@@ -26,7 +21,7 @@ def test_points_of_a_real_server(server: Server, tmp_path: Path) -> None:
         seconds = sum(point["samples_ms"]) / answered / 1000
         under_way = point["images_per_second"] / point["batch"] * seconds
         assert 0.5 * point["concurrency"] < under_way <= 1.001 * point["concurrency"]
-    assert len((tmp_path / "throughput.md").read_text().splitlines()) == 2 + len(points)
+    assert len((report / "throughput.md").read_text().splitlines()) == 2 + len(points)
 
 
 def test_every_point_is_measured_once() -> None:
