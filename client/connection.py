@@ -171,7 +171,7 @@ class Matte:
             answers, total=len(corners), unit="tile", leave=False, disable=not show_progress
         ) as progress:
             try:
-                return join_tiles(trimap, corners, progress, size, MARGIN)
+                return join_tiles(trimap, corners, progress, size)
             finally:  # of a failure: the rest need not be asked for
                 for tile in under_way:
                     tile.cancel()

@@ -18,6 +18,9 @@ STRIDE = 32
 TILE, MARGIN = 256, 32
 """Side of a tile and width of its margin, in pixels."""
 
+DEEPEST = 255
+"""Distances from a tile's border count up to this; sums of weighted alphas then fit 32 bits."""
+
 Corner = tuple[int, int]
 """Row and column of a tile's first pixel in the photo."""
 
@@ -79,12 +82,12 @@ def join_tiles(
     corners: Sequence[Corner],
     alphas: Iterable[np.ndarray],
     size: int,
-    margin: int,
 ) -> np.ndarray:
     """Join the alphas of tiles to that of the photo.
 
-    Where tiles overlap, their mean is taken. A tile's weight falls to zero over its margin, but not
-    towards the photo's own border. Sums are integers: the order of the tiles changes nothing.
+    Where tiles overlap, their mean is taken, weighted with the distances from the tile's borders:
+    what has more context counts more, and a tile fades out towards its borders (but not towards the
+    photo's). Sums are integers: the order of the tiles changes nothing.
 
     Parameters
     ----------
@@ -92,8 +95,7 @@ def join_tiles(
     corners : sequence of (int, int)
     alphas : iterable of ndarray, uint8, shape (size, size)
         Taken one by one, so they need not exist all at once.
-    size, margin : int
-        As `plan_tiles` was given them.
+    size : int
 
     Returns
     -------
@@ -105,8 +107,8 @@ def join_tiles(
         here = np.s_[top : top + size, left : left + size]
         height, width = sums[here].shape
         weight = np.outer(
-            _ramp(top, size, margin, trimap.shape[0]), _ramp(left, size, margin, trimap.shape[1])
-        )[:height, :width]
+            _depth(top, size, trimap.shape[0])[:height], _depth(left, size, trimap.shape[1])[:width]
+        )
         sums[here] += weight * alpha[:height, :width]
         weights[here] += weight
     joined = trimap.copy()
@@ -157,12 +159,12 @@ def _cover(cells: np.ndarray, span: int) -> list[Corner]:
     return cover
 
 
-def _ramp(start: int, size: int, margin: int, length: int) -> np.ndarray:
-    """Weights along one side of a tile, 1 to `margin`, in a photo of `length` pixels."""
-    rising = np.minimum(np.arange(1, size + 1, dtype=np.uint32), margin)
-    ramp = np.full(size, margin, np.uint32)
+def _depth(start: int, size: int, length: int) -> np.ndarray:
+    """Distances from both ends of a tile's side; an end on the photo's border is no end."""
+    steps = np.arange(1, size + 1, dtype=np.uint32)
+    depth = np.full(size, min(size // 2, DEEPEST), np.uint32)
     if start > 0:
-        ramp = np.minimum(ramp, rising)
+        depth = np.minimum(depth, steps)
     if start + size < length:
-        ramp = np.minimum(ramp, rising[::-1])
-    return ramp
+        depth = np.minimum(depth, steps[::-1])
+    return depth

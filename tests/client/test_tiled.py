@@ -55,7 +55,7 @@ def test_tiles_that_disagree_are_joined_the_same_way_however_they_come_back(
     corners = plan_tiles(trimap, 128, MARGIN)
     tiles = [cut_tile(image, corner, 128) for corner in corners]
     means = [np.full((128, 128), tile[..., 1].mean().round(), np.uint8) for tile in tiles]
-    expected = join_tiles(trimap, corners, means, 128, MARGIN)
+    expected = join_tiles(trimap, corners, means, 128)
     for servers in (urls[0], urls):
         with Matte(servers) as matte:
             np.testing.assert_array_equal(matte.alpha(image, trimap, 128), expected)

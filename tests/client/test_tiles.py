@@ -112,7 +112,7 @@ def test_equal_answers_join_exactly(make_trimap, shape, size, margin):
     truth = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     corners = plan_tiles(trimap, size, margin)
     tiles = (cut_tile(truth, corner, size) for corner in corners)
-    joined = join_tiles(trimap, corners, tiles, size, margin)
+    joined = join_tiles(trimap, corners, tiles, size)
     assert joined.dtype == np.uint8
     np.testing.assert_array_equal(joined, np.where(is_unknown(trimap), truth, trimap))
 
@@ -120,7 +120,7 @@ def test_equal_answers_join_exactly(make_trimap, shape, size, margin):
 def test_overlap_is_the_mean_weighted_with_the_distance_to_the_tiles_borders():
     trimap = np.full((128, 224), 128, np.uint8)
     tiles = [np.full((128, 128), value, np.uint8) for value in (40, 200)]
-    joined = join_tiles(trimap, [(0, 0), (0, 96)], tiles, 128, 32)
+    joined = join_tiles(trimap, [(0, 0), (0, 96)], tiles, 128)
     rising = np.arange(1, 33)  # of the second tile, over columns 96..127
     falling = rising[::-1]
     overlap = np.floor((40 * falling + 200 * rising) / (falling + rising) + 0.5)
@@ -134,7 +134,7 @@ def test_no_seam_where_tiles_disagree(make_trimap):
     corners = plan_tiles(trimap, size, margin)
     values = np.random.default_rng(0).integers(0, 256, len(corners))
     tiles = [np.full((size, size), value, np.uint8) for value in values]
-    joined = join_tiles(trimap, corners, tiles, size, margin).astype(int)
+    joined = join_tiles(trimap, corners, tiles, size).astype(int)
     # From 0 to 255 over a margin is 8 a pixel; more only where several tiles end at one place.
     assert np.abs(np.diff(joined, axis=0)).max() <= 24
     assert np.abs(np.diff(joined, axis=1)).max() <= 24
@@ -145,8 +145,15 @@ def test_order_of_tiles_changes_nothing(make_trimap):
     corners = plan_tiles(trimap, 128, 32)
     random = np.random.default_rng(0)
     tiles = [random.integers(0, 256, (128, 128), np.uint8) for _ in corners]
-    joined = join_tiles(trimap, corners, tiles, 128, 32)
+    joined = join_tiles(trimap, corners, tiles, 128)
     order = random.permutation(len(corners))
-    shuffled = join_tiles(trimap, [corners[i] for i in order], [tiles[i] for i in order], 128, 32)
+    shuffled = join_tiles(trimap, [corners[i] for i in order], [tiles[i] for i in order], 128)
     np.testing.assert_array_equal(shuffled, joined)
     assert (joined[~is_unknown(trimap)] == trimap[~is_unknown(trimap)]).all()
+
+
+def test_sums_of_many_large_tiles_fit():
+    trimap = np.full((512, 512), 128, np.uint8)
+    white = np.full((512, 512), 255, np.uint8)
+    joined = join_tiles(trimap, [(0, 0)] * 200, [white] * 200, 512)
+    assert (joined == 255).all()
