@@ -109,6 +109,25 @@ def trimap_from_mask(
     Returns
     -------
     ndarray, H x W uint8 of 0, 128 and 255
+
+    Notes
+    -----
+    Why 5 %, measured with masks that are exact (alpha above 127). On 37 photos: the share of the
+    pixels that is unknown, and the error (SAD) that even a perfect network is left with, since the
+    band misses it. On 8 of them: SAD of the default network. Given trimaps for comparison.
+
+    ======  =======  ======  =======
+    radius  unknown  missed  network
+    ======  =======  ======  =======
+    1 %        5 %    0.74     2.72
+    2 %        9 %    0.28     3.23
+    3 %       13 %    0.17     3.16
+    5 %       20 %    0.07     3.24
+    8 %       29 %    0.02     4.01
+    given     17 %    0.00     3.28
+    ======  =======  ======  =======
+
+    Narrower bands do well only as long as the mask is exact.
     """
     trimap = quantize(mask.astype(np.uint8) * 255 if mask.dtype == bool else mask)
     size = np.sqrt(np.count_nonzero(trimap))
