@@ -1,6 +1,9 @@
 """Measure and compare: is what is served equal to the network, and how fast is it?
 
-`python -m benchmarks COMMAND --help` says more of each command.
+examples:
+  python -m benchmarks parity model_repository/dim/1/weights.safetensors
+  python -m benchmarks latency --help
+  python -m benchmarks report -o out/report
 """
 
 import argparse
@@ -18,7 +21,11 @@ WRONG_INPUT = (CheckpointError, ImageError, AddressError, OSError)
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; return the exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     suite.add_commands(commands)
     report.add_command(commands)

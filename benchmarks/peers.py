@@ -5,7 +5,6 @@ and copies to and from its device.
 """
 
 import copy
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -64,8 +63,11 @@ def autocast_matte(network: DeepImageMatting) -> Matte:
 
 def compiled_matte(network: DeepImageMatting) -> Matte:
     """Return the PyTorch network through torch.compile on the CPU."""
-    if not any(map(shutil.which, ("g++", "clang++", "c++"))):
-        raise SkippedError("torch.compile needs a C++ compiler, and there is none on PATH")
+    try:
+        torch.compile(torch.relu)(torch.zeros(1))
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise SkippedError(f"torch.compile finds no working C++ compiler ({reason})") from error
     return torch_matte(network, memory_format=torch.channels_last, compile_mode="default")
 
 
