@@ -95,7 +95,7 @@ def test_unwritable_output_is_one_line(tmp_path: Path) -> None:
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     """A checkout without a .venv."""
-    for path in (ROOT / "demo", ROOT / "pyproject.toml"):
+    for path in (ROOT / "demo", ROOT / "pyproject.toml", ROOT / "setup.sh"):
         (tmp_path / path.name).symlink_to(path)
     return tmp_path
 
@@ -111,8 +111,11 @@ def test_script_installs_nothing_twice_and_passes_its_arguments_on(checkout: Pat
     python.parent.mkdir(parents=True)
     python.write_text('#!/bin/sh\necho "$@"\n')
     python.chmod(0o755)
-    checksum = subprocess.run(["cksum", "pyproject.toml"], cwd=checkout, capture_output=True)
-    (checkout / ".venv" / "installed").write_bytes(checksum.stdout)
+    sum_of = subprocess.run(
+        ["cksum", "pyproject.toml"], cwd=checkout, capture_output=True, text=True
+    )
+    installed = f"{sum_of.stdout.strip()} -e .[client,server]\n"
+    (checkout / ".venv" / "installed").write_text(installed)
     result = run_script(checkout, "--keep", "-o", "a b", path=os.environ["PATH"])
     assert (result.returncode, result.stdout) == (0, "-m demo --keep -o a b\n")
 
@@ -120,7 +123,7 @@ def test_script_installs_nothing_twice_and_passes_its_arguments_on(checkout: Pat
 def test_script_without_a_suitable_python(checkout: Path, tmp_path: Path) -> None:
     tools = tmp_path / "tools"
     tools.mkdir()
-    for name in ("cat", "cksum", "dirname"):
+    for name in ("cksum", "dirname", "grep", "sh"):
         (tools / name).symlink_to(shutil.which(name))
     result = run_script(checkout, path=str(tools))
     assert result.returncode == 1
