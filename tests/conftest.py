@@ -3,6 +3,7 @@
 import functools
 import json
 import platform
+import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +12,10 @@ import numpy as np
 import pytest
 
 from server.launcher import Server, launch
+
+# A shell starts background jobs with Ctrl-C ignored, and children inherit that: programs under test
+# must see it as from a terminal.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 MODEL_REPOSITORY = Path(__file__).parents[1] / "model_repository"
 
