@@ -4,11 +4,13 @@ import contextlib
 import os
 import shutil
 import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from tritonclient.grpc import InferenceServerClient
 
 from client.matte import main
 from matting.images import write_image
@@ -149,6 +151,25 @@ def files(tmp_path: Path, picture: Picture) -> tuple[Path, Path]:
     write_image(image, picture[0])
     write_image(trimap, picture[1])
     return image, trimap
+
+
+@pytest.fixture(scope="session")
+def count_requests() -> Callable[[str], int]:
+    """How many images or tiles a server was asked for, whatever it answered, once that is at rest.
+
+    Triton answers a request first and counts it then.
+    """
+
+    def count(url: str) -> int:
+        counts = [-1]
+        with InferenceServerClient(url) as client:
+            while len(counts) < 4 or len(set(counts[-3:])) > 1:
+                time.sleep(0.05)
+                stats = client.get_inference_statistics("dim").model_stats[0].inference_stats
+                counts.append(stats.success.count + stats.fail.count)
+        return counts[-1]
+
+    return count
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tritonclient.grpc import InferenceServerClient
 
 from client.connection import Matte
 from client.errors import (
@@ -20,13 +19,6 @@ from client.errors import (
 
 NOBODY = "127.0.0.1:1"
 """Nothing listens on port 1."""
-
-
-def inferences(url):
-    """How often the server ran the model, whatever it answered."""
-    with InferenceServerClient(url) as client:
-        stats = client.get_inference_statistics("dim").model_stats[0].inference_stats
-    return stats.success.count + stats.fail.count
 
 
 @pytest.mark.parametrize("size", [(1, 1), (5, 200), (200, 5), (37, 53)])
@@ -130,13 +122,13 @@ def test_threads_share_one_object(standin, make_picture, expected_alpha):
         np.testing.assert_array_equal(alpha, expected_alpha(*picture))
 
 
-def test_several_servers_share_the_work(standin, launch_standin, picture):
+def test_several_servers_share_the_work(standin, launch_standin, picture, count_requests):
     other = launch_standin()
-    before = inferences(standin.grpc_url)
+    before = count_requests(standin.grpc_url)
     with Matte([standin.grpc_url, NOBODY, other.grpc_url]) as matte:
         for _ in range(20):
             matte.alpha(*picture)
-    shares = inferences(standin.grpc_url) - before, inferences(other.grpc_url)
+    shares = count_requests(standin.grpc_url) - before, count_requests(other.grpc_url)
     assert sum(shares) == 20
     assert min(shares) >= 5  # they take turns; the first requests may find only one connected
 
@@ -224,14 +216,16 @@ def test_answer_that_is_no_alpha(launch_standin, picture):
         matte.alpha(*picture)
 
 
-def test_servers_error_is_passed_on_and_the_request_not_repeated(launch_standin, picture):
+def test_servers_error_is_passed_on_and_the_request_not_repeated(
+    launch_standin, picture, count_requests
+):
     server = launch_standin(error="out of memory")
     with (
         Matte(server.grpc_url) as matte,
         pytest.raises(ServerRefusedError, match="refused the request: out of memory"),
     ):
         matte.alpha(*picture)
-    assert inferences(server.grpc_url) == 1
+    assert count_requests(server.grpc_url) == 1
 
 
 def test_http_port_is_unavailable_with_a_hint(standin, picture):

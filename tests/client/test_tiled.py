@@ -2,11 +2,9 @@
 
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
-from tritonclient.grpc import InferenceServerClient
 
 from client import connection
 from client.connection import Matte
@@ -14,25 +12,11 @@ from client.errors import ServerRefusedError
 from client.tiles import MARGIN, TILE, cut_tile, join_tiles, plan_tiles
 
 
-def requests(url):
-    """How many images or tiles the server was asked for, once the number is at rest.
-
-    Triton answers a request first and counts it then.
-    """
-    counts = [-1]
-    with InferenceServerClient(url) as client:
-        while len(counts) < 4 or len(set(counts[-3:])) > 1:
-            time.sleep(0.05)
-            stats = client.get_inference_statistics("dim").model_stats[0].inference_stats
-            counts.append(stats.success.count + stats.fail.count)
-    return counts[-1]
-
-
 @pytest.fixture
-def asked(standin):
+def asked(standin, count_requests):
     """Count what the stand-in server was asked for since the test began."""
-    before = requests(standin.grpc_url)
-    return lambda: requests(standin.grpc_url) - before
+    before = count_requests(standin.grpc_url)
+    return lambda: count_requests(standin.grpc_url) - before
 
 
 @pytest.fixture
@@ -113,7 +97,9 @@ def test_off_sends_the_photo_whole(standin, asked, make_picture):
     assert asked() == 1
 
 
-def test_after_a_tile_failed_the_rest_is_not_asked_for(launch_standin, make_picture):
+def test_after_a_tile_failed_the_rest_is_not_asked_for(
+    launch_standin, make_picture, count_requests
+):
     server = launch_standin(error="out of memory", seconds=0.05)
     image, trimap = make_picture(900, 900)
     with (
@@ -121,7 +107,7 @@ def test_after_a_tile_failed_the_rest_is_not_asked_for(launch_standin, make_pict
         pytest.raises(ServerRefusedError, match="refused the request: out of memory"),
     ):
         matte.alpha(image, trimap, 96)
-    assert requests(server.grpc_url) < len(plan_tiles(trimap, 96, MARGIN)) / 2
+    assert count_requests(server.grpc_url) < len(plan_tiles(trimap, 96, MARGIN)) / 2
 
 
 @pytest.mark.parametrize("tile", [100, 64, 0])
