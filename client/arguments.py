@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from client.address import DEFAULT_URL
-from client.connection import DEFAULT_TIMEOUT, TileOption
+from client.connection import DEFAULT_TIMEOUT, PRIORITIES, TileOption
 from client.job import OUTPUTS, Band
 from client.pairs import is_many
 from client.tiles import MARGIN, STRIDE
+from client.tls import Tls
 from matting.trimaps import MASK_BAND
 
 JOBS_PER_SERVER = 4
@@ -57,6 +58,13 @@ def band_of(options: argparse.Namespace) -> Band | None:
         return None
     given = {"erode": options.erode, "dilate": options.dilate}
     return Band(**{name: radius for name, radius in given.items() if radius is not None})
+
+
+def tls_of(options: argparse.Namespace) -> Tls | None:
+    """Return how the connection is encrypted, or None if it is not."""
+    if not (options.tls or options.ca or options.cert):
+        return None
+    return Tls(options.ca, options.cert, options.key)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -144,6 +152,18 @@ def _parser() -> argparse.ArgumentParser:
         "(default %(default)g)",
     )
     parser.add_argument(
+        "--priority",
+        choices=PRIORITIES,
+        default="bulk",
+        help="interactive requests overtake those of bulk in the server's queue "
+        "(default %(default)s)",
+    )
+    tls = parser.add_argument_group("encryption", "PEM files; any of these options turns TLS on")
+    tls.add_argument("--tls", action="store_true", help="trust the usual certificate authorities")
+    tls.add_argument("--ca", metavar="PEM", type=Path, help="trust this certificate authority")
+    tls.add_argument("--cert", metavar="PEM", type=Path, help="the client's own certificate")
+    tls.add_argument("--key", metavar="PEM", type=Path, help="the key of --cert")
+    parser.add_argument(
         "--jobs",
         metavar="N",
         type=_positive(int),
@@ -213,6 +233,8 @@ def _check_usage(parser: argparse.ArgumentParser, options: argparse.Namespace) -
         parser.error("--quantize is for trimaps, and a --mask is none")
     if (options.erode, options.dilate) != (None, None) and not options.mask:
         parser.error("--erode and --dilate are for a --mask")
+    if (options.cert is None) != (options.key is None):
+        parser.error("--cert and --key need each other")
     if is_many(options.image):
         if options.trimap is not None:
             parser.error(f"{options.image} holds many photos: name their trimaps with --trimaps")

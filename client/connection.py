@@ -20,14 +20,11 @@ from tritonclient.grpc import (
 )
 
 from client.address import DEFAULT_URL, grpc_target
-from client.errors import (
-    ModelMissingError,
-    ServerError,
-    ServerRefusedError,
-    ServerTimeoutError,
-    ServerUnavailableError,
-)
+from client.errors import ServerRefusedError
+from client.failures import explain, is_busy, is_gone, pause
+from client.request import Request
 from client.tiles import MARGIN, TILE, Corner, cut_tile, join_tiles, plan_tiles
+from client.tls import Tls
 from matting.trimaps import has_unknown
 
 MODEL = "dim"
@@ -40,7 +37,11 @@ WORTH_TILING = 0.8
 LARGEST_WHOLE = 4096 * 2160
 """Pixels in the largest image that is sent whole: what the default model takes."""
 
+PRIORITIES = {"interactive": 1, "bulk": 2}
+"""Levels of the model's `config.pbtxt`. While one of the first waits, the second does."""
+
 TileOption = int | Literal["auto", "off"]
+Priority = Literal["interactive", "bulk"]
 
 logger = logging.getLogger(__name__)
 
@@ -57,13 +58,19 @@ class Matte:
         down is left out until it is back. They should be about equally fast.
     timeout : float
         Seconds for one request (a photo, or one of its tiles), waiting and retries included. While
-        the server is unavailable, the request is sent again after a random, exponentially growing
-        pause. No other error is retried.
+        the server is unavailable or its queue is full, the request is sent again after a random,
+        exponentially growing pause. No other error is retried.
+    priority : "interactive" or "bulk"
+        Interactive requests overtake all bulk requests that wait in the server's queue.
+    tls : Tls, optional
+        Encrypt the connection; see `client.tls`.
 
     Raises
     ------
     AddressError
         A `url` is not ``host:port``.
+    TlsError
+        A file of `tls` cannot be used.
 
     Examples
     --------
@@ -72,15 +79,25 @@ class Matte:
     """
 
     def __init__(
-        self, url: str | Sequence[str] = DEFAULT_URL, timeout: float = DEFAULT_TIMEOUT
+        self,
+        url: str | Sequence[str] = DEFAULT_URL,
+        timeout: float = DEFAULT_TIMEOUT,
+        priority: Priority = "bulk",
+        tls: Tls | None = None,
     ) -> None:
         urls = [url] if isinstance(url, str) else list(url)
         if timeout <= 0:
             raise ValueError(f"timeout is {timeout} seconds, expected more than 0")
         self.timeout = timeout
+        self._priority = PRIORITIES[priority]
         self._servers = " or ".join(urls)
         self._closed = threading.Event()
-        self._client = InferenceServerClient(grpc_target(urls), channel_args=_CHANNEL_OPTIONS)
+        self._client = InferenceServerClient(
+            grpc_target(urls),
+            # A list of addresses has no name of its own that a certificate could have.
+            channel_args=[*_CHANNEL_OPTIONS, ("grpc.default_authority", urls[0])],
+            **(tls.channel() if tls else {}),
+        )
         # One for all threads that share this object, so that they do not flood the server together.
         self._tile_pool = ThreadPoolExecutor(TILES_IN_FLIGHT * len(urls))
 
@@ -109,6 +126,7 @@ class Matte:
         trimap: np.ndarray,
         tile: TileOption = "auto",
         show_progress: bool = False,
+        request: Request | None = None,
     ) -> np.ndarray:
         """Estimate the alpha matte of one image.
 
@@ -125,6 +143,8 @@ class Matte:
             work, or the image is too large, or the server refuses it. See `client.tiles`.
         show_progress : bool
             Show a progress bar while tiles are under way.
+        request : Request, optional
+            Where to count rejections; its id goes to the server. By default a new one.
 
         Returns
         -------
@@ -137,25 +157,27 @@ class Matte:
         ValueError
             The arrays are not what is described above.
         ServerError
-            One of its four kinds in `client.errors`.
+            One of its kinds in `client.errors`.
         """
         _check(image, trimap)
         if not has_unknown(trimap):
             return trimap.copy()
+        request = request or Request()
         size = TILE if tile == "auto" else tile
         if tile == "off" or max(trimap.shape) <= size:
-            return self._infer(image, trimap)
+            return self._infer(request, image, trimap)
         corners = plan_tiles(trimap, size, MARGIN)
         is_less_work = len(corners) * size**2 < WORTH_TILING * trimap.size
         if tile == "auto" and not is_less_work and trimap.size <= LARGEST_WHOLE:
             try:
-                return self._infer(image, trimap)
+                return self._infer(request, image, trimap)
             except ServerRefusedError as error:
                 logger.info("as tiles, since the whole photo was refused: %s", error)
-        return self._infer_tiles(image, trimap, corners, size, show_progress)
+        return self._infer_tiles(request, image, trimap, corners, size, show_progress)
 
     def _infer_tiles(
         self,
+        request: Request,
         image: np.ndarray,
         trimap: np.ndarray,
         corners: list[Corner],
@@ -163,7 +185,8 @@ class Matte:
         show_progress: bool,
     ) -> np.ndarray:
         def infer(corner: Corner) -> np.ndarray:
-            return self._infer(cut_tile(image, corner, size), cut_tile(trimap, corner, size))
+            pixels = (cut_tile(whole, corner, size) for whole in (image, trimap))
+            return self._infer(request, *pixels)
 
         under_way = [self._tile_pool.submit(infer, corner) for corner in corners]
         answers = (tile.result() for tile in under_way)
@@ -176,19 +199,23 @@ class Matte:
                 for tile in under_way:
                     tile.cancel()
 
-    def _infer(self, image: np.ndarray, trimap: np.ndarray) -> np.ndarray:
-        """Send one request: H x W x 3 and H x W in, H x W out."""
+    def _infer(self, request: Request, image: np.ndarray, trimap: np.ndarray) -> np.ndarray:
+        """Send a photo or a tile: H x W x 3 and H x W in, H x W out."""
         inputs = [
             _tensor("image", image[np.newaxis]),
             _tensor("trimap", trimap[np.newaxis, :, :, np.newaxis]),
         ]
         result = self._retry(
+            request,
             lambda seconds: self._client.infer(
                 MODEL,
                 inputs,
                 outputs=[InferRequestedOutput("alpha")],
+                request_id=request.id,
+                headers=request.headers(),
+                priority=self._priority,
                 client_timeout=seconds,
-            )
+            ),
         )
         alpha, shape = result.as_numpy("alpha"), (1, *trimap.shape, 1)
         if alpha is None or alpha.dtype != np.uint8 or alpha.shape != shape:
@@ -199,12 +226,18 @@ class Matte:
             )
         return alpha[0, :, :, 0].copy()
 
-    def _retry(self, ask: Callable[[float], InferResult]) -> InferResult:
-        """Call `ask` with the seconds that are left, again and again while no server is there."""
+    def _retry(self, request: Request, ask: Callable[[float], InferResult]) -> InferResult:
+        """Call `ask` with the seconds that are left, again and again while no server is free."""
         deadline = time.monotonic() + self.timeout
+
+        def is_worth_another(error: BaseException) -> bool:
+            if is_busy(error):
+                request.count_rejection()
+            return is_busy(error) or is_gone(error)
+
         attempts = tenacity.Retrying(
-            retry=tenacity.retry_if_exception(_is_unavailable),
-            wait=tenacity.wait_random_exponential(multiplier=0.1, max=1),
+            retry=tenacity.retry_if_exception(is_worth_another),
+            wait=pause,
             stop=tenacity.stop_any(
                 tenacity.stop_before_delay(self.timeout),
                 tenacity.stop_when_event_set(self._closed),
@@ -218,35 +251,17 @@ class Matte:
                 lambda: ask(min(max(deadline - time.monotonic(), 0.001), _LONGEST_CALL))
             )
         except InferenceServerException as error:
-            raise self._explain(error) from error
+            raise explain(error, MODEL, self._servers, self.timeout, request) from error
 
     def _say_waiting(self, state: tenacity.RetryCallState) -> None:
-        # The first two retries last well under a second: not worth a word.
-        if state.attempt_number == 3:
+        # The first two retries last well under a second: not worth a word. A full queue empties by
+        # itself, and is counted.
+        if state.attempt_number == 3 and not is_busy(state.outcome.exception()):
             logger.warning(
                 "no server at %s yet, trying again for up to %g s (start one: python -m server)",
                 self._servers,
                 self.timeout,
             )
-
-    def _explain(self, error: InferenceServerException) -> ServerError:
-        status, reason = _status(error), " ".join(str(error.message()).split())
-        if status == "UNAVAILABLE":
-            return ServerUnavailableError(
-                f"no server at {self._servers} for {self.timeout:g} s ({reason}); "
-                "start one with `python -m server`, or give --url another server's gRPC port"
-            )
-        if status == "DEADLINE_EXCEEDED":
-            return ServerTimeoutError(
-                f"no answer from {self._servers} within {self.timeout:g} s; "
-                "allow more with --timeout, or send less: smaller photos, fewer --jobs"
-            )
-        if status == "NOT_FOUND":
-            return ModelMissingError(
-                f"{self._servers} does not serve the model {MODEL!r} ({reason}); "
-                "is it another Triton server?"
-            )
-        return ServerRefusedError(f"{self._servers} refused the request: {reason}")
 
 
 _LONGEST_CALL = 7 * 24 * 3600.0  # seconds; gRPC takes an infinite or enormous timeout for none left
@@ -278,11 +293,3 @@ def _tensor(name: str, array: np.ndarray) -> InferInput:
     tensor = InferInput(name, list(array.shape), "UINT8")
     tensor.set_data_from_numpy(np.ascontiguousarray(array))
     return tensor
-
-
-def _status(error: InferenceServerException) -> str:
-    return str(error.status()).removeprefix("StatusCode.")
-
-
-def _is_unavailable(error: BaseException) -> bool:
-    return isinstance(error, InferenceServerException) and _status(error) == "UNAVAILABLE"

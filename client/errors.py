@@ -5,12 +5,20 @@ class AddressError(ValueError):
     """The server's address is not ``host:port``."""
 
 
+class TlsError(ValueError):
+    """A certificate or key cannot be used."""
+
+
 class ServerError(RuntimeError):
     """The server did not give an alpha."""
 
 
 class ServerUnavailableError(ServerError):
     """The server could not be reached, or went away and did not come back in time."""
+
+
+class ServerBusyError(ServerError):
+    """The server's queue was full, or the request waited too long in it, until time was up."""
 
 
 class ServerTimeoutError(ServerError):

@@ -17,16 +17,21 @@ from typing import Literal
 from client.connection import Matte
 from client.errors import ModelMissingError, ServerError, ServerUnavailableError
 from client.job import Options, Pair, matte_pair
+from client.request import Request
 from matting.images import ImageError
 
 
 @dataclass(frozen=True)
 class Record:
-    """What became of one photo: ``written``, ``skipped`` (it was there) or ``failed``."""
+    """What became of one photo: ``written``, ``skipped`` (it was there) or ``failed``.
+
+    `request` is what a server was asked for it; None if none was.
+    """
 
     pair: Pair
     status: Literal["written", "skipped", "failed"]
     error: str = ""
+    request: Request | None = None
 
 
 def matte_pairs(
@@ -43,15 +48,16 @@ def matte_pairs(
             return Record(pair, "skipped")
         if gone.is_set():
             return Record(pair, "failed", "not tried: the server was gone")
+        request = Request()
         try:
             for path in pair.outputs.values():
                 path.parent.mkdir(parents=True, exist_ok=True)
-            matte_pair(pair, matte, options)
+            matte_pair(pair, matte, options, request)
         except Exception as error:  # one bad file must not stop the rest, whatever is wrong with it
             if _is_gone(error, matte):
                 gone.set()
-            return Record(pair, "failed", _one_line(error, pair))
-        return Record(pair, "written")
+            return Record(pair, "failed", _one_line(error, pair), request)
+        return Record(pair, "written", request=request)
 
     pool = ThreadPoolExecutor(jobs)
     # Waiting records are few, so that a million pairs are not a million futures, and enough that

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from client.connection import Matte, TileOption
+from client.request import Request
 from matting.compositing import composite, cutout, fit_background
 from matting.foreground import estimate_foreground
 from matting.images import (
@@ -116,8 +117,10 @@ def _trimap_of(path: Path, mask: np.ndarray, band: Band) -> np.ndarray:
     return trimap_from_mask(mask, *band)
 
 
-def matte_pair(pair: Pair, matte: Matte, options: Options) -> bool:
+def matte_pair(pair: Pair, matte: Matte, options: Options, request: Request) -> bool:
     """Make the outputs of one pair: all of them, or none and an exception.
+
+    `request` names what is sent to the server, and counts how often that was turned away.
 
     Returns
     -------
@@ -130,7 +133,7 @@ def matte_pair(pair: Pair, matte: Matte, options: Options) -> bool:
     """
     _check_outputs(pair)
     image, trimap = read_pair(pair, options)
-    alpha = matte.alpha(image, trimap, options.tile, options.show_progress)
+    alpha = matte.alpha(image, trimap, options.tile, options.show_progress, request)
     _write_all(_make_outputs(pair, options, image, alpha))
     return has_unknown(trimap)
 

@@ -19,12 +19,13 @@ try:
     from tqdm.contrib.logging import logging_redirect_tqdm
 
     from client.address import DEFAULT_URL
-    from client.arguments import JOBS_PER_SERVER, band_of, outputs_of, parse
+    from client.arguments import JOBS_PER_SERVER, band_of, outputs_of, parse, tls_of
     from client.connection import Matte
-    from client.errors import AddressError, ServerError
+    from client.errors import AddressError, ServerError, TlsError
     from client.folder import Record, matte_pairs, write_failures
     from client.job import Options, Pair, matte_pair
     from client.pairs import PairError, find_pairs, is_many
+    from client.request import Request
     from matting.images import ImageError, check_writable, read_image
 except ModuleNotFoundError as error:
     if __name__ != "__main__":
@@ -44,11 +45,13 @@ def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
     logging.basicConfig(format="%(message)s", level=logging.ERROR if options.quiet else None)
     try:
-        with Matte(options.url or DEFAULT_URL, options.timeout) as matte:
+        with Matte(
+            options.url or DEFAULT_URL, options.timeout, options.priority, tls_of(options)
+        ) as matte:
             return (_run_many if is_many(options.image) else _run_one)(matte, options)
     except ServerError as error:
         return _fail(error, FAILURE)
-    except (AddressError, ImageError, PairError) as error:
+    except (AddressError, ImageError, PairError, TlsError) as error:
         return _fail(error, BAD_INPUT)
     except OSError as error:
         return _fail(f"{error.filename}: cannot be written ({error.strerror})", BAD_INPUT)
@@ -60,14 +63,16 @@ def _run_one(matte: Matte, options: argparse.Namespace) -> int:
     pair = Pair(Path(options.image), options.trimap, outputs_of(options))
     _check_names(pair, options.background)
     started = time.monotonic()
-    asked = matte_pair(pair, matte, _settings(options))
+    request = Request()
+    asked = matte_pair(pair, matte, _settings(options), request)
     if options.json:
-        _print_json(Record(pair, "written"))
+        _print_json(Record(pair, "written", request=request))
     elif not options.quiet:
         if not asked:
             print(f"{pair.trimap} has no unknown pixels: it is the alpha, no server was asked")
         written = ", ".join(map(str, pair.outputs.values()))
-        print(f"wrote {written} in {time.monotonic() - started:.2f} s")
+        seconds = f"{time.monotonic() - started:.2f} s"
+        print(f"wrote {written} in {seconds}{_turned_away(request.rejections)}")
     return SUCCESS
 
 
@@ -83,6 +88,7 @@ def _run_many(matte: Matte, options: argparse.Namespace) -> int:
     unpaired = [Record(pair, "failed", reason) for pair, reason in problems]
     counts = Counter[str]()
     failed = []
+    rejections = 0
     with (
         logging_redirect_tqdm(),
         tqdm(
@@ -92,6 +98,7 @@ def _run_many(matte: Matte, options: argparse.Namespace) -> int:
     ):
         for record in chain(unpaired, matted):
             counts[record.status] += 1
+            rejections += record.request.rejections if record.request else 0
             if record.status == "failed":
                 failed.append(record)
             if options.json:
@@ -99,18 +106,24 @@ def _run_many(matte: Matte, options: argparse.Namespace) -> int:
             progress.update()
     if options.failures:
         write_failures(options.failures, failed)
-    _report(counts, failed, options)
+    _report(counts, rejections, failed, options)
     return FAILURE if failed else SUCCESS
 
 
-def _report(counts: Counter[str], failed: list[Record], options: argparse.Namespace) -> None:
+def _report(
+    counts: Counter[str], rejections: int, failed: list[Record], options: argparse.Namespace
+) -> None:
     for record in failed[:FAILURES_SHOWN]:
         print(f"failed: {record.error}", file=sys.stderr)
     if len(failed) > FAILURES_SHOWN:
         print(f"failed: {len(failed) - FAILURES_SHOWN} more, see --failures", file=sys.stderr)
     if not (options.json or options.quiet):
         done = f"{counts['written']} written, {counts['skipped']} were there"
-        print(f"{done}, {counts['failed']} failed")
+        print(f"{done}, {counts['failed']} failed{_turned_away(rejections)}")
+
+
+def _turned_away(rejections: int) -> str:
+    return f"; a full server turned requests away {rejections} times" if rejections else ""
 
 
 def _print_json(record: Record) -> None:
@@ -122,6 +135,8 @@ def _print_json(record: Record) -> None:
         **outputs,
         "status": record.status,
     }
+    if record.request:
+        fields |= {"request": record.request.id, "rejections": record.request.rejections}
     if record.error:
         fields["error"] = record.error
     print(json.dumps(fields), flush=True)

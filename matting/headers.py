@@ -10,7 +10,9 @@ import zlib
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # Markers that carry a frame's size: all of SOF0..SOF15 but DHT (C4), JPG (C8) and DAC (CC).
 JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-TIFF_WIDTH, TIFF_HEIGHT, TIFF_SHORT = 256, 257, 3
+TIFF_WIDTH, TIFF_HEIGHT = 256, 257
+TIFF_NUMBERS = {3: "H", 4: "I"}
+"""SHORT and LONG, as `struct` writes them."""
 
 
 class HeaderError(ValueError):
@@ -106,10 +108,12 @@ def _tiff(data: bytes) -> tuple[int, int]:
     (count,) = struct.unpack_from(order + "H", data, directory)
     sizes = {}
     for entry in range(directory + 2, directory + 2 + 12 * count, 12):
-        tag, kind = struct.unpack_from(order + "HH", data, entry)
+        tag, kind, length = struct.unpack_from(order + "HHI", data, entry)
         if tag in (TIFF_WIDTH, TIFF_HEIGHT):
-            value = "H" if kind == TIFF_SHORT else "I"
-            (sizes[tag],) = struct.unpack_from(order + value, data, entry + 8)
+            # Stated twice or oddly, it could be one size here and another one to the decoder.
+            if tag in sizes or kind not in TIFF_NUMBERS or length != 1:
+                raise HeaderError("its width and height are not stated once, as a number each")
+            (sizes[tag],) = struct.unpack_from(order + TIFF_NUMBERS[kind], data, entry + 8)
     if len(sizes) < 2:
         raise HeaderError("it does not state its width and height")
     return sizes[TIFF_HEIGHT], sizes[TIFF_WIDTH]

@@ -10,12 +10,28 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 
 from server.launcher import Server, launch
 
 # A shell starts background jobs with Ctrl-C ignored, and children inherit that: programs under test
 # must see it as from a terminal.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# The same few inputs in every run, so that a change is judged by what it does. New ones, and many:
+# --hypothesis-profile=long
+settings.register_profile(
+    "default",
+    max_examples=300,
+    derandomize=True,
+    database=None,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
+settings.register_profile(
+    "long", settings.get_profile("default"), max_examples=100_000, derandomize=False
+)
+settings.load_profile("default")
 
 MODEL_REPOSITORY = Path(__file__).parents[1] / "model_repository"
 

@@ -81,8 +81,13 @@ def kill() -> Callable[[Server], None]:
 
 
 @pytest.fixture(scope="session")
-def standin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with launch(make_repository(tmp_path_factory.mktemp("standin"))) as server:
+def standin_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_repository(tmp_path_factory.mktemp("standin"))
+
+
+@pytest.fixture(scope="session")
+def standin(standin_repository: Path) -> Iterator[Server]:
+    with launch(standin_repository) as server:
         yield server
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -218,11 +219,14 @@ def test_runs_as_a_file_from_anywhere(standin, files, tmp_path):
         [*command, "--json"], cwd=tmp_path, env=environment, capture_output=True, text=True
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert json.loads(done.stdout) == {
+    record = json.loads(done.stdout)
+    assert re.fullmatch(r"[0-9a-f]{32}", record.pop("request"))
+    assert record == {
         "image": str(files[0]),
         "trimap": str(files[1]),
         "alpha": "alpha.png",
         "status": "written",
+        "rejections": 0,
     }
     assert (tmp_path / "alpha.png").exists()
 

@@ -104,7 +104,7 @@ def test_after_a_tile_failed_the_rest_is_not_asked_for(
     image, trimap = make_picture(900, 900)
     with (
         Matte(server.grpc_url) as matte,
-        pytest.raises(ServerRefusedError, match="refused the request: out of memory"),
+        pytest.raises(ServerRefusedError, match=r"refused request \w{32}: out of memory"),
     ):
         matte.alpha(image, trimap, 96)
     assert count_requests(server.grpc_url) < len(plan_tiles(trimap, 96, MARGIN)) / 2

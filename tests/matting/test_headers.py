@@ -46,6 +46,26 @@ def test_big_endian_tiff() -> None:
     assert image_size(data) == (480, 640)
 
 
+def tiff_entry(tag: int, kind: int, count: int, value: int) -> bytes:
+    return struct.pack("<HHII", tag, kind, count, value)
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        [tiff_entry(256, 4, 1, 50_000), tiff_entry(257, 4, 1, 50_000), tiff_entry(256, 4, 1, 1)],
+        [tiff_entry(256, 1, 1, 7), tiff_entry(257, 4, 1, 7)],
+        [tiff_entry(256, 4, 2, 7), tiff_entry(257, 4, 1, 7)],
+    ],
+    ids=["twice", "a byte", "a list"],
+)
+def test_tiff_that_states_its_size_oddly(entries: list[bytes]) -> None:
+    """Of a width stated twice libtiff takes the first: a gigapixel must not hide behind the last."""
+    data = b"II*\0" + struct.pack("<IH", 8, len(entries)) + b"".join(entries)
+    with pytest.raises(HeaderError, match="not stated once"):
+        image_size(data)
+
+
 @pytest.mark.parametrize("kind", ENCODINGS)
 def test_header_cut_anywhere(kind: str) -> None:
     """The first bytes either hold the size already or are refused; nothing else escapes."""

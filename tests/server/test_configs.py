@@ -9,6 +9,7 @@ from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import DataType, ModelConfig
 from tritonclient.utils import InferenceServerException
 
+from client.connection import PRIORITIES
 from server.launcher import Server, ServerError, launch
 
 SHIPPED = Path(__file__).parents[2] / "model_repository" / "dim"
@@ -30,6 +31,17 @@ def test_contract(path: Path) -> None:
     ]
     assert on_the_wire(config.output) == [("alpha", "TYPE_UINT8", [-1, -1, -1, 1])]
     assert config.instance_group and config.model_warmup
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_queues_are_bounded_and_interactive_requests_go_first(path: Path) -> None:
+    """What these numbers do is tested in test_overload.py."""
+    batching = text_format.Parse(path.read_text(), ModelConfig()).dynamic_batching
+    assert batching.priority_levels == batching.default_priority_level == PRIORITIES["bulk"] == 2
+    assert PRIORITIES["interactive"] == 1
+    policy = batching.default_queue_policy
+    assert policy.max_queue_size == 64
+    assert policy.timeout_action == policy.REJECT and policy.default_timeout_microseconds > 0
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino", "tensorrt"])

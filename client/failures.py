@@ -1,0 +1,79 @@
+"""What a failed call means: whether another attempt is worth it, and what to tell the user."""
+
+import tenacity
+from tritonclient.grpc import InferenceServerException
+
+from client.errors import (
+    ModelMissingError,
+    ServerBusyError,
+    ServerError,
+    ServerRefusedError,
+    ServerTimeoutError,
+    ServerUnavailableError,
+)
+from client.request import Request
+
+BUSY = ("Exceeds maximum queue size", "Request timeout expired")
+"""What Triton says when a queue is full, and when a request has waited in it for too long."""
+NOT_TRUSTED = ("handshake failed", "security handshaker", "Verification Check failed")
+"""What gRPC says of certificates: one side's is not signed or named as the other expects."""
+
+
+def is_busy(error: BaseException) -> bool:
+    """Whether the server turned the request away to protect itself."""
+    return _is_unavailable(error) and any(words in error.message() for words in BUSY)
+
+
+def is_gone(error: BaseException) -> bool:
+    """Whether no server could be reached, or it went away."""
+    # Who is not trusted now will not be trusted in a second.
+    return _is_unavailable(error) and not _is_distrust(error)
+
+
+def pause(state: tenacity.RetryCallState) -> float:
+    """Seconds until the next attempt: random, lest all who were turned away return together."""
+    longest = 4 if is_busy(state.outcome.exception()) else 1
+    return tenacity.wait_random_exponential(multiplier=0.1, max=longest)(state)
+
+
+def explain(
+    error: InferenceServerException, model: str, servers: str, timeout: float, request: Request
+) -> ServerError:
+    """Turn the last error of a request into one of `client.errors`, with the way out."""
+    status, reason = _status(error), " ".join(str(error.message()).split())
+    if is_busy(error):
+        return ServerBusyError(
+            f"{servers} was too busy for {timeout:g} s ({reason}); "
+            "allow more with --timeout, or use more servers"
+        )
+    if _is_distrust(error):
+        return ServerRefusedError(
+            f"no TLS connection to {servers} ({reason}); check --ca, --cert and --key"
+        )
+    if status == "UNAVAILABLE":
+        return ServerUnavailableError(
+            f"no server at {servers} for {timeout:g} s ({reason}); "
+            "start one with `python -m server`, or give --url another server's gRPC port"
+        )
+    if status == "DEADLINE_EXCEEDED":
+        return ServerTimeoutError(
+            f"no answer from {servers} within {timeout:g} s; "
+            "allow more with --timeout, or send less: smaller photos, fewer --jobs"
+        )
+    if status == "NOT_FOUND":
+        return ModelMissingError(
+            f"{servers} does not serve the model {model!r} ({reason}); is it another Triton server?"
+        )
+    return ServerRefusedError(f"{servers} refused request {request.id}: {reason}")
+
+
+def _is_distrust(error: InferenceServerException) -> bool:
+    return any(words in error.message() for words in NOT_TRUSTED)
+
+
+def _is_unavailable(error: BaseException) -> bool:
+    return isinstance(error, InferenceServerException) and _status(error) == "UNAVAILABLE"
+
+
+def _status(error: InferenceServerException) -> str:
+    return str(error.status()).removeprefix("StatusCode.")
