@@ -14,6 +14,7 @@ from export.engine import Profile, build_engine, find_gpu
 from export.errors import ExportError
 from export.export import Exported, export, onnx_matte, prove
 from export.manifest import check
+from export.overflow import largest_magnitudes, overflows
 from export.parity import Matte, Picture, matte_with
 from train.checkpoint import load_checkpoint, save_checkpoint
 
@@ -109,6 +110,33 @@ def test_fp16_overflow_is_named_with_its_layer(
     assert main(arguments) == 1
     assert "encoder.layer3.2 reaches" in capsys.readouterr().err
     assert not models.exists()
+
+
+@pytest.mark.parametrize("precision", ["fp16", "fp32"])
+def test_nan_is_named_with_its_layer(
+    oracle_network: Callable, tmp_path: Path, capsys: pytest.CaptureFixture, precision: str
+) -> None:
+    network = oracle_network(1)
+    with torch.no_grad():
+        network.backbone.decoder.deconv3_1.bias[7] = torch.nan
+    weights, models = tmp_path / "nan.safetensors", tmp_path / "models"
+    save_checkpoint(network, weights, {})
+    arguments = [str(weights), "--precision", precision, "--repository", str(models)]
+    assert main(arguments) == 1
+    error = capsys.readouterr().err
+    assert "decoder.deconv3_1 reaches nan" in error
+    assert "deconv4_1" not in error  # comes before
+    assert not models.exists()
+
+
+def test_weights_too_large_for_fp16_are_named(oracle_network: Callable) -> None:
+    network = oracle_network(1)
+    with torch.no_grad():
+        network.backbone.encoder.layer1[0].weight[0, 0, 0, 0] = 1e6
+    black = Picture("black", *(np.zeros((32, 32, *c), np.uint8) for c in ((3,), (), ())))
+    largest = largest_magnitudes(network, [black])
+    assert [line.split()[0] for line in overflows(largest, "fp16")] == ["backbone.encoder.layer1.0"]
+    assert overflows(largest, "fp32") == []
 
 
 def test_nvidias_parser_and_builder_take_the_graph_in_fp32(exported: Exported) -> None:
