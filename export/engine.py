@@ -87,8 +87,23 @@ def import_tensorrt(target: str) -> ModuleType:
         raise ExportError(f"--target {target}: {error}; {INSTALL[target]}") from None
     polygraphy_config.USE_TENSORRT_RTX = target == "tensorrt-rtx"
     logger = importlib.import_module("polygraphy.logger").G_LOGGER
-    logger.module_severity = logger.ERROR
+    logger.module_severity = logger.ERROR  # what NVIDIA's parser says of a node, say
     return module
+
+
+def check_machine(target: str, capability: str) -> ModuleType:
+    """Return TensorRT's module if an engine can be built here; `ExportError` if not."""
+    tensorrt = import_tensorrt(target)
+    if target == "tensorrt":
+        find_gpu()
+    elif not hasattr(tensorrt.ComputeCapability, "SM" + capability.replace(".", "")):
+        names = (name for name in dir(tensorrt.ComputeCapability) if name.startswith("SM"))
+        known = sorted(int(name[2:]) / 10 for name in names)
+        raise ExportError(
+            f"compute capability is {capability!r}; {target} {tensorrt.__version__} builds for "
+            + ", ".join(map(str, known))
+        )
+    return tensorrt
 
 
 def build_engine(
@@ -124,7 +139,7 @@ def build_engine(
     ExportError
         TensorRT or a GPU is missing, or the parser or builder refused the graph.
     """
-    tensorrt = import_tensorrt(target)
+    tensorrt = check_machine(target, capability)
     # After the choice of the module, which Polygraphy looks up when it is imported.
     from polygraphy.backend.trt import engine_bytes_from_network, network_from_onnx_path
     from polygraphy.exception import PolygraphyException
@@ -159,12 +174,8 @@ def rtx_config(profile: Profile, capability: str) -> object:
     """Return what TensorRT for RTX builds for, as Polygraphy says it."""
     from polygraphy.backend.tensorrt_rtx import CreateConfigRTX
 
-    major, _, minor = capability.partition(".")
-    if not (major.isdecimal() and minor.isdecimal()):
-        raise ExportError(f"compute capability is {capability!r}, expected one such as 8.9")
-    return CreateConfigRTX(
-        profiles=[input_shapes(profile)], compute_capabilities=[(int(major), int(minor))]
-    )
+    version = tuple(map(int, capability.split(".")))
+    return CreateConfigRTX(profiles=[input_shapes(profile)], compute_capabilities=[version])
 
 
 def gpu_config(

@@ -6,7 +6,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from export.engine import Profile, build_engine, engine_matte, find_gpu, import_tensorrt
+from export.engine import Profile, build_engine, check_machine, engine_matte
 from export.errors import ExportError
 from export.graph import build_graph, save_graph, store_weights_outside
 from export.manifest import MANIFEST, read_manifest, sha256, tool_versions
@@ -84,9 +84,7 @@ def export(
         The checkpoint cannot be read.
     """
     if target.startswith("tensorrt"):
-        import_tensorrt(target)  # before minutes of work, not after
-    if target == "tensorrt":
-        find_gpu()
+        check_machine(target, capability)  # before minutes of work, not after
     network = load_checkpoint(weights)
     known = list(read_pictures(pictures))
     largest = largest_magnitudes(network, known)
