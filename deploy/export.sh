@@ -2,9 +2,10 @@
 # Make the model that Triton will serve on this machine, unless it is there and fits: made from these
 # weights, its files whole, and an engine of this TensorRT and this GPU. Ends with an error where no
 # such model can be made; Triton is not started then.
-#   sh deploy/export.sh WEIGHTS REPOSITORY [TARGET]
+#   sh deploy/export.sh WEIGHTS REPOSITORY [TARGET [options of python -m export]]
 set -eu
 weights=$1 repository=$2 target=${3:-tensorrt}
+shift $(($# < 3 ? $# : 3))
 manifest=$repository/dim/1/manifest.json
 
 fits() {
@@ -14,4 +15,4 @@ fits() {
         python3 -m export check "$repository"
 }
 
-fits || python3 -m export "$weights" --target "$target" --repository "$repository"
+fits || python3 -m export "$weights" --target "$target" --repository "$repository" "$@"
