@@ -79,14 +79,17 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--trimaps", metavar="FOLDER", type=Path, help="trimaps of many photos")
 
     outputs = parser.add_argument_group(
-        "outputs", "at least one; a file for one photo, a folder for many"
+        "outputs",
+        "at least one; a file for one photo, a folder for many. Cut-out and composite keep the "
+        "photo's colour profile and EXIF and, as .png and .tif, its 16 bits; their colours stay in "
+        "the photo's profile, and a background is taken to be in it, too",
     )
     outputs.add_argument("-o", "--alpha", metavar="ALPHA", type=Path, help="the alpha matte, grey")
     outputs.add_argument(
         "--cutout",
         metavar="RGBA",
         type=Path,
-        help="the photo without its background, .png or .webp",
+        help="the photo without its background, .png, .webp or .tif",
     )
     outputs.add_argument(
         "--composite", metavar="OUT", type=Path, help="the photo on another background"

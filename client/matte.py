@@ -25,7 +25,7 @@ try:
     from client.folder import Record, matte_pairs, write_failures
     from client.job import Options, Pair, matte_pair
     from client.pairs import PairError, find_pairs, is_many
-    from matting.images import ImageError, check_writable, read_image
+    from matting.images import ImageError, check_writable, read_photo
 except ModuleNotFoundError as error:
     if __name__ != "__main__":
         raise
@@ -135,7 +135,7 @@ def _fail(error: object, code: int) -> int:
 def _settings(options: argparse.Namespace) -> Options:
     background = options.background
     return Options(
-        background=read_image(background) if isinstance(background, Path) else background,
+        background=read_photo(background).pixels if isinstance(background, Path) else background,
         premultiplied=options.premultiplied,
         quantize=options.quantize,
         mask=band_of(options),
