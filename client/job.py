@@ -94,29 +94,37 @@ def read_pair(pair: Pair, options: Options) -> tuple[Photo, np.ndarray]:
         One of the files is missing, broken, or not what it should be.
     """
     photo = read_photo(pair.image)
-    trimap = read_trimap(pair.trimap)
-    if photo.pixels.shape[:2] != trimap.shape:
+    trimap = trimap_for(pair.trimap, photo.pixels, pair.image, options)
+    if options.mask and trimap.min() == trimap.max():
         raise ImageError(
-            f"{pair.image} is {_size(photo.pixels)} but {pair.trimap} is {_size(trimap)} pixels; "
-            "expected the same size (EXIF rotation is applied to both: is it in only one of them?)"
+            f"{pair.trimap}: the mask is {'white' if trimap.any() else 'black'} everywhere; "
+            "expected black for background and white for the object"
         )
-    if options.mask:
-        return photo, _trimap_of(pair.trimap, trimap, options.mask)
-    if options.quantize:
-        return photo, quantize(trimap)
-    problem = check_trimap(trimap)
-    if problem:
-        raise ImageError(f"{pair.trimap}: {problem} (--quantize)")
     return photo, trimap
 
 
-def _trimap_of(path: Path, mask: np.ndarray, band: Band) -> np.ndarray:
-    if mask.min() == mask.max():
+def trimap_for(path: Path, image: np.ndarray, name: Path, options: Options) -> np.ndarray:
+    """Read or make the trimap (uint8, H x W) of an image (H x W x 3) that came from file `name`.
+
+    Raises
+    ------
+    ImageError
+        It cannot be read, is no trimap, or has another size.
+    """
+    trimap = read_trimap(path)
+    if image.shape[:2] != trimap.shape:
         raise ImageError(
-            f"{path}: the mask is {mask[0, 0]} everywhere; expected black for background and white "
-            "for the object"
+            f"{name} is {_size(image)} but {path} is {_size(trimap)} pixels; "
+            "expected the same size (EXIF rotation is applied to both: is it in only one of them?)"
         )
-    return trimap_from_mask(mask, *band)
+    if options.mask:
+        return trimap_from_mask(trimap, *options.mask)
+    if options.quantize:
+        return quantize(trimap)
+    problem = check_trimap(trimap)
+    if problem:
+        raise ImageError(f"{path}: {problem} (--quantize)")
+    return trimap
 
 
 def matte_pair(pair: Pair, matte: Matte, options: Options) -> bool:

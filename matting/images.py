@@ -176,7 +176,7 @@ def _decode(path: Path, data: bytes, mode: int) -> np.ndarray:
             f"{path}: is {width} x {height} pixels; expected at most "
             f"{MAX_PIXELS // 1_000_000} megapixels; make it smaller first"
         )
-    with _silent_opencv():
+    with silent_opencv():
         try:
             # From memory, not imread: with a file OpenCV fills what a cut JPEG lacks with grey.
             image = cv2.imdecode(np.frombuffer(data, np.uint8), mode | cv2.IMREAD_ANYDEPTH)
@@ -285,7 +285,7 @@ def _temporary_beside(target: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _silent_opencv() -> Iterator[None]:
+def silent_opencv() -> Iterator[None]:
     """Keep OpenCV's own log of a damaged file off the terminal: the error says it in one line."""
     level = cv2.getLogLevel()
     cv2.setLogLevel(0)  # LOG_LEVEL_SILENT
