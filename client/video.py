@@ -26,7 +26,7 @@ VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".avi", ".webm")
 WRITTEN_SUFFIX = ".mkv"
 CODEC = cv2.VideoWriter.fourcc(*"FFV1")
 
-# FFmpeg's own words on a damaged file; ours say it in one line. Read once, when OpenCV loads FFmpeg.
+# FFmpeg's own words on a damaged file: ours say it in one line. Read when OpenCV loads FFmpeg.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
 Writer = Callable[[np.ndarray], None]
