@@ -21,6 +21,7 @@ PACKAGES = (
     "tensorrt",
     "tritonclient",
     "nvidia-pytriton",
+    "pymatting",
 )
 
 INSTRUCTIONS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "bf16", "i8mm")

@@ -107,6 +107,7 @@ def measure_all(options: argparse.Namespace) -> tuple[dict[str, dict], dict[str,
         "latency": server,
         "throughput": server,
         "connectivity": [],
+        "foreground": [],
     }
     records, missing = {}, {}
     for name, arguments in own.items():

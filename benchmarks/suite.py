@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from types import ModuleType
 
-from benchmarks import connectivity, latency, parity, throughput
+from benchmarks import connectivity, foreground, latency, parity, throughput
 from benchmarks.record import new_record, to_json, write_files
 from benchmarks.tables import to_markdown
 from client.errors import ServerError
@@ -17,6 +17,7 @@ BENCHMARKS: dict[str, ModuleType] = {
     "latency": latency,
     "throughput": throughput,
     "connectivity": connectivity,
+    "foreground": foreground,
 }
 FAILURES = (ExportError, ServerError, LaunchError, InstallationError)
 """What keeps a benchmark from running on this machine; every message is one line."""

@@ -13,6 +13,7 @@ from client.job import OUTPUTS, Band
 from client.pairs import is_many
 from client.tiles import MARGIN, STRIDE
 from client.tls import Tls
+from client.video import is_video
 from matting.trimaps import MASK_BAND
 
 JOBS_PER_SERVER = 4
@@ -33,6 +34,9 @@ examples:
   a quoted glob, or a CSV file with the columns image and trimap:
     python client/matte.py 'photos/**/*.jpg' --trimaps trimaps/ -o mattes/
     python client/matte.py pairs.csv -o mattes/
+  a video with a trimap (or mask) for each frame, in the order of their names, to an alpha video;
+  for frames instead, name a folder:
+    python client/matte.py clip.mp4 --trimaps clip-masks/ --mask -o clip-alpha.mkv
 
 exit codes: 0 all done, 1 the server or some of many photos failed, 2 bad input or usage
 """
@@ -75,7 +79,10 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "image", metavar="IMAGE", help="photo; or many: a folder, a quoted glob, a CSV file"
+        "image",
+        metavar="IMAGE",
+        help="photo; or many: a folder, a quoted glob, a CSV file; or a video file (its sound is "
+        "left out, and each frame is a photo of its own, so soft edges may flicker)",
     )
     parser.add_argument(
         "trimap",
@@ -84,17 +91,26 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         help="same size as the photo; 0 is background, 255 foreground, 128 unknown (or see --mask)",
     )
-    parser.add_argument("--trimaps", metavar="FOLDER", type=Path, help="trimaps of many photos")
+    parser.add_argument(
+        "--trimaps",
+        metavar="FOLDER",
+        type=Path,
+        help="trimaps of many photos, or of a video's frames",
+    )
 
     outputs = parser.add_argument_group(
-        "outputs", "at least one; a file for one photo, a folder for many"
+        "outputs",
+        "at least one; a file for one photo, a folder for many; for a video, a .mkv without loss "
+        "(FFV1) or a folder for frames. Cut-out and composite keep the "
+        "photo's colour profile and EXIF and, as .png and .tif, its 16 bits; their colours stay in "
+        "the photo's profile, and a background is taken to be in it, too",
     )
     outputs.add_argument("-o", "--alpha", metavar="ALPHA", type=Path, help="the alpha matte, grey")
     outputs.add_argument(
         "--cutout",
         metavar="RGBA",
         type=Path,
-        help="the photo without its background, .png or .webp",
+        help="the photo without its background, .png, .webp or .tif",
     )
     outputs.add_argument(
         "--composite", metavar="OUT", type=Path, help="the photo on another background"
@@ -167,7 +183,7 @@ def _parser() -> argparse.ArgumentParser:
         "--jobs",
         metavar="N",
         type=_positive(int),
-        help=f"photos under way at a time (default {JOBS_PER_SERVER} for each server)",
+        help=f"photos or frames under way at a time (default {JOBS_PER_SERVER} for each server)",
     )
     parser.add_argument(
         "--failures", metavar="CSV", type=Path, help="list the photos that failed, to try again"
@@ -235,10 +251,15 @@ def _check_usage(parser: argparse.ArgumentParser, options: argparse.Namespace) -
         parser.error("--erode and --dilate are for a --mask")
     if (options.cert is None) != (options.key is None):
         parser.error("--cert and --key need each other")
-    if is_many(options.image):
+    if is_video(options.image):
+        if options.trimap is not None or options.trimaps is None:
+            parser.error(f"{options.image} is a video: name its frames' trimaps with --trimaps")
+        if options.failures:
+            parser.error("--failures is for many photos: a video is written whole or not at all")
+    elif is_many(options.image):
         if options.trimap is not None:
             parser.error(f"{options.image} holds many photos: name their trimaps with --trimaps")
     elif options.trimap is None:
         parser.error(f"no TRIMAP for {options.image}, and it is no folder, glob or CSV file")
     elif options.trimaps or options.failures or options.jobs:
-        parser.error("--trimaps, --failures and --jobs are for many photos")
+        parser.error("--trimaps, --failures and --jobs are for many photos or a video")

@@ -1,6 +1,6 @@
 """One photo and its trimap in; alpha, cut-out and composite out, all or none."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +16,14 @@ from matting.foreground import estimate_foreground
 from matting.images import (
     ALPHA_SUFFIXES,
     ImageError,
+    Photo,
     check_writable,
-    read_image,
+    read_photo,
     read_trimap,
+    to_depth,
     write_image,
 )
+from matting.metadata import Metadata
 from matting.trimaps import MASK_BAND, check_trimap, has_unknown, quantize, trimap_from_mask
 
 OUTPUTS = ("alpha", "cutout", "composite")
@@ -62,7 +65,7 @@ class Options:
     Attributes
     ----------
     background : ndarray or None
-        RGB uint8 of any size; composites are made on it.
+        RGB, uint8 or uint16, of any size; composites are made on it.
     premultiplied : bool
         Multiply a cut-out's colours with alpha.
     quantize : bool
@@ -83,38 +86,46 @@ class Options:
     show_progress: bool = False
 
 
-def read_pair(pair: Pair, options: Options) -> tuple[np.ndarray, np.ndarray]:
-    """Read a photo (RGB uint8, H x W x 3) and read or make its trimap (uint8, H x W).
+def read_pair(pair: Pair, options: Options) -> tuple[Photo, np.ndarray]:
+    """Read a photo and read or make its trimap (uint8, H x W).
 
     Raises
     ------
     ImageError
         One of the files is missing, broken, or not what it should be.
     """
-    image = read_image(pair.image)
-    trimap = read_trimap(pair.trimap)
+    photo = read_photo(pair.image)
+    trimap = trimap_for(pair.trimap, photo.pixels, pair.image, options)
+    if options.mask and trimap.min() == trimap.max():
+        raise ImageError(
+            f"{pair.trimap}: the mask is {'white' if trimap.any() else 'black'} everywhere; "
+            "expected black for background and white for the object"
+        )
+    return photo, trimap
+
+
+def trimap_for(path: Path, image: np.ndarray, name: Path, options: Options) -> np.ndarray:
+    """Read or make the trimap (uint8, H x W) of an image (H x W x 3) that came from file `name`.
+
+    Raises
+    ------
+    ImageError
+        It cannot be read, is no trimap, or has another size.
+    """
+    trimap = read_trimap(path)
     if image.shape[:2] != trimap.shape:
         raise ImageError(
-            f"{pair.image} is {_size(image)} but {pair.trimap} is {_size(trimap)} pixels; "
+            f"{name} is {_size(image)} but {path} is {_size(trimap)} pixels; "
             "expected the same size (EXIF rotation is applied to both: is it in only one of them?)"
         )
     if options.mask:
-        return image, _trimap_of(pair.trimap, trimap, options.mask)
+        return trimap_from_mask(trimap, *options.mask)
     if options.quantize:
-        return image, quantize(trimap)
+        return quantize(trimap)
     problem = check_trimap(trimap)
     if problem:
-        raise ImageError(f"{pair.trimap}: {problem} (--quantize)")
-    return image, trimap
-
-
-def _trimap_of(path: Path, mask: np.ndarray, band: Band) -> np.ndarray:
-    if mask.min() == mask.max():
-        raise ImageError(
-            f"{path}: the mask is {mask[0, 0]} everywhere; expected black for background and white "
-            "for the object"
-        )
-    return trimap_from_mask(mask, *band)
+        raise ImageError(f"{path}: {problem} (--quantize)")
+    return trimap
 
 
 def matte_pair(pair: Pair, matte: Matte, options: Options, request: Request) -> bool:
@@ -132,9 +143,10 @@ def matte_pair(pair: Pair, matte: Matte, options: Options, request: Request) -> 
     ImageError, ServerError, OSError
     """
     _check_outputs(pair)
-    image, trimap = read_pair(pair, options)
+    photo, trimap = read_pair(pair, options)
+    image = to_depth(photo.pixels, np.uint8)
     alpha = matte.alpha(image, trimap, options.tile, options.show_progress, request)
-    _write_all(_make_outputs(pair, options, image, alpha))
+    _write_all(pair, make_outputs(pair.outputs, photo.pixels, alpha, options), photo.metadata)
     return has_unknown(trimap)
 
 
@@ -143,38 +155,52 @@ def _check_outputs(pair: Pair) -> None:
         check_writable(path)
         if kind == "cutout" and path.suffix.lower() not in ALPHA_SUFFIXES:
             raise ImageError(
-                f"{path}: {path.suffix} has no transparency; use {' or '.join(ALPHA_SUFFIXES)}"
+                f"{path}: {path.suffix} has no transparency; use {', '.join(ALPHA_SUFFIXES)}"
             )
 
 
-def _make_outputs(
-    pair: Pair, options: Options, image: np.ndarray, alpha: np.ndarray
-) -> dict[Path, np.ndarray]:
-    made = {}
-    if "alpha" in pair.outputs:
-        made[pair.outputs["alpha"]] = alpha
-    if pair.outputs.keys() & {"cutout", "composite"}:
-        foreground = estimate_foreground(image, alpha)
-    if "cutout" in pair.outputs:
+def make_outputs(
+    kinds: Iterable[str], pixels: np.ndarray, alpha: np.ndarray, options: Options
+) -> dict[str, np.ndarray]:
+    """Make some of `OUTPUTS`, by name.
+
+    Parameters
+    ----------
+    kinds : iterable of str
+    pixels : ndarray, H x W x 3 RGB, uint8 or uint16
+    alpha : ndarray, H x W uint8
+    options : Options
+
+    Returns
+    -------
+    dict of str to ndarray
+        Cut-out (RGBA) and composite are as deep as the pixels.
+    """
+    kinds = set(kinds)
+    made = {"alpha": alpha} if "alpha" in kinds else {}
+    if kinds & {"cutout", "composite"}:
+        foreground = estimate_foreground(pixels, alpha)
+    if "cutout" in kinds:
         colours = foreground
         if options.premultiplied:
             colours = composite(alpha, foreground, np.zeros_like(foreground))
-        made[pair.outputs["cutout"]] = cutout(colours, alpha)
-    if "composite" in pair.outputs:
+        made["cutout"] = cutout(colours, alpha)
+    if "composite" in kinds and options.background is not None:
         background = fit_background(options.background, *alpha.shape)
-        made[pair.outputs["composite"]] = composite(alpha, foreground, background)
+        made["composite"] = composite(alpha, foreground, background)
     return made
 
 
-def _write_all(images: Mapping[Path, np.ndarray]) -> None:
+def _write_all(pair: Pair, made: Mapping[str, np.ndarray], metadata: Metadata) -> None:
     """Write every image beside its place first, then move all of them there."""
     with ExitStack() as leftovers:
         staged = {}
-        for path, image in images.items():
-            target = path.resolve()  # a link is followed, not replaced
+        for kind, image in made.items():
+            target = pair.outputs[kind].resolve()  # a link is followed, not replaced
             folder = leftovers.enter_context(TemporaryDirectory(prefix=".", dir=target.parent))
             staged[target] = Path(folder, target.name)
-            write_image(staged[target], image)
+            # An alpha has no colours, and is no photograph.
+            write_image(staged[target], image, None if kind == "alpha" else metadata)
         for target, temporary in staged.items():
             temporary.replace(target)
 

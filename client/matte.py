@@ -26,7 +26,8 @@ try:
     from client.job import Options, Pair, matte_pair
     from client.pairs import PairError, find_pairs, is_many
     from client.request import Request
-    from matting.images import ImageError, check_writable, read_image
+    from client.video import is_video, list_frames, matte_video
+    from matting.images import ImageError, check_writable, read_photo
 except ModuleNotFoundError as error:
     if __name__ != "__main__":
         raise
@@ -48,6 +49,8 @@ def main(arguments: list[str] | None = None) -> int:
         with Matte(
             options.url or DEFAULT_URL, options.timeout, options.priority, tls_of(options)
         ) as matte:
+            if is_video(options.image):
+                return _run_video(matte, options)
             return (_run_many if is_many(options.image) else _run_one)(matte, options)
     except ServerError as error:
         return _fail(error, FAILURE)
@@ -84,7 +87,6 @@ def _run_many(matte: Matte, options: argparse.Namespace) -> int:
     for folder in outputs_of(options).values():
         folder.mkdir(parents=True, exist_ok=True)
         check_writable(folder / "alpha.png")
-    jobs = options.jobs or JOBS_PER_SERVER * len(options.url or [DEFAULT_URL])
     unpaired = [Record(pair, "failed", reason) for pair, reason in problems]
     counts = Counter[str]()
     failed = []
@@ -94,7 +96,7 @@ def _run_many(matte: Matte, options: argparse.Namespace) -> int:
         tqdm(
             total=len(unpaired) + len(pairs), unit="photo", disable=options.quiet or None
         ) as progress,
-        closing(matte_pairs(pairs, matte, settings, jobs)) as matted,
+        closing(matte_pairs(pairs, matte, settings, _jobs(options))) as matted,
     ):
         for record in chain(unpaired, matted):
             counts[record.status] += 1
@@ -108,6 +110,27 @@ def _run_many(matte: Matte, options: argparse.Namespace) -> int:
         write_failures(options.failures, failed)
     _report(counts, rejections, failed, options)
     return FAILURE if failed else SUCCESS
+
+
+def _run_video(matte: Matte, options: argparse.Namespace) -> int:
+    pair = Pair(Path(options.image), options.trimaps, outputs_of(options))
+    _check_names(pair, options.background)
+    trimaps = list_frames(pair.image, pair.trimap, pair.outputs)
+    settings = _settings(options)
+    with (
+        logging_redirect_tqdm(),
+        closing(
+            matte_video(pair.image, trimaps, pair.outputs, matte, settings, _jobs(options))
+        ) as written,
+        tqdm(total=len(trimaps), unit="frame", disable=options.quiet or None) as progress,
+    ):
+        for _ in written:
+            progress.update()
+    if options.json:
+        _print_json(Record(pair, "written"))
+    elif not options.quiet:
+        print(f"wrote {', '.join(map(str, pair.outputs.values()))}, {len(trimaps)} frames")
+    return SUCCESS
 
 
 def _report(
@@ -147,10 +170,14 @@ def _fail(error: object, code: int) -> int:
     return code
 
 
+def _jobs(options: argparse.Namespace) -> int:
+    return options.jobs or JOBS_PER_SERVER * len(options.url or [DEFAULT_URL])
+
+
 def _settings(options: argparse.Namespace) -> Options:
     background = options.background
     return Options(
-        background=read_image(background) if isinstance(background, Path) else background,
+        background=read_photo(background).pixels if isinstance(background, Path) else background,
         premultiplied=options.premultiplied,
         quantize=options.quantize,
         mask=band_of(options),

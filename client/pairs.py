@@ -106,10 +106,10 @@ def _check_folders(root: Path, trimaps: Path | None, folders: Mapping[str, Path]
 
 def _pair_by_name(source: str, root: Path, trimaps: Path, outputs: Iterable[Path]) -> list[_Found]:
     by_name = defaultdict(list)
-    for trimap in _images(trimaps, "**/*"):
+    for trimap in images_below(trimaps):
         by_name[trimap.relative_to(trimaps).with_suffix("")].append(trimap)
     pattern = "**/*" if Path(source).is_dir() else str(Path(source).relative_to(root))
-    names = [photo.relative_to(root) for photo in _images(root, pattern)]
+    names = [photo.relative_to(root) for photo in images_below(root, pattern)]
     # Trimaps and earlier outputs may lie below the photos' folder.
     others = [
         folder.resolve().relative_to(root.resolve())
@@ -132,8 +132,11 @@ def _choose(trimaps: list[Path], like: Path) -> tuple[Path, str]:
     return trimaps[0], ""
 
 
-def _images(root: Path, pattern: str) -> list[Path]:
-    """Image files by their suffix; hidden ones are leftovers of a crash or of another program."""
+def images_below(root: Path, pattern: str = "**/*") -> list[Path]:
+    """Image files by their suffix, in the order of their names.
+
+    Hidden ones are leftovers of a crash or of another program.
+    """
     return sorted(
         path
         for path in root.glob(pattern)

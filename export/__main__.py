@@ -11,7 +11,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from export.engine import Profile
+from export.engine import Profile, add_arguments
 from export.errors import ExportError
 from export.export import MODEL, TARGETS, export
 from export.manifest import check, read_manifest
@@ -21,14 +21,7 @@ from matting.images import ImageError
 from train.checkpoint import CheckpointError
 
 
-def size(text: str) -> tuple[int, int, int]:
-    """Read "NxHxW"."""
-    n, h, w = (int(part) for part in text.lower().split("x"))
-    return n, h, w
-
-
 def parse(arguments: list[str]) -> argparse.Namespace:
-    standard = Profile()
     parser = argparse.ArgumentParser(
         prog="python -m export",
         description=__doc__,
@@ -47,20 +40,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         metavar="DIR",
         help="image/, trimap/ and alpha/ to prove parity on (small pictures of the project's own)",
     )
-    engines = parser.add_argument_group("TensorRT")
-    for name in ("smallest", "best", "largest"):
-        value = getattr(standard, name)
-        engines.add_argument(
-            f"--{name}",
-            type=size,
-            default=value,
-            metavar="NxHxW",
-            help=f"({'x'.join(map(str, value))})",
-        )
-    engines.add_argument("--timing-cache", type=Path, metavar="FILE", help="read and written")
-    engines.add_argument(
-        "--capability", default="8.9", help="tensorrt-rtx: compute capability (%(default)s)"
-    )
+    add_arguments(parser.add_argument_group("TensorRT"))
     return parser.parse_args(arguments)
 
 
@@ -92,7 +72,7 @@ def run_export(arguments: list[str]) -> int:
             capability=options.capability,
             timing_cache=options.timing_cache,
         )
-    except (CheckpointError, ImageError) as error:
+    except (CheckpointError, ImageError, OSError) as error:
         print(f"export: {error}", file=sys.stderr)
         return 2
     except ExportError as error:

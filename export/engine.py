@@ -5,18 +5,26 @@ keeps to it; 8.6 knows no strong typing for this and needs its FP16 flag besides
 
 TensorRT needs the GPU that will run the engine. TensorRT for RTX builds for a named compute
 capability on any machine; here it proves, without a GPU, that NVIDIA's parser takes the graph.
+
+Needs no PyTorch, and no newer Python than 3.9, for the sake of `export.plan`.
 """
 
+from __future__ import annotations
+
+import argparse
 import importlib
 import subprocess
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from export.errors import ExportError
-from export.parity import Matte
+
+if TYPE_CHECKING:
+    from export.parity import Matte
 
 MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 INSTALL = {
@@ -32,6 +40,14 @@ class Profile:
     smallest: tuple[int, int, int] = (1, 1, 1)
     best: tuple[int, int, int] = (1, 1024, 1024)
     largest: tuple[int, int, int] = (8, 1088, 1920)
+
+    def __post_init__(self) -> None:
+        sizes = (self.smallest, self.best, self.largest)
+        if np.min(sizes) < 1 or (np.diff(sizes, axis=0) < 0).any():
+            raise ExportError(
+                "smallest, best and largest input are {}, {} and {}: expected N, H and W from 1 "
+                "that never become less".format(*map(as_text, sizes))
+            )
 
 
 @dataclass(frozen=True)
@@ -70,7 +86,24 @@ def import_tensorrt(target: str) -> ModuleType:
     except ImportError as error:
         raise ExportError(f"--target {target}: {error}; {INSTALL[target]}") from None
     polygraphy_config.USE_TENSORRT_RTX = target == "tensorrt-rtx"
+    logger = importlib.import_module("polygraphy.logger").G_LOGGER
+    logger.module_severity = logger.ERROR  # what NVIDIA's parser says of a node, say
     return module
+
+
+def check_machine(target: str, capability: str) -> ModuleType:
+    """Return TensorRT's module if an engine can be built here; `ExportError` if not."""
+    tensorrt = import_tensorrt(target)
+    if target == "tensorrt":
+        find_gpu()
+    elif not hasattr(tensorrt.ComputeCapability, "SM" + capability.replace(".", "")):
+        names = (name for name in dir(tensorrt.ComputeCapability) if name.startswith("SM"))
+        known = sorted(int(name[2:]) / 10 for name in names)
+        raise ExportError(
+            f"compute capability is {capability!r}; {target} {tensorrt.__version__} builds for "
+            + ", ".join(map(str, known))
+        )
+    return tensorrt
 
 
 def build_engine(
@@ -106,50 +139,75 @@ def build_engine(
     ExportError
         TensorRT or a GPU is missing, or the parser or builder refused the graph.
     """
-    tensorrt = import_tensorrt(target)
+    tensorrt = check_machine(target, capability)
     # After the choice of the module, which Polygraphy looks up when it is imported.
-    from polygraphy.backend.tensorrt_rtx import CreateConfigRTX
-    from polygraphy.backend.trt import (
-        CreateConfig,
-        engine_bytes_from_network,
-        network_from_onnx_path,
-    )
-    from polygraphy.backend.trt import Profile as Shapes
+    from polygraphy.backend.trt import engine_bytes_from_network, network_from_onnx_path
     from polygraphy.exception import PolygraphyException
-    from polygraphy.logger import G_LOGGER
 
-    G_LOGGER.module_severity = G_LOGGER.ERROR
-    strongly_typed = target == "tensorrt-rtx" or int(tensorrt.__version__.split(".")[0]) >= 10
-    shapes = Shapes()
-    for name, channels in (("image", 3), ("trimap", 1)):
-        sizes = (profile.smallest, profile.best, profile.largest)
-        shapes.add(name, *((*size, channels) for size in sizes))
+    for_rtx = target == "tensorrt-rtx"
+    major = int(tensorrt.__version__.split(".")[0])
+    strongly_typed = for_rtx or major >= 10
     facts: dict[str, object] = {
         "version": tensorrt.__version__,
         "profile": asdict(profile),
         "flags": ["STRONGLY_TYPED"] if strongly_typed else ["FP16"] * (precision == "fp16"),
     }
-    if target == "tensorrt-rtx":
-        facts["compute_capability"] = capability
-        versions = [tuple(map(int, capability.split(".")))]
-        config = CreateConfigRTX(profiles=[shapes], compute_capabilities=versions)
-    else:
-        facts["gpu"] = asdict(find_gpu())
-        known = timing_cache and timing_cache.exists()
-        config = CreateConfig(
-            profiles=[shapes],
-            fp16=precision == "fp16" and not strongly_typed,
-            load_timing_cache=str(timing_cache) if known else None,
-        )
     try:
+        if for_rtx:
+            facts["compute_capability"] = capability
+            config = rtx_config(profile, capability)
+        else:
+            facts["gpu"] = asdict(find_gpu())
+            config = gpu_config(profile, tensorrt, facts["flags"] == ["FP16"], timing_cache)
         engine = engine_bytes_from_network(
             network_from_onnx_path(str(onnx), strongly_typed=strongly_typed),
             config,
-            save_timing_cache=str(timing_cache) if timing_cache else None,
+            save_timing_cache=str(timing_cache) if timing_cache and not for_rtx else None,
         )
         return bytes(engine), facts
     except PolygraphyException as error:
-        raise ExportError(f"{target} refused the graph: {error}") from error
+        reason = " ".join(str(error).split())
+        raise ExportError(f"{target} refused the graph: {reason}") from error
+
+
+def rtx_config(profile: Profile, capability: str) -> object:
+    """Return what TensorRT for RTX builds for, as Polygraphy says it."""
+    from polygraphy.backend.tensorrt_rtx import CreateConfigRTX
+
+    version = tuple(map(int, capability.split(".")))
+    return CreateConfigRTX(profiles=[input_shapes(profile)], compute_capabilities=[version])
+
+
+def gpu_config(
+    profile: Profile, tensorrt: ModuleType, fp16: bool, timing_cache: Path | None
+) -> object:
+    """Return how TensorRT builds for the GPU of this machine, as Polygraphy says it."""
+    from polygraphy.backend.trt import CreateConfig
+
+    sources = None
+    if int(tensorrt.__version__.split(".")[0]) < 10:
+        # As 10 does by itself: without cuBLAS and cuDNN, which need not be there.
+        known = tensorrt.TacticSource
+        sources = [known.EDGE_MASK_CONVOLUTIONS, known.JIT_CONVOLUTIONS]
+    if timing_cache:
+        timing_cache.parent.mkdir(parents=True, exist_ok=True)  # before minutes of work, not after
+    return CreateConfig(
+        profiles=[input_shapes(profile)],
+        fp16=fp16,
+        tactic_sources=sources,
+        load_timing_cache=str(timing_cache) if timing_cache and timing_cache.exists() else None,
+    )
+
+
+def input_shapes(profile: Profile) -> object:
+    """Return a profile as Polygraphy says it."""
+    from polygraphy.backend.trt import Profile as Shapes
+
+    shapes = Shapes()
+    for name, channels in (("image", 3), ("trimap", 1)):
+        sizes = (profile.smallest, profile.best, profile.largest)
+        shapes.add(name, *((*size, channels) for size in sizes))
+    return shapes
 
 
 def engine_matte(engine: bytes, target: str) -> Matte:
@@ -161,6 +219,32 @@ def engine_matte(engine: bytes, target: str) -> Matte:
     runner.activate()
 
     def matte(image: np.ndarray, trimap: np.ndarray) -> np.ndarray:
-        return runner.infer({"image": image, "trimap": trimap})["alpha"]
+        # The runner answers with its own buffer, which the next call overwrites.
+        return runner.infer({"image": image, "trimap": trimap})["alpha"].copy()
 
     return matte
+
+
+def size(text: str) -> tuple[int, int, int]:
+    """Read "NxHxW"."""
+    n, h, w = (int(part) for part in text.lower().split("x"))
+    return n, h, w
+
+
+def as_text(size: tuple[int, ...]) -> str:
+    """Write 1x2x3."""
+    return "x".join(map(str, size))
+
+
+def add_arguments(parser: argparse._ActionsContainer) -> None:
+    """Add what an engine is built for."""
+    standard = Profile()
+    for name in ("smallest", "best", "largest"):
+        value = getattr(standard, name)
+        parser.add_argument(
+            f"--{name}", type=size, default=value, metavar="NxHxW", help=f"({as_text(value)})"
+        )
+    parser.add_argument("--timing-cache", type=Path, metavar="FILE", help="read and written")
+    parser.add_argument(
+        "--capability", default="8.9", help="tensorrt-rtx: compute capability (%(default)s)"
+    )

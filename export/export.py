@@ -6,11 +6,11 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from export.engine import Profile, build_engine, engine_matte, find_gpu, import_tensorrt
+from export.engine import Profile, build_engine, check_machine, engine_matte
 from export.errors import ExportError
 from export.graph import build_graph, save_graph, store_weights_outside
 from export.manifest import MANIFEST, read_manifest, sha256, tool_versions
-from export.overflow import largest_activations, overflows
+from export.overflow import largest_magnitudes, overflows
 from export.parity import (
     PAIRS,
     Matte,
@@ -84,14 +84,12 @@ def export(
         The checkpoint cannot be read.
     """
     if target.startswith("tensorrt"):
-        import_tensorrt(target)  # before minutes of work, not after
-    if target == "tensorrt":
-        find_gpu()
+        check_machine(target, capability)  # before minutes of work, not after
     network = load_checkpoint(weights)
     known = list(read_pictures(pictures))
-    largest = largest_activations(network, known)
-    if precision == "fp16" and overflows(largest):
-        raise ExportError("too large for FP16: " + "; ".join(overflows(largest)))
+    largest = largest_magnitudes(network, known)
+    if complaints := overflows(largest, precision):
+        raise ExportError("not computable: " + "; ".join(complaints))
     repository.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=repository.parent, prefix=".export-") as scratch:
         build = Path(scratch)
@@ -102,7 +100,7 @@ def export(
             "weights": sha256(build / WEIGHTS),
             "onnx": sha256(onnx),
             "tools": tool_versions(),
-            "largest activation": max(largest.values()),
+            "largest magnitude": max(largest.values()),
         }
         artifact = build / ARTIFACTS[target]
         if target.startswith("tensorrt"):

@@ -53,9 +53,26 @@ def build_graph(network: DeepImageMatting, precision: str) -> ir.Model:
             verbose=False,
         )
     model = program.model
+    take_sizes_by_gather(model)
     for name in [name for name in model.graph.initializers if name.startswith("network.")]:
         model.graph.initializers[name].name = name.removeprefix("network.")
     return model
+
+
+def take_sizes_by_gather(model: ir.Model) -> None:
+    """Replace every Shape of one axis by a Shape of all and a Gather.
+
+    TensorRT 8.6's parser does not know Shape's attributes and takes all sizes for the one.
+    """
+    for node in [node for node in model.graph if node.op_type == "Shape"]:
+        axis = node.attributes["start"].as_int()
+        index = ir.Value(name=f"{node.outputs[0].name}.axis", const_value=ir.tensor([axis]))
+        model.graph.register_initializer(index)
+        shape = ir.node("Shape", [node.inputs[0]])
+        size = ir.node("Gather", [shape.outputs[0], index], {"axis": 0})
+        ir.convenience.replace_nodes_and_values(
+            model.graph, node, [node], [shape, size], node.outputs, size.outputs
+        )
 
 
 def store_weights_outside(model: ir.Model, weights: Path) -> None:

@@ -1,28 +1,36 @@
-"""Would the network's activations fit into FP16?"""
+"""Would the network's numbers fit into the type that it is exported in?"""
 
 from collections.abc import Iterable
 
+import numpy as np
 import torch
 from torch import nn
 
 from export.parity import Picture, matte_with
 from train.network import DeepImageMatting
 
-FP16_LARGEST = 65504.0
+LARGEST = {"fp32": torch.finfo(torch.float32).max, "fp16": torch.finfo(torch.float16).max}
 
 
-def largest_activations(network: DeepImageMatting, pictures: Iterable[Picture]) -> dict[str, float]:
-    """Return, by layer, the largest |activation| that any picture causes in FP32."""
-    largest: dict[str, float] = {}
+def largest_magnitudes(network: DeepImageMatting, pictures: Iterable[Picture]) -> dict[str, float]:
+    """Return, by layer, the largest magnitude of its weights and of what it makes of any picture.
+
+    Computed in FP32. NaN where anything is NaN.
+    """
+    layers = {n: m for n, m in network.named_modules() if isinstance(m, nn.Conv2d)}
+    largest = {
+        name: magnitude(torch.cat([p.detach().flatten() for p in layer.parameters()]))
+        for name, layer in layers.items()
+    }
 
     def watch(name: str, layer: nn.Module) -> torch.utils.hooks.RemovableHandle:
         def note(_: nn.Module, __: tuple, output: torch.Tensor) -> None:
-            largest[name] = max(largest.get(name, 0.0), output.abs().max().item())
+            # Unlike `max`, this keeps NaN.
+            largest[name] = float(np.maximum(largest[name], magnitude(output)))
 
         return layer.register_forward_hook(note)
 
-    layers = ((n, m) for n, m in network.named_modules() if isinstance(m, nn.Conv2d))
-    handles = [watch(name, layer) for name, layer in layers]
+    handles = [watch(name, layer) for name, layer in layers.items()]
     try:
         matte = matte_with(network)
         for picture in pictures:
@@ -33,10 +41,15 @@ def largest_activations(network: DeepImageMatting, pictures: Iterable[Picture]) 
     return largest
 
 
-def overflows(largest: dict[str, float]) -> list[str]:
-    """Name the layers whose activations FP16 cannot hold (or that are not numbers at all)."""
+def magnitude(values: torch.Tensor) -> float:
+    """Return the largest |value|, NaN if any is NaN."""
+    return values.abs().max().item()
+
+
+def overflows(largest: dict[str, float], precision: str) -> list[str]:
+    """Name the layers with numbers that the precision cannot hold, or that are none at all."""
     return [
-        f"{name} reaches {value:.3g}, FP16 ends at {FP16_LARGEST:.0f}"
+        f"{name} reaches {value:.3g}, {precision} ends at {LARGEST[precision]:.5g}"
         for name, value in largest.items()
-        if not value <= FP16_LARGEST
+        if not value <= LARGEST[precision]
     ]

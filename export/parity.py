@@ -1,5 +1,14 @@
-"""Is an exported model the network it was made from? Judged on pictures with true alphas."""
+"""Is an exported model the network it was made from? Judged on pictures with true alphas.
 
+As a command it writes what the network answers, for `export.plan` on machines without PyTorch.
+
+examples:
+  python -m export.parity weights.safetensors -o pictures
+"""
+
+import argparse
+import glob
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,8 +17,9 @@ import numpy as np
 import torch
 
 from export.tolerance import TOLERANCES
-from matting.images import read_gray, read_image, read_trimap
+from matting.images import ImageError, read_gray, read_image, read_trimap
 from matting.metrics import evaluate
+from train.checkpoint import CheckpointError, load_checkpoint
 from train.network import DeepImageMatting
 from train.predict import predict_alpha
 
@@ -69,12 +79,26 @@ class Parity:
 
 
 def read_pictures(folder: Path = PAIRS) -> Iterator[Picture]:
-    """Read `image/`, `trimap/` and `alpha/` of a folder, paired by name without suffix."""
-    for image in sorted((folder / "image").iterdir()):
-        trimap, alpha = (
-            next((folder / kind).glob(f"{image.stem}.*")) for kind in ("trimap", "alpha")
-        )
-        yield Picture(image.stem, read_image(image), read_trimap(trimap), read_gray(alpha))
+    """Read `image/`, `trimap/` and `alpha/` of a folder, paired by name without suffix.
+
+    Raises
+    ------
+    ImageError
+        There is no picture, or one lacks its trimap or alpha.
+    """
+    images = sorted((folder / "image").glob("*.*"))
+    if not images:
+        raise ImageError(f"{folder / 'image'}: no pictures; expected image/, trimap/ and alpha/")
+    for image in images:
+        files = [image]
+        for kind in ("trimap", "alpha"):
+            found = sorted((folder / kind).glob(f"{glob.escape(image.stem)}.*"))
+            if len(found) != 1:
+                raise ImageError(
+                    f"{folder / kind / image.stem}.*: {len(found)} files; expected one for {image}"
+                )
+            files += found
+        yield Picture(image.stem, read_image(image), read_trimap(files[1]), read_gray(files[2]))
 
 
 def matte_with(network: DeepImageMatting) -> Matte:
@@ -130,3 +154,37 @@ def judge(comparisons: list[Comparison], precision: str) -> Parity:
             f"alpha differs by {mean:.2g} in the mean, at most {tolerance.mean_alpha:g} is allowed"
         )
     return Parity(comparisons, complaints)
+
+
+def save_references(network: DeepImageMatting, pictures: list[Picture], folder: Path) -> None:
+    """Write NAME.npz for each picture: image H×W×3, trimap and the network's alpha H×W, uint8."""
+    folder.mkdir(parents=True, exist_ok=True)
+    matte = matte_with(network)
+    for picture in pictures:
+        alpha = matte(picture.image[None], picture.trimap[None, ..., None])[0, ..., 0]
+        arrays = {"image": picture.image, "trimap": picture.trimap, "alpha": alpha}
+        np.savez_compressed(folder / f"{picture.name}.npz", **arrays)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m export.parity",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("weights", type=Path, help="checkpoint: ours or mmediting's .pth")
+    parser.add_argument("-o", "--output", type=Path, default=Path("out/pictures"), metavar="DIR")
+    parser.add_argument("--data", type=Path, default=PAIRS, metavar="DIR", help="(%(default)s)")
+    options = parser.parse_args(arguments)
+    try:
+        pictures = list(read_pictures(options.data))
+        save_references(load_checkpoint(options.weights), pictures, options.output)
+    except (CheckpointError, ImageError, OSError) as error:
+        print(f"export.parity: {error}", file=sys.stderr)
+        return 2
+    print(options.output)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

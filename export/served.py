@@ -1,8 +1,8 @@
 """The network as it is served: plain pixels in, plain pixels out, any size.
 
 Everything that serving adds to the network is here, so the network never asks whether it is being
-exported. Two things are said with ONNX operators (`torch.onnx.ops.symbolic`), since they decide how
-fast the graph runs, or whether TensorRT accepts it at all.
+exported. Pooling is said with ONNX operators (`torch.onnx.ops.symbolic`), since they decide
+how fast the graph runs, or whether TensorRT accepts it at all.
 """
 
 import torch
@@ -11,10 +11,16 @@ from torch import Tensor, nn
 from train.network import IMAGE_MEAN, IMAGE_STD, STRIDE, DeepImageMatting
 
 
-def symbolic(operator: str, inputs: list[Tensor], shape: tuple, **attributes: int | str) -> Tensor:
-    """Return one ONNX operator's output of the given shape and of the first input's type."""
+def symbolic(
+    operator: str,
+    inputs: list[Tensor],
+    shape: tuple,
+    dtype: torch.dtype | None = None,
+    **attributes: int | str,
+) -> Tensor:
+    """Return one ONNX operator's output of the given shape; of the first input's type if None."""
     return torch.onnx.ops.symbolic(
-        operator, inputs, attributes, dtype=inputs[0].dtype, shape=shape, version=18
+        operator, inputs, attributes, dtype=dtype or inputs[0].dtype, shape=shape, version=18
     )
 
 
@@ -30,7 +36,12 @@ class PhasePool(nn.Module):
         phases = symbolic("SpaceToDepth", [x], (n, 4 * c, h // 2, w // 2), blocksize=2)
         first, second, third, fourth = torch.split(phases, c, dim=1)
         maximum = symbolic("Max", [first, second, third, fourth], first.shape)
-        return maximum, (first == maximum, second == maximum, third == maximum)
+        # Not `==`, for which torch exports two casts to FP32 where the network computes in FP16.
+        first, second, third = (
+            symbolic("Equal", [phase, maximum], first.shape, torch.bool)
+            for phase in (first, second, third)
+        )
+        return maximum, (first, second, third)
 
 
 class PhaseUnpool(nn.Module):

@@ -3,6 +3,8 @@
 import cv2
 import numpy as np
 
+from matting.images import to_depth
+
 
 def composite(alpha: np.ndarray, foreground: np.ndarray, background: np.ndarray) -> np.ndarray:
     """Lay a foreground over a background of the same size.
@@ -10,13 +12,13 @@ def composite(alpha: np.ndarray, foreground: np.ndarray, background: np.ndarray)
     Parameters
     ----------
     alpha : ndarray, H x W uint8
-    foreground, background : ndarray, H x W x 3 uint8 RGB
+    foreground, background : ndarray, H x W x 3 RGB, uint8 or uint16
         The foreground's colours are its own, not mixed with its old background: see
         `matting.foreground.estimate_foreground`.
 
     Returns
     -------
-    ndarray, H x W x 3 uint8 RGB
+    ndarray, H x W x 3 RGB, as deep as the foreground
         Rounded to the nearest integer, in integer arithmetic: alpha 0 and 255 copy exactly.
 
     Raises
@@ -29,15 +31,17 @@ def composite(alpha: np.ndarray, foreground: np.ndarray, background: np.ndarray)
             f"sizes differ: alpha {alpha.shape}, foreground {foreground.shape[:2]}, "
             f"background {background.shape[:2]}; see fit_background"
         )
-    weight = alpha[..., None].astype(np.uint16)
-    # At most 255 * 255 + 127: it fits 16 bits. 255 is odd, so no sum lies half-way.
-    return ((weight * foreground + (255 - weight) * background + 127) // 255).astype(np.uint8)
+    depth = foreground.dtype.type
+    background = to_depth(background, depth)
+    # At most 255 * 255 + 127 fits 16 bits. 255 is odd, so no sum lies half-way.
+    weight = alpha[..., None].astype(np.uint16 if depth == np.uint8 else np.uint32)
+    return ((weight * foreground + (255 - weight) * background + 127) // 255).astype(depth)
 
 
 def fit_background(background: np.ndarray, height: int, width: int) -> np.ndarray:
     """Scale a picture until it covers height x width, keeping its proportions; crop to the centre.
 
-    Takes and returns uint8, H x W x 3.
+    Takes and returns uint8 or uint16, H x W x 3.
     """
     rows, columns = background.shape[:2]
     scale = max(height / rows, width / columns)
@@ -56,5 +60,8 @@ def checkerboard(height: int, width: int, square: int = 16) -> np.ndarray:
 
 
 def cutout(foreground: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """Join H x W x 3 RGB and H x W alpha, both uint8, to H x W x 4 RGBA (not premultiplied)."""
-    return np.dstack([foreground, alpha])
+    """Join H x W x 3 RGB and H x W alpha to H x W x 4 RGBA, not premultiplied.
+
+    Alpha is uint8, the foreground uint8 or uint16; the result is as deep as the foreground.
+    """
+    return np.dstack([foreground, to_depth(alpha, foreground.dtype.type)])

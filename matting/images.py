@@ -1,9 +1,9 @@
 """Reading and writing image files, RGB at every interface, with one clear line for all that fails.
 
 PNG, JPEG, WebP, TIFF and BMP are read and written. EXIF rotation is applied to photos, trimaps and
-masks alike (OpenCV does so for JPEG, PNG and TIFF; a WebP is taken as stored). 16-bit pixels are
-scaled to 8 bits (65535 becomes 255, nearest) and CMYK is converted. An alpha channel is dropped and
-the colours below it are kept as stored (except in TIFF, where libtiff multiplies them by alpha).
+masks alike. 16-bit pixels are scaled to 8 bits (65535 becomes 255, nearest) unless `read_photo` is
+asked for them, and CMYK is converted. An alpha channel is dropped and the colours below it are kept
+as stored (except in TIFF of 8 bits, where libtiff multiplies them by alpha).
 
 A file that is cut short is refused, whatever the format. A JPEG or BMP with wrong bytes in the
 middle cannot be told from a good one: JPEG and BMP carry no checksum.
@@ -15,22 +15,46 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 
+from matting import exif
 from matting.headers import HeaderError, image_format, image_size
+from matting.metadata import (
+    Metadata,
+    declare_straight_alpha,
+    insert_metadata,
+    read_metadata,
+)
 
 MAX_PIXELS = 200_000_000
 """Larger pictures are refused by their header, before they are decoded (600 MB as 8-bit RGB)."""
 
 WRITABLE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
-ALPHA_SUFFIXES = (".png", ".webp")
+ALPHA_SUFFIXES = (".png", ".webp", ".tif", ".tiff")
+DEEP_SUFFIXES = (".png", ".tif", ".tiff")
+"""Formats that hold 16 bits a channel."""
 _FORMATS = "PNG, JPEG, WebP, TIFF or BMP"
 
 
 class ImageError(ValueError):
     """An image file cannot be read or written. The message is one line that names the way out."""
+
+
+class Photo(NamedTuple):
+    """A photo as its file holds it, but upright.
+
+    Attributes
+    ----------
+    pixels : ndarray, H x W x 3 RGB, uint8 or uint16
+    metadata : Metadata
+        Its colour profile and EXIF, with the orientation 1.
+    """
+
+    pixels: np.ndarray
+    metadata: Metadata
 
 
 def read_image(path: str | Path) -> np.ndarray:
@@ -41,12 +65,21 @@ def read_image(path: str | Path) -> np.ndarray:
     ImageError
         The file is missing, unreadable, no image, damaged, or larger than ``MAX_PIXELS``.
     """
-    return cv2.cvtColor(_decode(Path(path), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+    return to_depth(read_photo(path).pixels, np.uint8)
+
+
+def read_photo(path: str | Path) -> Photo:
+    """Read a photo with all its bits and metadata; apart from these as `read_image`."""
+    data = _read_bytes(Path(path))
+    pixels = _decode(Path(path), data, cv2.IMREAD_COLOR)
+    cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels)
+    return Photo(pixels, read_metadata(data).upright())
 
 
 def read_gray(path: str | Path) -> np.ndarray:
     """Read an alpha matte or mask as H x W uint8. Colour becomes its luma. Raises `ImageError`."""
-    return _decode(Path(path), cv2.IMREAD_GRAYSCALE)
+    data = _read_bytes(Path(path))
+    return to_depth(_decode(Path(path), data, cv2.IMREAD_GRAYSCALE), np.uint8)
 
 
 def read_trimap(path: str | Path) -> np.ndarray:
@@ -67,13 +100,23 @@ def read_cutout(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
     ImageError
         As `read_image`, or the file has no alpha channel.
     """
-    pixels = _decode(Path(path), cv2.IMREAD_UNCHANGED)
+    data = _read_bytes(Path(path))
+    pixels = to_depth(_decode(Path(path), data, cv2.IMREAD_UNCHANGED), np.uint8)
     if pixels.ndim != 3 or pixels.shape[2] != 4:
         raise ImageError(f"{path}: has no alpha channel; expected a cut-out, RGBA")
     return cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGB), pixels[..., 3]
 
 
-def write_image(path: str | Path, array: np.ndarray) -> None:
+def to_depth(pixels: np.ndarray, depth: type[np.uint8] | type[np.uint16]) -> np.ndarray:
+    """Scale uint8 or uint16 pixels to the other of the two, nearest; or return them as they are."""
+    if pixels.dtype == depth:
+        return pixels
+    if depth == np.uint8:
+        return cv2.convertScaleAbs(pixels, alpha=1 / 257)
+    return pixels.astype(np.uint16) * np.uint16(257)
+
+
+def write_image(path: str | Path, array: np.ndarray, metadata: Metadata | None = None) -> None:
     """Write an image whole or not at all: a temporary file beside it takes its name when complete.
 
     Parameters
@@ -81,8 +124,11 @@ def write_image(path: str | Path, array: np.ndarray) -> None:
     path : str or Path
         The suffix says the format: .png, .jpg, .jpeg (quality 95), .webp (lossless), .tif, .tiff
         or .bmp. A link is followed, an existing file is replaced and keeps its mode bits.
-    array : ndarray, uint8
-        H x W grey, H x W x 3 RGB or H x W x 4 RGBA (.png and .webp only).
+    array : ndarray, uint8 or uint16
+        H x W grey, H x W x 3 RGB or H x W x 4 RGBA (.png, .webp and .tif only). Only .png and
+        .tif hold 16 bits; for the others the pixels are scaled to 8 bits.
+    metadata : Metadata, optional
+        Profile and EXIF to put into the file. A .bmp holds neither.
 
     Raises
     ------
@@ -91,7 +137,7 @@ def write_image(path: str | Path, array: np.ndarray) -> None:
     """
     try:
         target = _target(Path(path))
-        encoded = _encode(Path(path), array)
+        encoded = insert_metadata(_encode(Path(path), array), metadata or Metadata())
         with _temporary_beside(target) as temporary:
             with temporary.open("wb") as file:
                 file.write(encoded)
@@ -118,8 +164,8 @@ def check_writable(path: str | Path) -> None:
         ) from error
 
 
-def _decode(path: Path, mode: int) -> np.ndarray:
-    data = _read_bytes(path)
+def _decode(path: Path, data: bytes, mode: int) -> np.ndarray:
+    """Decode to uint8 or uint16 in OpenCV's order of channels."""
     name = image_format(data)
     try:
         height, width = image_size(data)
@@ -130,7 +176,7 @@ def _decode(path: Path, mode: int) -> np.ndarray:
             f"{path}: is {width} x {height} pixels; expected at most "
             f"{MAX_PIXELS // 1_000_000} megapixels; make it smaller first"
         )
-    with _silent_opencv():
+    with silent_opencv():
         try:
             # From memory, not imread: with a file OpenCV fills what a cut JPEG lacks with grey.
             image = cv2.imdecode(np.frombuffer(data, np.uint8), mode | cv2.IMREAD_ANYDEPTH)
@@ -138,11 +184,22 @@ def _decode(path: Path, mode: int) -> np.ndarray:
             image = None
     if image is None:
         raise _damaged(path, name, "it cannot be decoded to the end")
-    if image.dtype == np.uint16:
-        return cv2.convertScaleAbs(image, alpha=1 / 257)
-    if image.dtype != np.uint8:
+    if image.dtype not in (np.uint8, np.uint16):
         raise ImageError(f"{path}: has {image.dtype} pixels; expected 8 or 16 bits; convert it")
+    if name == "WebP" and mode != cv2.IMREAD_UNCHANGED:  # OpenCV turns all other formats
+        return _turn(image, exif.orientation(read_metadata(data).exif))
     return image
+
+
+def _turn(image: np.ndarray, orientation: int) -> np.ndarray:
+    """Turn a picture upright: EXIF's 2 to 4 mirror it, 5 to 8 first change rows and columns."""
+    if orientation > 4:
+        image = image.swapaxes(0, 1)
+    if orientation in (2, 3, 6, 7):
+        image = image[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        image = image[::-1]
+    return np.ascontiguousarray(image)
 
 
 def _read_bytes(path: Path) -> bytes:
@@ -169,28 +226,33 @@ def _damaged(path: Path, name: str | None, reason: str) -> ImageError:
     return ImageError(f"{path}: this {name} is damaged or cut short ({reason}); copy it again")
 
 
-def _encode(path: Path, array: np.ndarray) -> np.ndarray:
+def _encode(path: Path, array: np.ndarray) -> bytes:
+    suffix = path.suffix.lower()
     channels = 1 if array.ndim == 2 else array.shape[-1]
-    if array.dtype != np.uint8 or array.ndim not in (2, 3) or channels not in (1, 3, 4):
+    is_image = array.ndim in (2, 3) and channels in (1, 3, 4)
+    if array.dtype not in (np.uint8, np.uint16) or not is_image:
         raise ImageError(
             f"{path}: cannot write a {array.dtype} array of shape {array.shape}; "
-            "expected uint8, H x W, H x W x 3 or H x W x 4"
+            "expected uint8 or uint16, H x W, H x W x 3 or H x W x 4"
         )
-    if channels == 4 and path.suffix.lower() not in ALPHA_SUFFIXES:
+    if channels == 4 and suffix not in ALPHA_SUFFIXES:
         raise ImageError(
-            f"{path}: {path.suffix} does not keep an alpha channel; "
-            f"use {' or '.join(ALPHA_SUFFIXES)}"
+            f"{path}: {path.suffix} does not keep an alpha channel; use {', '.join(ALPHA_SUFFIXES)}"
         )
+    if suffix not in DEEP_SUFFIXES:
+        array = to_depth(array, np.uint8)
     to_bgr = {3: cv2.COLOR_RGB2BGR, 4: cv2.COLOR_RGBA2BGRA}
     if channels in to_bgr:
         array = cv2.cvtColor(array, to_bgr[channels])
     try:
-        done, encoded = cv2.imencode(path.suffix.lower(), array)
+        done, encoded = cv2.imencode(suffix, array)
     except cv2.error:
         done = False
     if not done:
         raise ImageError(f"{path}: shape {array.shape} does not fit {path.suffix}; use .png")
-    return encoded
+    data = encoded.tobytes()
+    is_straight_tiff = channels == 4 and suffix in (".tif", ".tiff")
+    return declare_straight_alpha(data) if is_straight_tiff else data
 
 
 def _target(path: Path) -> Path:
@@ -223,7 +285,7 @@ def _temporary_beside(target: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _silent_opencv() -> Iterator[None]:
+def silent_opencv() -> Iterator[None]:
     """Keep OpenCV's own log of a damaged file off the terminal: the error says it in one line."""
     level = cv2.getLogLevel()
     cv2.setLogLevel(0)  # LOG_LEVEL_SILENT

@@ -6,6 +6,7 @@ examples:
   python -m train.evaluate weights.safetensors --data DATA
   python -m train.evaluate dim_stage3.pth --data DATA/val_large -o report
   python -m train.evaluate weights.safetensors --data DATA --peers -o report
+  python -m train.evaluate runs/first/stage?/best.safetensors --data DATA
 """
 
 import argparse
@@ -34,7 +35,7 @@ Method = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """H×W×3 uint8 image and H×W uint8 trimap to H×W uint8 alpha; ValueError where it cannot."""
 
 METRICS = ("SAD", "MSE", "GRAD", "CONN")
-NETWORK, BASELINE = "network", "distance blend"
+BASELINE = "distance blend"
 PUBLISHED = {
     "mmediting stage 1": (53.8, 0.017, 32.7, 54.5),
     "mmediting stage 2": (52.3, 0.016, 29.4, 52.4),
@@ -57,6 +58,13 @@ def of_network(network: DeepImageMatting, device: str) -> Method:
         return predict_alpha(network, pixels, marks)[0, 0].cpu().numpy()
 
     return predict
+
+
+def methods_of(weights: list[Path], device: str) -> dict[str, Method]:
+    """Return the networks of checkpoints: `network` if it is one, else each by its path."""
+    networks = [of_network(load_checkpoint(path), device) for path in weights]
+    names = ["network"] if len(weights) == 1 else map(str, weights)
+    return dict(zip(names, networks, strict=True))
 
 
 def measure(methods: dict[str, Method], photographs: Photographs) -> tuple[list[dict], np.ndarray]:
@@ -97,16 +105,17 @@ def mean(results: list[dict], method: str) -> dict[str, float]:
 def table(results: list[dict]) -> str:
     """Return the means of all methods as a Markdown table, with mmediting's where they compare."""
     images = Counter(result["method"] for result in results)
-    lines = [
-        f"| {'method':20} | images |" + "".join(f" {metric:>8} |" for metric in METRICS),
-        f"|{'-' * 22}|-------:|" + "---------:|" * len(METRICS),
-    ]
     scores = {(method, images[method]): mean(results, method).values() for method in images}
     if is_composition_1k([r["name"] for r in results if r["method"] == results[0]["method"]]):
         scores |= {(method, 1000): published for method, published in PUBLISHED.items()}
+    width = max(len(method) for method, _ in scores)
+    lines = [
+        f"| {'method':{width}} | images |" + "".join(f" {metric:>8} |" for metric in METRICS),
+        f"|{'-' * (width + 2)}|-------:|" + "---------:|" * len(METRICS),
+    ]
     for (method, count), (sad, mse, gradient, connectivity) in scores.items():
         figures = f" {sad:8.2f} | {mse:8.4f} | {gradient:8.2f} | {connectivity:8.2f} |"
-        lines.append(f"| {method:20} | {count:6} |{figures}")
+        lines.append(f"| {method:{width}} | {count:6} |{figures}")
     return "\n".join(lines)
 
 
@@ -132,7 +141,9 @@ def main(arguments: list[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("weights", type=Path, help=".safetensors, or mmediting's .pth")
+    parser.add_argument(
+        "weights", type=Path, nargs="+", help=".safetensors, or mmediting's .pth; several compare"
+    )
     parser.add_argument(
         "--data",
         type=Path,
@@ -149,9 +160,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args(arguments)
     try:
-        network = load_checkpoint(options.weights)
+        methods = methods_of(options.weights, options.device) | {BASELINE: blend_by_distance}
         photographs = Photographs(photographs_folder(options.data))
-        methods = {NETWORK: of_network(network, options.device), BASELINE: blend_by_distance}
         if options.peers:
             methods |= {"KNN": knn, "closed form": closed_form}
         if options.output:

@@ -82,7 +82,7 @@ def test_trimap_that_is_a_photo(refuse, files):
 def test_mask_without_an_object(refuse, files):
     write_image("mask.png", np.zeros((37, 53), np.uint8))
     error = refuse(files[0], "mask.png", "--mask", "-o", "alpha.png")
-    assert "mask.png: the mask is 0 everywhere" in error
+    assert "mask.png: the mask is black everywhere" in error
 
 
 def test_output_folder_missing(refuse, files):

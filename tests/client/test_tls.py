@@ -65,7 +65,7 @@ def test_who_is_unknown_gets_none(encrypted, keys, picture):
     for tls in strangers:
         with (
             Matte(url, timeout=1, tls=tls) as matte,
-            pytest.raises(ServerUnavailableError, match="Socket closed|reset"),
+            pytest.raises(ServerUnavailableError, match=r"Socket closed|reset"),
         ):
             matte.alpha(*picture)
 
@@ -74,7 +74,7 @@ def test_a_server_that_is_not_trusted_is_refused_at_once(encrypted, keys, pictur
     for tls in (Tls(keys / "other.pem"), Tls()):
         with (
             Matte(encrypted[0], tls=tls) as matte,
-            pytest.raises(ServerRefusedError, match="no TLS connection to .* check --ca"),
+            pytest.raises(ServerRefusedError, match=r"no TLS connection to .* check --ca"),
         ):
             matte.alpha(*picture)
 

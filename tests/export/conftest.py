@@ -1,14 +1,16 @@
-"""One export of the seeded network, shared by the tests: it takes a minute."""
+"""One export of the seeded network, shared by the tests: tracing it takes most of their time."""
 
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("onnxscript", reason="needs pip install -e '.[export]'")
 
 from export.export import Exported, export
 from export.parity import Picture, read_pictures
+from matting.images import write_image
 from train.checkpoint import save_checkpoint
 
 
@@ -21,10 +23,27 @@ def seeded_weights(oracle_network: Callable, tmp_path_factory: pytest.TempPathFa
 
 
 @pytest.fixture(scope="session")
-def exported(seeded_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    return export(seeded_weights, tmp_path_factory.mktemp("served") / "models")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project's own pictures, cut down to the surroundings of their first unknown pixels."""
+    folder = tmp_path_factory.mktemp("pairs")
+    for kind in ("image", "trimap", "alpha"):
+        (folder / kind).mkdir()
+    for picture in read_pictures():
+        y, x = np.argwhere(picture.trimap == 128)[0]
+        here = np.s_[y : y + 75, max(0, x - 40) : x + 50]
+        for kind in ("image", "trimap", "alpha"):
+            write_image(folder / kind / f"{picture.name}.png", getattr(picture, kind)[here])
+    return folder
 
 
 @pytest.fixture(scope="session")
-def pictures() -> list[Picture]:
-    return list(read_pictures())
+def exported(
+    seeded_weights: Path, pairs: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Exported:
+    repository = tmp_path_factory.mktemp("served") / "models"
+    return export(seeded_weights, repository, pictures=pairs)
+
+
+@pytest.fixture(scope="session")
+def pictures(pairs: Path) -> list[Picture]:
+    return list(read_pictures(pairs))

@@ -1,5 +1,6 @@
 """What an export writes equals the network, keeps the wire contract, or is not written at all."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,8 +14,10 @@ from export.__main__ import main
 from export.engine import Profile, build_engine, find_gpu
 from export.errors import ExportError
 from export.export import Exported, export, onnx_matte, prove
-from export.manifest import check
-from export.parity import Matte, Picture, matte_with
+from export.manifest import check, read_manifest, sha256
+from export.overflow import largest_magnitudes, overflows
+from export.parity import Matte, Picture, matte_with, read_pictures
+from matting.images import ImageError
 from train.checkpoint import load_checkpoint, save_checkpoint
 
 
@@ -69,6 +72,8 @@ def test_graph_keeps_the_contract_and_is_small(exported: Exported) -> None:
     assert not {"MaxUnpool", "ScatterND", "MaxPool"} & set(kinds)
     parameters = sum(name.endswith((".weight", ".bias")) for name in weight_names(graph))
     assert len(kinds) - kinds.count("Cast") <= 170 and parameters == 0
+    # TensorRT 8.6 knows none of Shape's attributes.
+    assert not any(node.attribute for node in graph.node if node.op_type == "Shape")
     assert exported.artifact.stat().st_size < 500_000
 
 
@@ -97,7 +102,7 @@ def test_another_network_is_refused_and_nothing_is_written(
 
 
 def test_fp16_overflow_is_named_with_its_layer(
-    oracle_network: Callable, tmp_path: Path, capsys: pytest.CaptureFixture
+    oracle_network: Callable, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     network = oracle_network(1)
     with torch.no_grad():
@@ -105,10 +110,41 @@ def test_fp16_overflow_is_named_with_its_layer(
         network.backbone.encoder.layer3[4].weight *= 1e-5
     weights, models = tmp_path / "large.safetensors", tmp_path / "models"
     save_checkpoint(network, weights, {}, torch.float32)
-    arguments = [str(weights), "--precision", "fp16", "--repository", str(models)]
-    assert main(arguments) == 1
+    arguments = ["--precision", "fp16", "--repository", str(models), "--data", str(pairs)]
+    assert main([str(weights), *arguments]) == 1
     assert "encoder.layer3.2 reaches" in capsys.readouterr().err
     assert not models.exists()
+
+
+@pytest.mark.parametrize("precision", ["fp16", "fp32"])
+def test_nan_is_named_with_its_layer(
+    oracle_network: Callable,
+    pairs: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
+    precision: str,
+) -> None:
+    network = oracle_network(1)
+    with torch.no_grad():
+        network.backbone.decoder.deconv3_1.bias[7] = torch.nan
+    weights, models = tmp_path / "nan.safetensors", tmp_path / "models"
+    save_checkpoint(network, weights, {})
+    arguments = ["--precision", precision, "--repository", str(models), "--data", str(pairs)]
+    assert main([str(weights), *arguments]) == 1
+    error = capsys.readouterr().err
+    assert "decoder.deconv3_1 reaches nan" in error
+    assert "deconv4_1" not in error  # comes before
+    assert not models.exists()
+
+
+def test_weights_too_large_for_fp16_are_named(oracle_network: Callable) -> None:
+    network = oracle_network(1)
+    with torch.no_grad():
+        network.backbone.encoder.layer1[0].weight[0, 0, 0, 0] = 1e6
+    black = Picture("black", *(np.zeros((32, 32, *c), np.uint8) for c in ((3,), (), ())))
+    largest = largest_magnitudes(network, [black])
+    assert [line.split()[0] for line in overflows(largest, "fp16")] == ["backbone.encoder.layer1.0"]
+    assert overflows(largest, "fp32") == []
 
 
 def test_nvidias_parser_and_builder_take_the_graph_in_fp32(exported: Exported) -> None:
@@ -120,10 +156,10 @@ def test_nvidias_parser_and_builder_take_the_graph_in_fp32(exported: Exported) -
 
 
 def test_nvidias_parser_and_builder_take_the_graph_in_fp16(
-    seeded_weights: Path, tmp_path: Path
+    seeded_weights: Path, pairs: Path, tmp_path: Path
 ) -> None:
     pytest.importorskip("tensorrt_rtx", reason="needs pip install -e '.[tensorrt-rtx]'")
-    made = export(seeded_weights, tmp_path / "models", "tensorrt-rtx", "fp16")
+    made = export(seeded_weights, tmp_path / "models", "tensorrt-rtx", "fp16", pictures=pairs)
     assert made.parity is None  # no GPU to run it on
     assert made.artifact.stat().st_size < 1.2 * seeded_weights.stat().st_size
     assert [path.name for path in sorted(made.artifact.parent.iterdir())] == [
@@ -167,8 +203,69 @@ def test_check_names_what_to_rebuild(
     assert "manifest.json is missing" in capsys.readouterr().err
 
 
-def test_a_file_that_is_no_checkpoint_is_one_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture
+def test_check_names_what_cannot_run_here(
+    exported: Exported, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    assert main([str(tmp_path / "nowhere.pth")]) == 2
-    assert capsys.readouterr().err.count("\n") == 1
+    """A plan from another machine, beside a graph of other weights."""
+    models = tmp_path / "models"
+    shutil.copytree(exported.artifact.parents[2], models)
+    version = models / "dim/1"
+    (version / "model.plan").write_bytes(b"plan")
+    gpu = {"name": "NVIDIA A9000", "compute_capability": "8.0", "driver": "1"}
+    entry = {
+        "target": "tensorrt",
+        "precision": "fp16",
+        "weights": "of others",
+        "files": {"model.plan": sha256(version / "model.plan")},
+        "engine": {"version": "10.1", "gpu": gpu},
+    }
+    manifest = version / "manifest.json"
+    manifest.write_text(json.dumps(read_manifest(version) | {"model.plan": entry}))
+    assert main(["check", str(models)]) == 1
+    misfit, other_weights = capsys.readouterr().err.splitlines()
+    assert "model.plan was built" in misfit
+    assert misfit.endswith(
+        "rebuild it: python -m export WEIGHTS --target tensorrt --precision fp16"
+    )
+    assert "model.onnx, model.plan were made from different weights" in other_weights
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["{here}/nowhere.pth"], "nowhere.pth: no such file"),
+        (["{weights}", "--data", "{here}"], "image: no pictures"),
+        (["{weights}", "--data", "{pairs}", "--repository", "{weights}"], "File exists"),
+        (["{weights}", "--largest", "1x64x64"], "1x1024x1024 and 1x64x64: expected N, H and W"),
+        (["{weights}", "--smallest", "0x1x1"], "0x1x1, 1x1024x1024"),
+        (
+            ["{weights}", "--target", "tensorrt-rtx", "--capability", "9"],
+            "compute capability is '9'",
+        ),
+        (["{weights}", "--target", "tensorrt-rtx", "--capability", "3.0"], "builds for"),
+    ],
+)
+def test_mistakes_are_one_line(
+    arguments: list[str],
+    message: str,
+    seeded_weights: Path,
+    pairs: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    places = {"weights": seeded_weights, "pairs": pairs, "here": tmp_path}
+    options = [word.format_map(places) for word in arguments]
+    if "--repository" not in options:
+        options += ["--repository", str(tmp_path / "models")]
+    assert main(options) in (1, 2)
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "models").exists()
+
+
+def test_a_picture_without_its_trimap_is_named(pairs: Path, tmp_path: Path) -> None:
+    shutil.copytree(pairs, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "trimap/astronaut_on_cat.png").unlink()
+    with pytest.raises(ImageError, match=r"trimap/astronaut_on_cat\.\*: 0 files; expected one"):
+        list(read_pictures(tmp_path))

@@ -8,7 +8,7 @@ import pytest
 
 from matting.compositing import composite
 from matting.foreground import estimate_foreground
-from matting.images import read_gray
+from matting.images import read_gray, to_depth
 
 
 def weighted_error(found: np.ndarray, truth: np.ndarray, alpha: np.ndarray) -> float:
@@ -55,3 +55,15 @@ def test_any_size_and_flat_alpha(size: tuple[int, int], value: int) -> None:
     found = estimate_foreground(np.full((*size, 3), 50, np.uint8), np.full(size, value, np.uint8))
     assert found.shape == (*size, 3)
     assert found.dtype == np.uint8
+
+
+def test_16_bits_are_the_same_colours_with_finer_steps(random: np.random.Generator) -> None:
+    image = cv2.GaussianBlur(random.integers(0, 65536, (60, 80, 3), dtype=np.uint16), (0, 0), 3)
+    alpha = cv2.GaussianBlur(random.integers(0, 256, (60, 80), dtype=np.uint8), (0, 0), 3)
+    alpha[:20] = 255
+    deep = estimate_foreground(image, alpha)
+    assert deep.dtype == np.uint16
+    np.testing.assert_array_equal(deep[alpha == 255], image[alpha == 255])
+    assert len(np.unique(deep)) > 256
+    shallow = estimate_foreground(to_depth(image, np.uint8), alpha)
+    assert np.abs(deep / 257 - shallow).max() < 2

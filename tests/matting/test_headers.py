@@ -60,7 +60,7 @@ def tiff_entry(tag: int, kind: int, count: int, value: int) -> bytes:
     ids=["twice", "a byte", "a list"],
 )
 def test_tiff_that_states_its_size_oddly(entries: list[bytes]) -> None:
-    """Of a width stated twice libtiff takes the first: a gigapixel must not hide behind the last."""
+    """Of two widths libtiff takes the first: a gigapixel must not hide behind the last."""
     data = b"II*\0" + struct.pack("<IH", 8, len(entries)) + b"".join(entries)
     with pytest.raises(HeaderError, match="not stated once"):
         image_size(data)

@@ -53,12 +53,12 @@ def test_a_picture_that_the_format_cannot_hold(tmp_path: Path, refusal: Callable
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("suffix", [".jpg", ".bmp", ".tif"])
+@pytest.mark.parametrize("suffix", [".jpg", ".bmp"])
 def test_rgba_needs_a_format_with_alpha(
     tmp_path: Path, suffix: str, refusal: Callable[..., str]
 ) -> None:
     pixels = np.zeros((2, 2, 4), np.uint8)
-    assert ".png or .webp" in refusal(write_image, tmp_path / f"a{suffix}", pixels)
+    assert ".png, .webp, .tif" in refusal(write_image, tmp_path / f"a{suffix}", pixels)
 
 
 @pytest.mark.parametrize(

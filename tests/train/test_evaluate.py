@@ -48,6 +48,15 @@ def test_scores_table_and_sheet(weights, data, oracle_network, tmp_path, capsys)
     assert {path.name for path in report.iterdir()} == {"per_image.csv", "worst.png"}
 
 
+def test_several_weights_stand_in_one_table_by_their_paths(weights, data, tmp_path, capsys):
+    copy = tmp_path / "copy.safetensors"
+    copy.write_bytes(weights.read_bytes())
+    assert main([str(weights), str(copy), "--data", str(data)]) == 0
+    first, second, blend = capsys.readouterr().out.splitlines()[2:]
+    assert [row.split("|")[1].strip() for row in (first, second)] == [str(weights), str(copy)]
+    assert first.split("|")[2:] == second.split("|")[2:] != blend.split("|")[2:]
+
+
 def results(names):
     return [
         {"method": "network", "name": name, "SAD": 1.0, "MSE": 0.5, "GRAD": 3.0, "CONN": 4.0}
@@ -57,7 +66,7 @@ def results(names):
 
 def test_mmeditings_figures_stand_beside_ours_on_composition_1k_only():
     composition = results(f"GT{i:02}_{j}" for i in range(50) for j in range(20))
-    assert "| mmediting stage 3    |   1000 |    50.60 |   0.0150 |    29.00 |    50.70 |" in table(
+    assert "| mmediting stage 3 |   1000 |    50.60 |   0.0150 |    29.00 |    50.70 |" in table(
         composition
     )
     assert "mmediting" not in table(results(f"photo_{j}" for j in range(1000)))

@@ -1,0 +1,224 @@
+"""A video file and a trimap or mask for each of its frames in; videos or frames out.
+
+Every frame is a photo of its own: the network knows nothing of the one before. Sound is left out.
+Videos are written as FFV1 in Matroska: the one codec without loss that OpenCV's packages always
+have and that common programs read.
+"""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import cv2
+import numpy as np
+
+from client.connection import Matte
+from client.job import Options, make_outputs, trimap_for
+from client.pairs import PairError, images_below
+from matting.images import ImageError, silent_opencv, write_image
+
+VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".avi", ".webm")
+WRITTEN_SUFFIX = ".mkv"
+CODEC = cv2.VideoWriter.fourcc(*"FFV1")
+
+# FFmpeg's own words on a damaged file: ours say it in one line. Read when OpenCV loads FFmpeg.
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+
+Writer = Callable[[np.ndarray], None]
+"""Takes the frames of one output in their order."""
+
+
+def is_video(source: str) -> bool:
+    """Whether a command line's IMAGE names a video file."""
+    path = Path(source)
+    return path.suffix.lower() in VIDEO_SUFFIXES and not path.is_dir()
+
+
+def list_frames(video: Path, trimaps: Path, outputs: Mapping[str, Path]) -> list[Path]:
+    """Return the trimap of each frame, once nothing speaks against the work.
+
+    Parameters
+    ----------
+    video : Path
+    trimaps : Path
+        A folder with as many images as the video has frames: they go together in the order of
+        their names, in which 10 comes before 9.
+    outputs : dict of str to Path
+        Some of ``alpha``, ``cutout`` and ``composite``: where each goes, a .mkv file or a folder
+        for frames, which is new or empty. A cut-out has to be a folder.
+
+    Raises
+    ------
+    ImageError
+        The video cannot be read.
+    PairError
+        The number of trimaps is another, or an output cannot be what it is said to be.
+    """
+    with _opened(video) as capture:
+        sides = [int(capture.get(side)) for side in _SIDES]
+        frames = 0
+        while capture.grab():
+            frames += 1
+    if not frames:
+        raise ImageError(f"{video}: no frame of it can be read; is it damaged or cut short?")
+    found = images_below(trimaps, "*") if trimaps.is_dir() else []
+    if len(found) != frames:
+        raise PairError(
+            f"{video} has {frames} frames and {trimaps} {len(found)} images; expected one for each"
+        )
+    for kind, path in outputs.items():
+        _check_output(kind, path, sides)
+    return found
+
+
+def matte_video(
+    video: Path,
+    trimaps: list[Path],
+    outputs: Mapping[str, Path],
+    matte: Matte,
+    options: Options,
+    jobs: int,
+) -> Iterator[Path]:
+    """Mat a video with `jobs` frames under way; yield each frame's trimap when it is written.
+
+    The frames keep their order. All outputs take their places together after the last frame; on
+    any failure, and where the iterator is closed before, there are none.
+
+    Raises
+    ------
+    ImageError, ServerError, OSError
+    """
+
+    def work(frame: np.ndarray, trimap: Path) -> dict[str, np.ndarray]:
+        alpha = matte.alpha(frame, trimap_for(trimap, frame, video, options), options.tile)
+        return make_outputs(outputs, frame, alpha, options)
+
+    with ExitStack() as leftovers:
+        staged, writers = {}, {}
+        for kind, path in outputs.items():
+            target = path.resolve()
+            folder = leftovers.enter_context(TemporaryDirectory(prefix=".", dir=target.parent))
+            staged[Path(folder, target.name)] = target
+            writers[kind] = Path(folder, target.name)
+        with ExitStack() as files:
+            capture = files.enter_context(_opened(video))
+            rate = capture.get(cv2.CAP_PROP_FPS)
+            write = {
+                kind: files.enter_context(_writer(path, rate)) for kind, path in writers.items()
+            }
+            made = _in_order(work, _frames(capture), trimaps, jobs)
+            files.enter_context(closing(made))
+            for trimap, images in zip(trimaps, made, strict=True):
+                for kind, image in images.items():
+                    write[kind](image)
+                yield trimap
+        for path in writers.values():
+            _check_whole(path, len(trimaps))
+        for temporary, target in staged.items():
+            temporary.replace(target)
+
+
+_SIDES = (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)
+
+
+def _check_output(kind: str, path: Path, sides: list[int]) -> None:
+    if path.suffix.lower() != WRITTEN_SUFFIX:
+        if path.suffix:
+            raise PairError(f"{path}: write a {WRITTEN_SUFFIX} or, for frames, name a folder")
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise PairError(f"{path}: is there already; name a new or empty folder for the frames")
+    elif kind == "cutout":
+        raise PairError(f"{path}: a {WRITTEN_SUFFIX} has no transparency; name a folder for frames")
+    elif any(side % 2 for side in sides):
+        raise PairError(
+            f"{path}: frames are {sides[0]} x {sides[1]} pixels, a {WRITTEN_SUFFIX} needs even "
+            "sides; name a folder for frames"
+        )
+    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise PairError(f"{path}: there is no folder {path.parent} to write to; create it first")
+
+
+@contextmanager
+def _opened(video: Path) -> Iterator[cv2.VideoCapture]:
+    if not video.is_file():
+        raise ImageError(f"{video}: no such file; check the name")
+    with silent_opencv():
+        capture = cv2.VideoCapture(str(video), cv2.CAP_FFMPEG)
+    try:
+        if not capture.isOpened():
+            raise ImageError(
+                f"{video}: cannot be read as a video; is it damaged, or of a rare kind?"
+            )
+        yield capture
+    finally:
+        capture.release()
+
+
+def _frames(capture: cv2.VideoCapture) -> Iterator[np.ndarray]:
+    while True:
+        found, frame = capture.read()
+        if not found:
+            return
+        yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
+
+
+def _in_order(
+    work: Callable[[np.ndarray, Path], dict[str, np.ndarray]],
+    frames: Iterator[np.ndarray],
+    trimaps: list[Path],
+    jobs: int,
+) -> Iterator[dict[str, np.ndarray]]:
+    """Work on frames with `jobs` threads; at most twice as many frames are in memory."""
+    pool = ThreadPoolExecutor(jobs)
+    waiting: deque[Future[dict[str, np.ndarray]]] = deque()
+    pairs = zip(frames, trimaps, strict=True)
+    try:
+        while True:
+            waiting.extend(
+                pool.submit(work, *pair) for pair in islice(pairs, 2 * jobs - len(waiting))
+            )
+            if not waiting:
+                return
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+@contextmanager
+def _writer(path: Path, rate: float) -> Iterator[Writer]:
+    if path.suffix.lower() != WRITTEN_SUFFIX:
+        path.mkdir()
+        names = iter(range(1, 10**6))
+        yield lambda image: write_image(path / f"{next(names):06}.png", image)
+        return
+    video: cv2.VideoWriter | None = None
+
+    def write(image: np.ndarray) -> None:
+        nonlocal video
+        if video is None:
+            size = image.shape[1], image.shape[0]
+            video = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, CODEC, rate, size, image.ndim == 3)
+        video.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image)
+
+    try:
+        yield write
+    finally:
+        if video is not None:
+            video.release()
+
+
+def _check_whole(path: Path, frames: int) -> None:
+    """Count what was written: OpenCV says nothing when the disk is full."""
+    if path.is_dir():
+        return
+    with _opened(path) as capture:
+        written = 0
+        while capture.grab():
+            written += 1
+    if written != frames:
+        raise ImageError(f"{path.name}: only {written} of {frames} frames were written; disk full?")

@@ -1,0 +1,132 @@
+"""EXIF blocks and TIFF files are made of the same directories: reading, changing and writing them.
+
+Everything here looks at bytes only. Directories are written in little-endian order, as OpenCV's
+TIFF files are.
+"""
+
+import struct
+from typing import NamedTuple, Union
+
+import numpy as np
+
+ORIENTATION, EXTRA_SAMPLES, MAKER_NOTE, ICC_PROFILE = 0x0112, 338, 0x927C, 34675
+UPRIGHT, STRAIGHT_ALPHA = 1, 2
+LINKS = (0x8769, 0x8825, 0xA005)
+"""Fields that lead to a directory of their own: EXIF's, the place's, interoperability's."""
+DESCRIPTIVE = (270, 271, 272, 282, 283, 296, 305, 306, 315, 316, 33432, *LINKS)
+"""What a TIFF file says of the photo, not of its own pixels: title, camera, resolution, author."""
+
+SHORT, LONG, UNDEFINED = 3, 4, 7
+_UNITS = dict(enumerate((1, 1, 2, 4, 4, 1, 1, 2, 4, 4, 4, 8), start=1))
+"""Bytes that change places together between byte orders, for each kind of field."""
+_FRACTIONS = (5, 10)  # two numbers each
+_DEEPEST = 3
+
+
+class Field(NamedTuple):
+    """One entry of a directory: its kind, and its values as little-endian bytes or a directory."""
+
+    kind: int
+    value: Union[bytes, "Directory"]
+
+
+Directory = dict[int, Field]
+"""Fields by tag."""
+
+
+def read_block(data: bytes) -> Directory:
+    """Read the first directory of an EXIF block or a TIFF file, and those that it leads to.
+
+    Fields of an unknown kind, and those that cannot be, are left out: outside of the data, there
+    twice, or together larger than the data.
+
+    Raises
+    ------
+    struct.error
+        The data end inside a directory.
+    """
+    order = _order(data)
+    return _read(data, struct.unpack_from(order + "I", data, 4)[0], order, _DEEPEST)
+
+
+def write_block(directory: Directory) -> bytes:
+    """Return a block that holds one directory and those that it leads to."""
+    return b"II*\0" + struct.pack("<I", 8) + write_directory(directory, 8)
+
+
+def write_directory(directory: Directory, start: int) -> bytes:
+    """Return a directory's bytes for a place that begins `start` bytes into a block or file."""
+    head = struct.pack("<H", len(directory))
+    body = b""
+    free = start + 2 + 12 * len(directory) + 4
+    for tag, (kind, value) in sorted(directory.items()):
+        place = free + len(body)
+        if isinstance(value, dict):
+            head += struct.pack("<HHII", tag, LONG, 1, place)
+            body += write_directory(value, place)
+            continue
+        count = len(value) // _size(kind)
+        inline = value.ljust(4, b"\0") if len(value) <= 4 else struct.pack("<I", place)
+        head += struct.pack("<HHI", tag, kind, count) + inline
+        if len(value) > 4:
+            body += value + b"\0" * (len(value) % 2)  # directories begin at even places
+    return head + struct.pack("<I", 0) + body
+
+
+def orientation(block: bytes) -> int:
+    """Return the orientation that an EXIF block states, 1 to 8; 1 if none."""
+    try:
+        value = read_block(block)[ORIENTATION].value
+    except (KeyError, struct.error):
+        return UPRIGHT
+    stated = int.from_bytes(value[:2], "little") if isinstance(value, bytes) else 0
+    return stated if 1 <= stated <= 8 else UPRIGHT
+
+
+def upright(block: bytes) -> bytes:
+    """Return an EXIF block with the orientation 1 and without its preview picture.
+
+    All else stays where it is: makers' notes hold places counted from the block's beginning.
+    """
+    order = _order(block)
+    (start,) = struct.unpack_from(order + "I", block, 4)
+    (count,) = struct.unpack_from(order + "H", block, start)
+    changed = bytearray(block)
+    for entry in range(start + 2, start + 2 + 12 * count, 12):
+        if struct.unpack_from(order + "H", block, entry) == (ORIENTATION,):
+            struct.pack_into(order + "HIHH", changed, entry + 2, SHORT, 1, UPRIGHT, 0)
+    struct.pack_into(order + "I", changed, start + 2 + 12 * count, 0)  # the preview's directory
+    return bytes(changed)
+
+
+def _read(data: bytes, start: int, order: str, depth: int) -> Directory:
+    directory: Directory = {}
+    (count,) = struct.unpack_from(order + "H", data, start)
+    room = len(data)
+    for entry in range(start + 2, start + 2 + 12 * count, 12):
+        tag, kind, number, place = struct.unpack_from(order + "HHII", data, entry)
+        if tag in directory or kind not in _UNITS:
+            continue
+        if tag in LINKS:
+            if depth:  # a directory may lead to itself
+                directory[tag] = Field(LONG, _read(data, place, order, depth - 1))
+            continue
+        size = number * _size(kind)
+        begin = entry + 8 if size <= 4 else place
+        if size <= room and begin + size <= len(data):
+            room -= size
+            value = data[begin : begin + size]
+            directory[tag] = Field(kind, _little_endian(value, order, _UNITS[kind]))
+    return directory
+
+
+def _order(data: bytes) -> str:
+    return ">" if data[:2] == b"MM" else "<"
+
+
+def _size(kind: int) -> int:
+    return _UNITS[kind] * (2 if kind in _FRACTIONS else 1)
+
+
+def _little_endian(value: bytes, order: str, unit: int) -> bytes:
+    return np.frombuffer(value, f"{order}u{unit}").astype(f"<u{unit}").tobytes()

@@ -1,0 +1,240 @@
+"""What a photo's file says besides its pixels: the colour profile (ICC) and EXIF.
+
+OpenCV neither reads nor writes them, and libraries that do encode the pixels anew, which none of
+them does for 16-bit RGBA in all formats. So they are put into the file that OpenCV has encoded.
+PNG, JPEG, WebP and TIFF are known; other formats hold neither.
+"""
+
+import contextlib
+import struct
+import zlib
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from matting import exif
+from matting.exif import Field
+from matting.headers import PNG_SIGNATURE, image_format, image_size
+
+JPEG_SEGMENT = 65533
+"""Bytes that fit into one segment of a JPEG."""
+LARGEST_PROFILE = 16 * 2**20
+_JPEG_EXIF, _JPEG_ICC = b"Exif\0\0", b"ICC_PROFILE\0"
+_START_OF_SCAN, _APP0, _APP1, _APP2 = 0xDA, 0xE0, 0xE1, 0xE2
+_WEBP_ICC, _WEBP_ALPHA, _WEBP_EXIF = 0x20, 0x10, 0x08  # flags
+_WEBP_LOSSLESS_ALPHA = 1 << 28
+
+
+class Metadata(NamedTuple):
+    """A photo's metadata; each part is empty if it has none.
+
+    Attributes
+    ----------
+    icc : bytes
+        An ICC profile of RGB colours.
+    exif : bytes
+        An EXIF block: a small TIFF file.
+    """
+
+    icc: bytes = b""
+    exif: bytes = b""
+
+    def upright(self) -> "Metadata":
+        """Return it for the photo turned as its EXIF orientation says, which then is 1."""
+        return self._replace(exif=exif.upright(self.exif)) if self.exif else self
+
+
+def read_metadata(data: bytes) -> Metadata:
+    """Read the metadata of an encoded image.
+
+    A profile of other colours than RGB is left out: pixels are RGB once they are read. Damaged
+    metadata are left out, too; they must not keep a good picture from being read.
+    """
+    readers = {"PNG": _from_png, "JPEG": _from_jpeg, "WebP": _from_webp, "TIFF": _from_tiff}
+    reader = readers.get(image_format(data) or "")
+    found = Metadata()
+    with contextlib.suppress(struct.error, zlib.error, IndexError):
+        found = reader(data) if reader else found
+    icc = found.icc if found.icc[16:20] == b"RGB " else b""
+    return Metadata(icc, found.exif if _is_sound(found.exif) else b"")
+
+
+def insert_metadata(data: bytes, metadata: Metadata) -> bytes:
+    """Return an image that OpenCV has encoded, with metadata put into it.
+
+    A JPEG has no room for an EXIF block of more than 64 KB: it is left out.
+    """
+    writers = {"PNG": _into_png, "JPEG": _into_jpeg, "WebP": _into_webp, "TIFF": _into_tiff}
+    writer = writers.get(image_format(data) or "")
+    return writer(data, metadata) if writer and any(metadata) else data
+
+
+def declare_straight_alpha(tiff: bytes) -> bytes:
+    """Return an RGBA TIFF of OpenCV's that says what its fourth channel is, which OpenCV omits."""
+    alpha = Field(exif.SHORT, struct.pack("<H", exif.STRAIGHT_ALPHA))
+    return _add_fields(tiff, {exif.EXTRA_SAMPLES: alpha})
+
+
+def _is_sound(block: bytes) -> bool:
+    try:
+        exif.read_block(block)
+        exif.upright(block)
+    except struct.error:
+        return False
+    return True
+
+
+# PNG: chunks of length, kind, content, checksum.
+
+
+def _from_png(data: bytes) -> Metadata:
+    icc = block = b""
+    offset, kind = len(PNG_SIGNATURE), b""
+    while kind != b"IEND":
+        length, kind = struct.unpack_from(">I4s", data, offset)
+        content = data[offset + 8 : offset + 8 + length]
+        if kind == b"iCCP":
+            packed = content.partition(b"\0")[2]  # after the profile's name
+            # After the method, of which there is one. A few bytes may claim to be gigabytes.
+            icc = zlib.decompressobj().decompress(packed[1:], LARGEST_PROFILE)
+        elif kind == b"eXIf":
+            block = content
+        offset += 12 + length
+    return Metadata(icc, block)
+
+
+def _into_png(data: bytes, metadata: Metadata) -> bytes:
+    chunks = b""
+    if metadata.icc:
+        chunks += _png_chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(metadata.icc))
+    if metadata.exif:
+        chunks += _png_chunk(b"eXIf", metadata.exif)
+    begin = len(PNG_SIGNATURE) + 25  # after the header chunk
+    return data[:begin] + chunks + data[begin:]
+
+
+def _png_chunk(kind: bytes, content: bytes) -> bytes:
+    checksum = struct.pack(">I", zlib.crc32(kind + content))
+    return struct.pack(">I", len(content)) + kind + content + checksum
+
+
+# JPEG: segments of marker, length, content, before the pixels.
+
+
+def _from_jpeg(data: bytes) -> Metadata:
+    parts, block = {}, b""
+    for marker, content in _jpeg_segments(data):
+        if marker == _APP1 and content.startswith(_JPEG_EXIF):
+            block = block or content[len(_JPEG_EXIF) :]
+        elif marker == _APP2 and content.startswith(_JPEG_ICC):
+            number = content[len(_JPEG_ICC)]
+            parts[number] = content[len(_JPEG_ICC) + 2 :]
+    return Metadata(b"".join(parts[number] for number in sorted(parts)), block)
+
+
+def _jpeg_segments(data: bytes) -> Iterator[tuple[int, bytes]]:
+    offset = 2
+    while True:
+        while data[offset + 1] == 0xFF:  # a fill byte
+            offset += 1
+        marker = data[offset + 1]
+        if marker == _START_OF_SCAN:
+            return
+        (length,) = struct.unpack_from(">H", data, offset + 2)
+        yield marker, data[offset + 4 : offset + 2 + length]
+        offset += 2 + length
+
+
+def _into_jpeg(data: bytes, metadata: Metadata) -> bytes:
+    segments = b""
+    block = _JPEG_EXIF + metadata.exif
+    if metadata.exif and len(block) <= JPEG_SEGMENT:
+        segments += _jpeg_segment(_APP1, block)
+    room = JPEG_SEGMENT - len(_JPEG_ICC) - 2
+    parts = [metadata.icc[begin : begin + room] for begin in range(0, len(metadata.icc), room)]
+    for number, part in enumerate(parts, start=1):
+        segments += _jpeg_segment(_APP2, _JPEG_ICC + bytes([number, len(parts)]) + part)
+    begin = 2
+    if data[3] == _APP0:  # JFIF's own header comes first
+        begin += 2 + int.from_bytes(data[4:6], "big")
+    return data[:begin] + segments + data[begin:]
+
+
+def _jpeg_segment(marker: int, content: bytes) -> bytes:
+    return struct.pack(">BBH", 0xFF, marker, len(content) + 2) + content
+
+
+# WebP: chunks of kind, length, content, padded to even lengths.
+
+
+def _from_webp(data: bytes) -> Metadata:
+    chunks = dict(_webp_chunks(data))
+    block = chunks.get(b"EXIF", b"").removeprefix(_JPEG_EXIF)  # some writers put it there
+    return Metadata(chunks.get(b"ICCP", b""), block)
+
+
+def _webp_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    offset = 12
+    while offset < len(data):
+        kind, length = struct.unpack_from("<4sI", data, offset)
+        yield kind, data[offset + 8 : offset + 8 + length]
+        offset += 8 + length + length % 2
+
+
+def _into_webp(data: bytes, metadata: Metadata) -> bytes:
+    height, width = image_size(data)
+    (bits,) = struct.unpack_from("<I", data, 21)
+    flags = _WEBP_ALPHA if bits & _WEBP_LOSSLESS_ALPHA else 0
+    flags |= _WEBP_ICC if metadata.icc else 0
+    flags |= _WEBP_EXIF if metadata.exif else 0
+    size = b"".join((length - 1).to_bytes(3, "little") for length in (width, height))
+    chunks = _webp_chunk(b"VP8X", struct.pack("<I", flags) + size)
+    if metadata.icc:
+        chunks += _webp_chunk(b"ICCP", metadata.icc)
+    chunks += data[12:]
+    if metadata.exif:
+        chunks += _webp_chunk(b"EXIF", metadata.exif)
+    return b"RIFF" + struct.pack("<I", len(chunks) + 4) + b"WEBP" + chunks
+
+
+def _webp_chunk(kind: bytes, content: bytes) -> bytes:
+    return kind + struct.pack("<I", len(content)) + content + b"\0" * (len(content) % 2)
+
+
+# TIFF: a directory, whose fields are EXIF's.
+
+
+def _from_tiff(data: bytes) -> Metadata:
+    directory = exif.read_block(data)
+    icc = directory.get(exif.ICC_PROFILE)
+    kept = {tag: directory[tag] for tag in exif.DESCRIPTIVE if tag in directory}
+    block = exif.write_block(_without_maker_note(kept)) if kept else b""
+    return Metadata(icc.value if icc and isinstance(icc.value, bytes) else b"", block)
+
+
+def _into_tiff(data: bytes, metadata: Metadata) -> bytes:
+    fields = {}
+    if metadata.exif:
+        told = exif.read_block(metadata.exif)
+        fields = {tag: told[tag] for tag in exif.DESCRIPTIVE if tag in told}
+    if metadata.icc:
+        fields[exif.ICC_PROFILE] = Field(exif.UNDEFINED, metadata.icc)
+    return _add_fields(data, _without_maker_note(fields))
+
+
+def _without_maker_note(directory: exif.Directory) -> exif.Directory:
+    """Leave out what a move would break: see `matting.exif.upright`."""
+    kept = {}
+    for tag, field in directory.items():
+        if isinstance(field.value, dict):
+            field = Field(field.kind, _without_maker_note(field.value))
+        if tag != exif.MAKER_NOTE:
+            kept[tag] = field
+    return kept
+
+
+def _add_fields(tiff: bytes, fields: exif.Directory) -> bytes:
+    """Put a larger directory at the end of a file of one page; pixels stay where they are."""
+    tiff += b"\0" * (len(tiff) % 2)
+    directory = exif.read_block(tiff) | fields
+    start = struct.pack("<I", len(tiff))
+    return tiff[:4] + start + tiff[8:] + exif.write_directory(directory, len(tiff))

@@ -1,0 +1,163 @@
+"""A video and its trimaps in; every frame's alpha out, in order, all of them or none."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from matting.compositing import composite
+from matting.foreground import estimate_foreground
+from matting.images import read_cutout, read_gray, write_image
+from matting.trimaps import MASK_BAND, trimap_from_mask
+
+FRAMES, RATE = 11, 30
+SCRIPT = Path(__file__).parents[2] / "client" / "matte.py"
+
+
+@pytest.fixture
+def clip(tmp_path, make_picture):
+    """A clip without loss in tmp_path, and its trimaps; its images and trimaps."""
+    return make_clip(tmp_path, [make_picture(38, 52, seed) for seed in range(FRAMES)])
+
+
+def make_clip(folder, pictures):
+    height, width = pictures[0][1].shape
+    codec = cv2.VideoWriter.fourcc(*"FFV1")
+    video = cv2.VideoWriter(str(folder / "clip.mkv"), codec, RATE, (width, height))
+    (folder / "trimaps").mkdir()
+    for number, (image, trimap) in enumerate(pictures):
+        video.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+        write_image(folder / "trimaps" / f"{number:03}.png", trimap)
+    video.release()
+    return pictures
+
+
+def read_video(path):
+    capture = cv2.VideoCapture(str(path))
+    assert capture.get(cv2.CAP_PROP_FPS) == pytest.approx(RATE)
+    frames = []
+    while (read := capture.read())[0]:
+        frames.append(cv2.cvtColor(read[1], cv2.COLOR_BGR2RGB))
+    return frames
+
+
+def test_alpha_video(run, clip, expected_alpha):
+    code, out, err = run("clip.mkv", "--trimaps", "trimaps", "-o", "alpha.mkv", "--jobs", "3")
+    assert (code, out) == (0, f"wrote alpha.mkv, {FRAMES} frames\n"), err
+    frames = read_video("alpha.mkv")
+    assert len(frames) == FRAMES
+    for frame, picture in zip(frames, clip, strict=True):
+        np.testing.assert_array_equal(frame, np.dstack([expected_alpha(*picture)] * 3))
+
+
+def test_frames_and_composite_video(run, clip, expected_alpha, tmp_path):
+    code, _, err = run(
+        *["clip.mkv", "--trimaps", "trimaps", "-o", "alphas", "--cutout", "cutouts"],
+        *["--composite", "new.mkv", "--background", "#204060", "--quiet"],
+    )
+    assert (code, err) == (0, "")
+    names = [f"{number:06}.png" for number in range(1, FRAMES + 1)]
+    assert sorted(path.name for path in (tmp_path / "alphas").iterdir()) == names
+    for name, frame, (image, trimap) in zip(names, read_video("new.mkv"), clip, strict=True):
+        alpha = expected_alpha(image, trimap)
+        foreground = estimate_foreground(image, alpha)
+        np.testing.assert_array_equal(read_gray(Path("alphas", name)), alpha)
+        np.testing.assert_array_equal(read_cutout(Path("cutouts", name))[0], foreground)
+        background = np.full_like(image, (0x20, 0x40, 0x60))
+        np.testing.assert_array_equal(frame, composite(alpha, foreground, background))
+
+
+def test_masks_in_frames_without_the_object_too(run, clip, expected_alpha):
+    masks = [np.zeros((38, 52), np.uint8) for _ in range(FRAMES)]
+    for number in range(3, 8):
+        cv2.circle(masks[number], (10 + 3 * number, 18), 8, 255, cv2.FILLED)
+    for number, mask in enumerate(masks):
+        write_image(f"trimaps/{number:03}.png", mask)
+    code, out, _ = run("clip.mkv", "--trimaps", "trimaps", "--mask", "-o", "alpha.mkv", "--json")
+    assert code == 0
+    assert json.loads(out)["status"] == "written"
+    for frame, (image, _), mask in zip(read_video("alpha.mkv"), clip, masks, strict=True):
+        trimap = trimap_from_mask(mask, MASK_BAND, MASK_BAND)
+        np.testing.assert_array_equal(frame[..., 0], expected_alpha(image, trimap))
+
+
+def test_videos_of_other_formats(run, clip, tmp_path):
+    codec = cv2.VideoWriter.fourcc(*"mp4v")
+    video = cv2.VideoWriter(str(tmp_path / "clip.mp4"), codec, RATE, (52, 38))
+    for image, _ in clip:
+        video.write(image)
+    video.release()
+    assert run("clip.mp4", "--trimaps", "trimaps", "-o", "alpha.mkv")[0] == 0
+    assert len(read_video("alpha.mkv")) == FRAMES
+
+
+def test_a_bad_frame_leaves_nothing(refuse, clip):
+    write_image("trimaps/007.png", np.full((20, 20), 128, np.uint8))
+    error = refuse("clip.mkv", "--trimaps", "trimaps", "-o", "alpha.mkv", "--cutout", "frames")
+    assert "clip.mkv is 52 x 38 but trimaps/007.png is 20 x 20" in error
+
+
+def test_another_number_of_trimaps(refuse, clip):
+    Path("trimaps/003.png").unlink()
+    error = refuse("clip.mkv", "--trimaps", "trimaps", "-o", "alpha.mkv")
+    assert "has 11 frames and trimaps 10 images; expected one for each" in error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["clip.mkv", "trimaps/000.png", "-o", "a.mkv"], "name its frames' trimaps"),
+        (["clip.mkv", "--trimaps", "trimaps", "-o", "a.mp4"], "a.mp4: write a .mkv or"),
+        (["clip.mkv", "--trimaps", "trimaps", "--cutout", "a.mkv"], "has no transparency"),
+        (["clip.mkv", "--trimaps", "trimaps", "-o", "."], "is there already"),
+        (["clip.mkv", "--trimaps", "trimaps", "-o", "no/a.mkv"], "create it first"),
+        (["clip.mkv", "--trimaps", "trimaps", "-o", "clip.mkv"], "is another file of this"),
+        (["clip.mkv", "--trimaps", "trimaps", "-o", "a", "--failures", "f.csv"], "written whole"),
+        (["gone.mkv", "--trimaps", "trimaps", "-o", "a.mkv"], "gone.mkv: no such file"),
+    ],
+)
+def test_refusals(refuse, clip, arguments, message):
+    assert message in refuse(*arguments)
+
+
+def test_odd_sides_go_as_frames_only(run, refuse, tmp_path, make_picture, clip):
+    shutil.rmtree("trimaps")
+    # OpenCV writes no odd sides: a motion JPEG made of whole pictures has them.
+    image, trimap = make_picture(37, 53)
+    stream = b"".join(cv2.imencode(".jpg", image)[1].tobytes() for _ in range(3))
+    Path("odd.avi").write_bytes(stream)
+    Path("trimaps").mkdir()
+    for number in range(3):
+        write_image(f"trimaps/{number}.png", trimap)
+    assert "needs even sides" in refuse("odd.avi", "--trimaps", "trimaps", "-o", "a.mkv")
+    assert run("odd.avi", "--trimaps", "trimaps", "-o", "frames")[0] == 0
+    assert read_gray("frames/000003.png").shape == (37, 53)
+
+
+def test_a_file_that_is_no_video(refuse, tmp_path):
+    (tmp_path / "a.mp4").write_text("no video at all")
+    assert "cannot be read as a video" in refuse("a.mp4", "--trimaps", ".", "-o", "a.mkv")
+
+
+def test_ctrl_c_leaves_nothing(slow, clip, tmp_path):
+    command = [sys.executable, SCRIPT, "clip.mkv", "--trimaps", "trimaps", "-o", "alpha.mkv"]
+    environment = {**os.environ, "PYTHONPATH": str(SCRIPT.parents[1])}
+    before = sorted(tmp_path.iterdir())
+    process = subprocess.Popen(
+        [*command, "--url", slow.grpc_url], cwd=tmp_path, env=environment, stderr=subprocess.PIPE
+    )
+    deadline = time.monotonic() + 60
+    while sorted(tmp_path.iterdir()) == before and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 130, err
+    assert sorted(tmp_path.iterdir()) == before
