@@ -187,6 +187,8 @@ def test_order_and_bytes_do_not_depend_on_jobs(run, make_pairs, launch_standin, 
         assert [record.pop("alpha") for record in records] == [
             f"{folder}/{i}.png" for i in sorted(range(30), key=lambda i: f"{i}.png")
         ]
+        names = {record.pop("request", None) for record in records}
+        assert len(names) == 30  # drawn at random: names for the logs, and no result
         results[jobs] = records, {path.name: path.read_bytes() for path in folder.iterdir()}
     assert results[1] == results[13]
     assert len(results[1][1]) == 29

@@ -145,7 +145,9 @@ def test_interactive_requests_overtake_bulk(gate: Gate) -> None:
         wait_until(lambda: gate.waiting() >= 5)
     for answer in answers:
         answer.result(timeout=60)
-    assert gate.order()[-5:] == ["interactive-0", "interactive-1", "bulk-0", "bulk-1", "bulk-2"]
+    # Of one kind, the order is that of their arrival, which gRPC does not promise.
+    kinds = [name.split("-")[0] for name in gate.order()[-5:]]
+    assert kinds == ["interactive"] * 2 + ["bulk"] * 3
 
 
 def test_client_comes_again_when_the_queue_is_full(gate: Gate) -> None:
