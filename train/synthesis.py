@@ -2,7 +2,8 @@
 
 The recipe is the paper's (section 5.1) and mmediting's, except where few foregrounds ask for more
 variety: a new composite for every sample, free zoom and rotation, two foregrounds in one sample,
-colour jitter, defocused backgrounds, sensor noise, and trimaps of many widths.
+colour jitter, defocused backgrounds, sensor noise, JPEG, and trimaps of many widths. Only the
+network's image gets noise and JPEG; the losses compare with the clean composite.
 """
 
 import itertools
@@ -17,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset
 
 from train.dataset import Foreground
+from train.jpeg import jpeg
 from train.predict import normalise
 
 UNKNOWN = 128 / 255
@@ -40,6 +42,9 @@ class Synthesis:
     saturation: float = 0.3
     gamma: float = 0.3
     noise: float = 0.02
+    # Most photographs were a JPEG once. Below 50 the blocks are plain to see.
+    jpeg: float = 0.5
+    jpeg_quality: tuple[int, int] = (50, 99)
 
 
 def uniform(low: float, high: float, generator: torch.Generator) -> float:
@@ -163,7 +168,7 @@ class Samples(IterableDataset):
             generator=torch.Generator(alpha.device).manual_seed(seed),
         )
         return {
-            "image": normalise((composite + noise).clamp(0, 1)),
+            "image": normalise(self.compress((composite + noise).clamp(0, 1), generator)),
             "trimap": trimap,
             "unknown": (trimap == trimap.new_tensor(UNKNOWN)).float(),
             "alpha": alpha,
@@ -171,6 +176,14 @@ class Samples(IterableDataset):
             "background": background,
             "composite": composite,
         }
+
+    def compress(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Pass some of N×3×S×S in 0..1 through JPEG, each at a quality of its own."""
+        low, high = self.synthesis.jpeg_quality
+        quality = torch.randint(low, high + 1, (len(images),), generator=generator)
+        chosen = torch.rand(len(images), generator=generator) < self.synthesis.jpeg
+        compressed = jpeg(images, quality.to(images.device))
+        return torch.where(chosen.to(images.device).view(-1, 1, 1, 1), compressed, images)
 
     def sample(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """Return one foreground, background (3×S×S) and alpha (1×S×S), in 0..1."""

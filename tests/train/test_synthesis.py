@@ -7,6 +7,8 @@ import torch
 
 from matting.images import read_gray, read_image
 from train.dataset import Foreground, as_tensor
+from train.jpeg import jpeg
+from train.predict import normalise
 from train.synthesis import Samples, Synthesis, make_trimaps, sample_window
 
 TRIMAPS = [(1, 1), (2, 3), (3, 28), (5, 5), (10, 4), (29, 29)]
@@ -105,3 +107,15 @@ def test_batches_depend_on_seed_and_number_alone(samples):
         assert all(torch.equal(batch[name], again[name]) for name in batch)
     assert not torch.equal(first["alpha"], second["alpha"])
     assert not torch.equal(first["alpha"], samples(seed=2).batch(4)["alpha"])
+
+
+def test_only_the_networks_image_goes_through_jpeg(samples):
+    stream, batches = samples(seed=0), {}
+    for share in (0.0, 1.0):
+        stream.synthesis = Synthesis(crop=64, noise=0.0, jpeg=share, jpeg_quality=(50, 50))
+        batches[share] = stream.batch(3)
+    clean, composite = batches[0.0], batches[0.0]["composite"]
+    assert torch.equal(clean["image"], normalise(composite))
+    compressed = batches[1.0].pop("image")
+    assert torch.equal(compressed, normalise(jpeg(composite, torch.full((3,), 50))))
+    assert all(torch.equal(clean[name], value) for name, value in batches[1.0].items())
