@@ -106,6 +106,7 @@ def measure_all(options: argparse.Namespace) -> tuple[dict[str, dict], dict[str,
         "parity": [str(options.repository / MODEL / "1" / WEIGHTS)],
         "latency": server,
         "throughput": server,
+        "scaling": ["--repository", str(options.repository)],
         "connectivity": [],
         "foreground": [],
     }

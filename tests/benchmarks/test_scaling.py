@@ -1,0 +1,27 @@
+"""Several real servers share the work, and one of them is killed."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch")
+
+from benchmarks.__main__ import main
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs a core for each of two servers")
+def test_servers_share_the_work_and_a_death_loses_no_image(tmp_path: Path) -> None:
+    command = ["scaling", "--quick", "--servers", "2", "-o", str(tmp_path)]
+    assert main(command) == 0
+    result = json.loads((tmp_path / "scaling.json").read_text())
+    one, two = result["runs"]
+    assert one["answered by each"] == [8]
+    assert sum(two["answered by each"]) == 16
+    assert min(two["answered by each"]) >= 4
+    death = result["death"]
+    assert death["answered"] == death["sent"] == 16
+    # The survivor answered what the other one had not.
+    assert death["answered by each"][0] >= 8
+    assert "One of 2 servers killed half way: 16 images" in (tmp_path / "scaling.md").read_text()
