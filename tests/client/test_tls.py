@@ -1,4 +1,4 @@
-"""TLS and mutual TLS with a real server and certificates made by openssl, as docs/operations.md."""
+"""TLS and mutual TLS with a real server and the certificates of docs/operations.md."""
 
 import subprocess
 from collections.abc import Iterator
@@ -12,23 +12,16 @@ from client.errors import ServerRefusedError, ServerUnavailableError, TlsError
 from client.tls import Tls
 from server.launcher import launch
 
-RECIPE = """
-openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=ca -keyout ca.key -out ca.pem
-openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=other -keyout other.key -out other.pem
-for name in server client; do
-    openssl req -newkey rsa:2048 -nodes -subj /CN=$name -keyout $name.key -out $name.csr
-    echo 'subjectAltName = DNS:localhost, IP:127.0.0.1' >names
-    openssl x509 -req -in $name.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 \\
-        -extfile names -out $name.pem
-done
-"""
+PAGE = Path(__file__).parents[2] / "docs/operations.md"
+STRANGER = "openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=x -keyout other.key -out other.pem"
 
 
 @pytest.fixture(scope="module")
 def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with two authorities, and a server's and a client's certificate of the first."""
     folder = tmp_path_factory.mktemp("keys")
-    subprocess.run(["sh", "-ec", RECIPE], cwd=folder, check=True, capture_output=True)
+    recipe = PAGE.read_text().split("```sh keys\n")[1].split("```")[0]
+    subprocess.run(["sh", "-euc", recipe + STRANGER], cwd=folder, check=True, capture_output=True)
     return folder
 
 

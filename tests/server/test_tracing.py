@@ -1,0 +1,72 @@
+"""One photo's id, from the client's output through the server's log to an OpenTelemetry trace."""
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from queue import Queue
+
+import numpy as np
+import pytest
+
+from client.matte import main
+from matting.images import write_image
+from server.launcher import launch
+
+
+@contextmanager
+def collector() -> Iterator[tuple[str, Queue]]:
+    """Take OpenTelemetry's spans over HTTP: the address to send to, and what came."""
+    received: Queue = Queue()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            length = int(self.headers["Content-Length"])
+            received.put(json.loads(self.rfile.read(length)))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/v1/traces", received
+        server.shutdown()
+
+
+def test_a_photo_has_one_name_everywhere(
+    tiny_repository: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    photo, trimap, log = tmp_path / "a.png", tmp_path / "b.png", tmp_path / "log"
+    write_image(photo, np.zeros((8, 8, 3), np.uint8))
+    write_image(trimap, np.full((8, 8), 128, np.uint8))
+    with collector() as (url, received), log.open("w") as file:
+        flags = [
+            "--log-verbose=1",
+            "--trace-config=mode=opentelemetry",
+            f"--trace-config=opentelemetry,url={url}",
+            "--trace-config=rate=1",
+            "--trace-config=level=TIMESTAMPS",
+        ]
+        with launch(tiny_repository, flags=flags, log=file) as server:
+            arguments = [
+                photo,
+                trimap,
+                "-o",
+                tmp_path / "c.png",
+                "--url",
+                server.grpc_url,
+                "--json",
+            ]
+            assert main([str(argument) for argument in arguments]) == 0
+            resources = received.get(timeout=60)["resourceSpans"]
+    request = json.loads(capsys.readouterr().out)["request"]
+    assert f"[request id: {request}]" in log.read_text()
+    spans = [
+        s for resource in resources for scope in resource["scopeSpans"] for s in scope["spans"]
+    ]
+    assert {span["traceId"].lower() for span in spans} == {request}
+    assert {"InferRequest", "dim", "compute"} <= {span["name"] for span in spans}
