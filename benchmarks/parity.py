@@ -20,9 +20,9 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks.measure import Samples
-from benchmarks.peers import SkippedError, openvino_matte, require_gpu, tensorrt_matte
+from benchmarks.peers import SkippedError, openvino_bf16_matte, require_gpu, tensorrt_matte
 from benchmarks.record import write_files
-from benchmarks.service import check_server, serving
+from benchmarks.service import check_server, serving, what_serves
 from benchmarks.tables import Section
 from benchmarks.worst import draw_worst
 from client.connection import Matte as Connection
@@ -87,8 +87,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--precision",
         choices=TOLERANCES,
-        default="fp32",
-        help="what the server computes in, whose tolerance judges it (%(default)s)",
+        help="what the server computes in, whose tolerance judges it (default: what it says)",
     )
 
 
@@ -132,26 +131,29 @@ def exported_forms(
     (folder / "fp16").mkdir()
     fp16 = write_onnx(network, options.weights, "fp16", folder / "fp16")
 
+    address = stack.enter_context(serving(repository, options.url))
+
     def tensorrt() -> Matte:
         require_gpu()
         return tensorrt_matte(fp16, (1, 1024, 1024))
 
     return {
         "ONNX FP32, ONNX Runtime": ("fp32", lambda: onnx_matte(fp32, "onnxruntime")),
-        "ONNX FP32, OpenVINO": ("fp32", lambda: openvino_matte(fp32)),
+        "ONNX FP32, OpenVINO": ("fp32", lambda: onnx_matte(fp32, "openvino")),
+        "ONNX FP32 in bf16, OpenVINO": ("bf16", lambda: openvino_bf16_matte(fp32)),
         "ONNX FP16, ONNX Runtime": ("fp16", lambda: onnx_matte(fp16, "onnxruntime")),
         "TensorRT FP16": ("fp16", tensorrt),
         "served over gRPC": (
-            options.precision,
-            lambda: stack.enter_context(served(repository, options.url)),
+            options.precision or what_serves(address).precision,
+            lambda: stack.enter_context(served(address)),
         ),
     }
 
 
 @contextmanager
-def served(repository: Path, url: str | None) -> Iterator[Matte]:
-    """Connect to the server at `url`, or to one that serves the repository meanwhile."""
-    with serving(repository, url) as address, Connection(address) as connection:
+def served(address: str) -> Iterator[Matte]:
+    """Connect to a server."""
+    with Connection(address) as connection:
 
         def matte(image: np.ndarray, trimap: np.ndarray) -> np.ndarray:
             pairs = zip(image, trimap[..., 0], strict=True)

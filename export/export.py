@@ -24,10 +24,10 @@ from export.parity import (
 from train.checkpoint import load_checkpoint, read_state, save_checkpoint
 from train.network import DeepImageMatting
 
-TARGETS = ("onnxruntime", "openvino", "tensorrt", "tensorrt-rtx")
+TARGETS = ("openvino", "onnxruntime", "tensorrt", "tensorrt-rtx")
 ARTIFACTS = {
-    "onnxruntime": "model.onnx",
     "openvino": "model.onnx",
+    "onnxruntime": "model.onnx",
     "tensorrt": "model.plan",
     "tensorrt-rtx": "model.rtx",
 }
@@ -50,7 +50,7 @@ class Exported:
 def export(
     weights: Path,
     repository: Path,
-    target: str = "onnxruntime",
+    target: str = "openvino",
     precision: str = "fp32",
     *,
     pictures: Path = PAIRS,
@@ -135,13 +135,20 @@ def write_onnx(network: DeepImageMatting, weights: Path, precision: str, folder:
     return folder / "model.onnx"
 
 
-def onnx_matte(onnx: Path, target: str) -> Matte:
-    """Return an ONNX file as the wire contract's function, run by the target's runtime."""
+OPENVINO_HINTS = {"fp32": "f32", "bf16": "bf16"}
+
+
+def onnx_matte(onnx: Path, target: str, precision: str = "fp32") -> Matte:
+    """Return an ONNX file as the wire contract's function, run by the target's runtime.
+
+    `precision` is what OpenVINO computes an FP32 graph in, "fp32" or "bf16". Left to itself it
+    takes bf16 where the processor has it.
+    """
     if target == "openvino":
         import openvino
 
-        # Without the hint OpenVINO computes in bf16 where the processor has it.
-        compiled = openvino.compile_model(onnx, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        hint = {"INFERENCE_PRECISION_HINT": OPENVINO_HINTS[precision]}
+        compiled = openvino.compile_model(onnx, "CPU", hint)
         return lambda image, trimap: compiled({"image": image, "trimap": trimap})["alpha"]
     import onnxruntime
 

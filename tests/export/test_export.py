@@ -51,7 +51,6 @@ def test_metrics_equal_the_networks(exported: Exported) -> None:
 def test_openvino_equals_the_network(
     seeded_weights: Path, exported: Exported, pictures: list[Picture]
 ) -> None:
-    pytest.importorskip("openvino")
     network = load_checkpoint(seeded_weights)
     assert prove(network, exported.artifact, "openvino", "fp32", pictures[:1]) is not None
 
