@@ -13,8 +13,9 @@ from benchmarks.load import END_TO_END, Client
 from benchmarks.measure import Samples, in_turns, median, stopwatch
 from benchmarks.service import Served
 from export.engine import engine_matte
-from export.export import ARTIFACTS, OPENVINO_HINTS, onnx_matte
+from export.export import ARTIFACTS
 from export.parity import Matte
+from export.runtime import OPENVINO_HINTS, onnx_matte
 from train.predict import prepare
 
 NETWORK = "network alone"

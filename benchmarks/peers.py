@@ -14,8 +14,9 @@ import torch
 from benchmarks.measure import computes_in_bf16
 from export.engine import Profile, build_engine, engine_matte
 from export.errors import ExportError
-from export.export import WEIGHTS, onnx_matte, write_onnx
+from export.export import WEIGHTS, write_onnx
 from export.parity import Matte
+from export.runtime import onnx_matte
 from train.network import DeepImageMatting
 from train.predict import predict_alpha
 

@@ -10,10 +10,10 @@ import cv2
 import numpy as np
 from tritonclient.grpc import InferenceServerClient
 
-from benchmarks.measure import computes_in_bf16
 from client.connection import MODEL, Matte
 from client.errors import ServerUnavailableError
 from export.parity import read_pictures
+from export.runtime import openvino_precision
 from server import launch
 
 
@@ -66,8 +66,8 @@ def what_serves(url: str) -> Served:
     if config.backend != "python":
         return Served(config.backend, "fp16" if config.backend == "tensorrt" else "fp32")
     engine, precision = (config.parameters[key].string_value for key in ("engine", "precision"))
-    in_bf16 = engine == "openvino" and precision == "auto" and computes_in_bf16()
-    return Served(engine, "bf16" if in_bf16 else "fp32")
+    chosen = engine == "openvino" and precision == "auto"
+    return Served(engine, openvino_precision() if chosen else "fp32")
 
 
 def size(text: str) -> tuple[int, int]:

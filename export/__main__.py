@@ -80,6 +80,10 @@ def run_export(arguments: list[str]) -> int:
         return 1
     print(exported.artifact)
     print(table(exported.parity) if exported.parity else "parity not run: no GPU to run it on")
+    if isinstance(exported.in_bf16, Parity):
+        print(f"in bf16, where the processor computes in it:\n{table(exported.in_bf16)}")
+    elif exported.in_bf16:
+        print(f"served in FP32; in bf16 {exported.in_bf16}")
     return 0
 
 

@@ -85,7 +85,8 @@ def test_overheads_of_known_samples() -> None:
 def test_ratios_and_shares_of_known_samples() -> None:
     layers = {NETWORK: [90], ENGINE: [100], INFER: [100], END_TO_END: [100]}
     record = {
-        "precision": "fp32", "matrix_rate": 1e12,
+        "precision": "fp32",
+        "matrix_rate": 1e12,
         "skipped": {"TensorRT FP16": "no GPU"},
         "sizes": {
             "320x320": {
