@@ -112,6 +112,8 @@ def measure_all(options: argparse.Namespace) -> tuple[dict[str, dict], dict[str,
     }
     records, missing = {}, {}
     for name, arguments in own.items():
+        if name not in options.only:
+            continue
         words = [name, *arguments, *(["--quick"] if options.quick else [])]
         print(f"{name}\n", flush=True)
         chosen = parser.parse_args([*words, "-o", str(options.output)])
