@@ -20,7 +20,7 @@ from tritonclient.grpc import (
 
 from client.address import DEFAULT_URL, grpc_target
 from client.errors import ModelMissingError, ServerRefusedError
-from client.failures import explain, is_busy, is_gone, pause
+from client.failures import explain, is_busy, is_gone, last_error, pause
 from client.request import Request
 from client.tiles import MARGIN, TILE, Corner, cut_tile, join_tiles, plan_tiles
 from client.tls import Tls
@@ -183,8 +183,10 @@ class Matte:
         if not has_unknown(trimap):
             return trimap.copy()
         request = request or Request()
+        if tile == "off":
+            return self._infer(request, image, trimap)
         size = TILE if tile == "auto" else tile
-        if tile == "off" or max(trimap.shape) <= size:
+        if max(trimap.shape) <= size:
             return self._infer(request, image, trimap)
         corners = plan_tiles(trimap, size, MARGIN)
         is_less_work = len(corners) * size**2 < WORTH_TILING * trimap.size
@@ -277,7 +279,7 @@ class Matte:
     def _say_waiting(self, state: tenacity.RetryCallState, timeout: float) -> None:
         # The first two retries last well under a second: not worth a word. A full queue empties by
         # itself, and is counted.
-        if state.attempt_number == 3 and not is_busy(state.outcome.exception()):
+        if state.attempt_number == 3 and not is_busy(last_error(state)):
             logger.warning(
                 "no server at %s yet, trying again for up to %g s (start one: python -m server)",
                 self._servers,

@@ -85,8 +85,9 @@ def plan_tiles(trimap: np.ndarray, size: int, margin: int) -> list[Corner]:
         return {(top, left) for top, left in np.clip(corners, 0, last).tolist()}
 
     turns = product((False, True), repeat=3)
-    covers = (inside(_turned_cover(cells, reach // STRIDE, *turn)) for turn in turns)
-    return sorted(min(covers, key=len))
+    covers = [inside(_turned_cover(cells, reach // STRIDE, *turn)) for turn in turns]
+    smallest = min(covers, key=len)
+    return sorted(smallest)
 
 
 def cut_tile(pixels: np.ndarray, corner: Corner, size: int) -> np.ndarray:
