@@ -6,7 +6,6 @@ import logging
 import os
 import signal
 import sys
-from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -36,7 +35,8 @@ def main(arguments: list[str] | None = None) -> int:
             os.environ["GRADIO_TEMP_DIR"] = folder
             from client.layout import build, launch
 
-            with closing(build(matte, Path(folder))) as page:
+            page = build(matte, Path(folder))
+            try:
                 launch(page, options.host, options.port)
                 print(
                     f"open http://{options.host}:{options.port} in a browser; photos are sent to "
@@ -45,6 +45,8 @@ def main(arguments: list[str] | None = None) -> int:
                 )
                 while True:
                     signal.pause()
+            finally:
+                page.close(verbose=False)
     except ModuleNotFoundError as error:
         return _fail(f"{error.name} is not installed: pip install -e '.[page]'", 2)
     except (AddressError, TlsError) as error:
