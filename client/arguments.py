@@ -4,7 +4,9 @@ import argparse
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
+import argcomplete
 import numpy as np
 
 from client.address import DEFAULT_URL
@@ -45,6 +47,7 @@ exit codes: 0 all done, 1 the server or some of many photos failed, 2 bad input 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """Parse the command line, the program's own if None; a mistake ends the program with 2."""
     parser = _parser()
+    argcomplete.autocomplete(parser)
     options = parser.parse_args(arguments)
     _check_usage(parser, options)
     return options
@@ -232,7 +235,7 @@ def _positive(number: type[float]) -> Callable[[str], float]:
 
 def _tile(text: str) -> TileOption:
     if text in ("auto", "off"):
-        return text
+        return cast(TileOption, text)
     if text.isdecimal() and int(text) % STRIDE == 0 and int(text) > 2 * MARGIN:
         return int(text)
     raise argparse.ArgumentTypeError(

@@ -20,7 +20,7 @@ from tritonclient.grpc import (
 
 from client.address import DEFAULT_URL, grpc_target
 from client.errors import ModelMissingError, ServerRefusedError
-from client.failures import explain, is_busy, is_gone, pause
+from client.failures import explain, is_busy, is_gone, last_error, pause
 from client.request import Request
 from client.tiles import LARGEST, Tile, join_tiles, plan_tiles
 from client.tls import Tls
@@ -283,7 +283,7 @@ class Matte:
     def _say_waiting(self, state: tenacity.RetryCallState, timeout: float) -> None:
         # The first two retries last well under a second: not worth a word. A full queue empties by
         # itself, and is counted.
-        if state.attempt_number == 3 and not is_busy(state.outcome.exception()):
+        if state.attempt_number == 3 and not is_busy(last_error(state)):
             logger.warning(
                 "no server at %s yet, trying again for up to %g s (start one: python -m server)",
                 self._servers,

@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Open a page on this machine where a photo is matted by dropping it: ``python -m client.page``."""
 
 import argparse
@@ -8,6 +9,8 @@ import sys
 from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
+
+import argcomplete
 
 from client.address import DEFAULT_URL
 from client.arguments import add_connection, check_connection, tls_of
@@ -40,7 +43,8 @@ def main(arguments: list[str] | None = None) -> int:
                     f"{' or '.join(urls)}; Ctrl-C stops it",
                     flush=True,
                 )
-                signal.pause()
+                while True:
+                    signal.pause()
     except ModuleNotFoundError as error:
         return _fail(f"{error.name} is not installed: pip install -e '.[page]'", 2)
     except (AddressError, TlsError) as error:
@@ -64,6 +68,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--port", type=int, default=PORT, help="(%(default)s)")
     add_connection(parser)
+    argcomplete.autocomplete(parser)
     options = parser.parse_args(arguments)
     check_connection(parser, options)
     return options
