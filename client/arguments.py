@@ -195,8 +195,8 @@ def _parser() -> argparse.ArgumentParser:
         metavar="auto|off|N",
         type=_tile,
         default="auto",
-        help="send tiles of N x N pixels over the unknown region, or the photo whole (off); "
-        "auto, the default: tiles where they are less work, or the photo is too large",
+        help="send rectangles of at most N x N pixels over the unknown region, or the photo whole "
+        "(off); auto, the default: rectangles where they are less work, or the photo is too large",
     )
     add_connection(parser)
     parser.add_argument(
