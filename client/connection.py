@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import tenacity
@@ -16,11 +16,10 @@ from tritonclient.grpc import (
     InferenceServerException,
     InferInput,
     InferRequestedOutput,
-    InferResult,
 )
 
 from client.address import DEFAULT_URL, grpc_target
-from client.errors import ServerRefusedError
+from client.errors import ModelMissingError, ServerRefusedError
 from client.failures import explain, is_busy, is_gone, pause
 from client.request import Request
 from client.tiles import MARGIN, TILE, Corner, cut_tile, join_tiles, plan_tiles
@@ -42,6 +41,7 @@ PRIORITIES = {"interactive": 1, "bulk": 2}
 
 TileOption = int | Literal["auto", "off"]
 Priority = Literal["interactive", "bulk"]
+Answer = TypeVar("Answer")
 
 logger = logging.getLogger(__name__)
 
@@ -119,6 +119,26 @@ class Matte:
             return self._client.is_model_ready(MODEL, client_timeout=5)
         except InferenceServerException:
             return False
+
+    def wait_until_ready(self, seconds: float) -> None:
+        """Wait for a server that answers and has the model loaded, but no longer than `seconds`.
+
+        Raises
+        ------
+        ServerError
+            Why there is none.
+        """
+        request = Request()
+        is_ready = self._retry(
+            request,
+            lambda left: self._client.is_model_ready(MODEL, client_timeout=left),
+            seconds,
+        )
+        if not is_ready:
+            raise ModelMissingError(
+                f"{self._servers} does not serve the model {MODEL!r} now; "
+                "is it another Triton server?"
+            )
 
     def alpha(
         self,
@@ -216,6 +236,7 @@ class Matte:
                 priority=self._priority,
                 client_timeout=seconds,
             ),
+            self.timeout,
         )
         alpha, shape = result.as_numpy("alpha"), (1, *trimap.shape, 1)
         if alpha is None or alpha.dtype != np.uint8 or alpha.shape != shape:
@@ -226,9 +247,9 @@ class Matte:
             )
         return alpha[0, :, :, 0].copy()
 
-    def _retry(self, request: Request, ask: Callable[[float], InferResult]) -> InferResult:
+    def _retry(self, request: Request, ask: Callable[[float], Answer], timeout: float) -> Answer:
         """Call `ask` with the seconds that are left, again and again while no server is free."""
-        deadline = time.monotonic() + self.timeout
+        deadline = time.monotonic() + timeout
 
         def is_worth_another(error: BaseException) -> bool:
             if is_busy(error):
@@ -239,11 +260,11 @@ class Matte:
             retry=tenacity.retry_if_exception(is_worth_another),
             wait=pause,
             stop=tenacity.stop_any(
-                tenacity.stop_before_delay(self.timeout),
+                tenacity.stop_before_delay(timeout),
                 tenacity.stop_when_event_set(self._closed),
             ),
             sleep=tenacity.sleep_using_event(self._closed),
-            before_sleep=self._say_waiting,
+            before_sleep=lambda state: self._say_waiting(state, timeout),
             reraise=True,
         )
         try:
@@ -251,16 +272,16 @@ class Matte:
                 lambda: ask(min(max(deadline - time.monotonic(), 0.001), _LONGEST_CALL))
             )
         except InferenceServerException as error:
-            raise explain(error, MODEL, self._servers, self.timeout, request) from error
+            raise explain(error, MODEL, self._servers, timeout, request) from error
 
-    def _say_waiting(self, state: tenacity.RetryCallState) -> None:
+    def _say_waiting(self, state: tenacity.RetryCallState, timeout: float) -> None:
         # The first two retries last well under a second: not worth a word. A full queue empties by
         # itself, and is counted.
         if state.attempt_number == 3 and not is_busy(state.outcome.exception()):
             logger.warning(
                 "no server at %s yet, trying again for up to %g s (start one: python -m server)",
                 self._servers,
-                self.timeout,
+                timeout,
             )
 
 

@@ -147,7 +147,9 @@ def matte_pair(pair: Pair, matte: Matte, options: Options, request: Request) -> 
     photo, trimap = read_pair(pair, options)
     image = to_depth(photo.pixels, np.uint8)
     alpha = matte.alpha(image, trimap, options.tile, options.show_progress, request)
-    _write_all(pair, make_outputs(pair.outputs, photo.pixels, alpha, options), photo.metadata)
+    write_outputs(
+        pair.outputs, make_outputs(pair.outputs, photo.pixels, alpha, options), photo.metadata
+    )
     return has_unknown(trimap)
 
 
@@ -161,7 +163,11 @@ def _check_outputs(pair: Pair) -> None:
 
 
 def make_outputs(
-    kinds: Iterable[str], pixels: np.ndarray, alpha: np.ndarray, options: Options
+    kinds: Iterable[str],
+    pixels: np.ndarray,
+    alpha: np.ndarray,
+    options: Options,
+    foreground: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
     """Make some of `OUTPUTS`, by name.
 
@@ -171,6 +177,8 @@ def make_outputs(
     pixels : ndarray, H x W x 3 RGB, uint8 or uint16
     alpha : ndarray, H x W uint8
     options : Options
+    foreground : ndarray, as the pixels, optional
+        The foreground's own colours, if they are known already: else they are estimated.
 
     Returns
     -------
@@ -179,7 +187,7 @@ def make_outputs(
     """
     kinds = set(kinds)
     made = {"alpha": alpha} if "alpha" in kinds else {}
-    if kinds & {"cutout", "composite"}:
+    if foreground is None and kinds & {"cutout", "composite"}:
         foreground = estimate_foreground(pixels, alpha)
     if "cutout" in kinds:
         colours = foreground
@@ -192,19 +200,26 @@ def make_outputs(
     return made
 
 
-def _write_all(pair: Pair, made: Mapping[str, np.ndarray], metadata: Metadata) -> None:
-    """Write every image beside its place first, then move all of them there."""
+def write_outputs(
+    outputs: Mapping[str, Path], made: Mapping[str, np.ndarray], metadata: Metadata
+) -> None:
+    """Write what `make_outputs` made: every image beside its place first, then all move there.
+
+    Raises
+    ------
+    ImageError, OSError
+    """
     with ExitStack() as leftovers:
         staged = {}
         for kind, image in made.items():
-            target = pair.outputs[kind].resolve()  # a link is followed, not replaced
+            target = outputs[kind].resolve()  # a link is followed, not replaced
             try:
                 folder = leftovers.enter_context(TemporaryDirectory(prefix=".", dir=target.parent))
                 staged[target] = Path(folder, target.name)
                 # An alpha has no colours, and is no photograph.
                 write_image(staged[target], image, None if kind == "alpha" else metadata)
             except (OSError, WriteError) as error:  # names the temporary file
-                raise WriteError(pair.outputs[kind], error.strerror) from error
+                raise WriteError(outputs[kind], error.strerror) from error
         for target, temporary in staged.items():
             temporary.replace(target)
 

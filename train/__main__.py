@@ -21,8 +21,9 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from matting.images import ImageError
 from train.checkpoint import CheckpointError
-from train.dataset import DataError, TrainingData
+from train.dataset import BACKGROUNDS, TrainingData
 from train.fit import Machine, Run, RunError, fit, starting_network
+from train.layouts import DataError
 from train.stages import STAGES, stage
 
 
@@ -33,7 +34,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--stage", choices=[*map(str, STAGES), "all"], required=True)
-    parser.add_argument("--data", type=Path, required=True, help="folder with train/ and val/")
+    parser.add_argument("--data", type=Path, required=True, help="see python -m train.data --help")
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder for this run")
     parser.add_argument("--from", dest="start", type=Path, help="checkpoint to start from")
     parser.add_argument("--vgg16", type=Path, help="npz of ImageNet weights, to start stage 1")
@@ -48,6 +49,13 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     recipe.add_argument("--learning-rate", type=float)
     parser.add_argument(
         "--validation-images", type=int, help="only so many, evenly chosen (default: all)"
+    )
+    parser.add_argument(
+        "--backgrounds",
+        type=int,
+        default=BACKGROUNDS,
+        metavar="N",
+        help="only so many, evenly chosen (default: %(default)s); they are held in memory",
     )
     machine = parser.add_argument_group("machine")
     machine.add_argument("--accelerator", default="auto", help="cpu, gpu or auto (default)")
@@ -125,7 +133,7 @@ def main(arguments: list[str] | None = None) -> int:
     numbers = list(STAGES) if options.stage == "all" else [int(options.stage)]
     runs, start = [], options.start
     try:
-        data = TrainingData.read(options.data, options.validation_images)
+        data = TrainingData.read(options.data, options.validation_images, options.backgrounds)
         for number in numbers:
             folder = options.output / f"stage{number}" if len(numbers) > 1 else options.output
             runs_of_stage = run_seeds(options, number, start, data, folder)

@@ -1,11 +1,7 @@
 """Reading what the trainer learns from and is judged by: foregrounds, backgrounds, photographs.
 
-Pictures stay uint8 in memory; `train.synthesis` makes training samples of them. A data folder:
-
-    train/cutouts/*.png                      RGBA
-    train/pairs/foreground/*, alpha/*        RGB and grey, paired by name without suffix
-    train/backgrounds/*                      RGB
-    val/image/*, trimap/*, alpha/*           paired by name without suffix
+Pictures stay uint8 in memory; `train.synthesis` makes training samples of them. Where they lie is
+found by `train.layouts`.
 """
 
 from dataclasses import dataclass
@@ -14,37 +10,37 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Subset
+from torch.utils.data import Dataset
 
-from matting.images import WRITABLE_SUFFIXES, read_cutout, read_gray, read_image
+from matting.images import read_cutout, read_gray, read_image
+from train.layouts import (
+    DataError,
+    Files,
+    Pair,
+    Photograph,
+    evenly,
+    find_files,
+    find_photographs,
+)
 
-PICTURE_SUFFIXES = set(WRITABLE_SUFFIXES)
+BACKGROUNDS = 5000
+"""So many are held in memory unless asked otherwise: 4.6 GB at COCO's 640 x 480."""
+PHOTOGRAPHS = "image/, trimap/ and alpha/"
 
 
-class DataError(ValueError):
-    """A data folder is not what it should be; the message says how to fix it."""
+def required(found: list, data: Path, where: str) -> list:
+    """Return what was found, if anything."""
+    if not found:
+        raise DataError(
+            f"{data}: no pictures in {where}; python -m train.data prepare --help tells how to "
+            "make a data folder"
+        )
+    return found
 
 
 def as_tensor(pixels: np.ndarray) -> Tensor:
     """Turn H×W or H×W×C into C×H×W."""
     return torch.from_numpy(np.atleast_3d(pixels).transpose(2, 0, 1).copy())
-
-
-def pictures(folder: Path) -> dict[str, Path]:
-    """Return the folder's pictures by name without suffix, sorted; empty if there is no folder."""
-    found = sorted(p for p in folder.glob("*") if p.suffix.lower() in PICTURE_SUFFIXES)
-    return {path.stem: path for path in found}
-
-
-def paired(*folders: Path) -> list[tuple[Path, ...]]:
-    """Return files by names that stand in all folders; others are errors."""
-    listings = [pictures(folder) for folder in folders]
-    names = sorted(set().union(*listings))
-    for folder, listing in zip(folders, listings, strict=True):
-        missing = [name for name in names if name not in listing]
-        if missing:
-            raise DataError(f"{folder}: no picture named {', '.join(missing[:5])}")
-    return [tuple(listing[name] for listing in listings) for name in names]
 
 
 @dataclass(frozen=True)
@@ -58,44 +54,34 @@ class Foreground:
         return Foreground(self.colour.to(device), self.alpha.to(device))
 
 
-def read_foregrounds(data: Path) -> list[Foreground]:
-    """Read all cut-outs and foreground-alpha pairs of a data folder's `train`."""
-    foregrounds = []
-    for path in pictures(data / "train/cutouts").values():
-        foregrounds.append(Foreground(*map(as_tensor, read_cutout(path))))
-    for colour, alpha in paired(data / "train/pairs/foreground", data / "train/pairs/alpha"):
-        foreground = Foreground(as_tensor(read_image(colour)), as_tensor(read_gray(alpha)))
-        if foreground.colour.shape[1:] != foreground.alpha.shape[1:]:
-            raise DataError(f"{alpha}: its size is not that of {colour}")
-        foregrounds.append(foreground)
+def read_pair(files: Pair) -> Foreground:
+    """Read a foreground's colours and its alpha from a file each."""
+    colour, alpha = as_tensor(read_image(files[0])), as_tensor(read_gray(files[1]))
+    if colour.shape[1:] != alpha.shape[1:]:
+        raise DataError(f"{files[1]}: its size is not that of {files[0]}")
+    return Foreground(colour, alpha)
+
+
+def read_foregrounds(files: Files) -> list[Foreground]:
+    """Read all cut-outs and foreground-alpha pairs that have soft pixels to learn from."""
+    foregrounds = [Foreground(*map(as_tensor, read_cutout(path))) for path in files.cutouts]
+    foregrounds += [read_pair(pair) for pair in files.pairs]
     usable = [f for f in foregrounds if ((f.alpha > 0) & (f.alpha < 255)).any()]
     if not usable:
-        raise DataError(f"{data}/train: no cut-out or foreground-alpha pair with a soft edge")
+        raise DataError(f"none of {len(foregrounds)} foregrounds has a soft edge to learn from")
     return usable
-
-
-def read_backgrounds(data: Path) -> list[Tensor]:
-    """Read all backgrounds of a data folder's `train`, 3×H×W uint8 each."""
-    backgrounds = [
-        as_tensor(read_image(path)) for path in pictures(data / "train/backgrounds").values()
-    ]
-    if not backgrounds:
-        raise DataError(f"{data}/train/backgrounds: no pictures")
-    return backgrounds
-
-
-def photographs_folder(data: Path) -> Path:
-    """Return the folder that holds image/, trimap/ and alpha/: `data` itself or its val/."""
-    return data if (data / "image").is_dir() else data / "val"
 
 
 class Photographs(Dataset):
     """Whole photographs: name, image H×W×3, trimap H×W and true alpha H×W, uint8 arrays."""
 
-    def __init__(self, folder: Path) -> None:
-        self.files = paired(folder / "image", folder / "trimap", folder / "alpha")
-        if not self.files:
-            raise DataError(f"{folder}: no pictures in image/, trimap/ and alpha/")
+    def __init__(self, files: list[Photograph]) -> None:
+        self.files = files
+
+    @classmethod
+    def find(cls, data: Path) -> "Photographs":
+        """Find those of a data set, or of a folder with image/, trimap/ and alpha/."""
+        return cls(required(find_photographs(data), data, PHOTOGRAPHS))
 
     def __len__(self) -> int:
         return len(self.files)
@@ -121,10 +107,16 @@ class TrainingData:
     photographs: Dataset
 
     @classmethod
-    def read(cls, data: Path, photographs: int | None = None) -> "TrainingData":
-        """Read a data folder; `photographs` limits how many, evenly chosen, judge a run."""
-        chosen = Photographs(data / "val")
-        if photographs:
-            count = min(photographs, len(chosen))
-            chosen = Subset(chosen, [i * len(chosen) // count for i in range(count)])
-        return cls(read_foregrounds(data), read_backgrounds(data), chosen)
+    def read(
+        cls, data: Path, photographs: int | None = None, backgrounds: int | None = BACKGROUNDS
+    ) -> "TrainingData":
+        """Read a data set; the numbers limit how many are used, evenly chosen."""
+        files = find_files(data)
+        required(files.cutouts + files.pairs, data, "train/cutouts/ and train/pairs/")
+        chosen = required(evenly(files.backgrounds, backgrounds), data, "train/backgrounds/")
+        judges = required(evenly(files.photographs, photographs), data, PHOTOGRAPHS)
+        return cls(
+            read_foregrounds(files),
+            [as_tensor(read_image(path)) for path in chosen],
+            Photographs(judges),
+        )

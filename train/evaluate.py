@@ -25,7 +25,8 @@ from tqdm import tqdm
 from matting.images import ImageError, write_image
 from matting.metrics import evaluate
 from train.checkpoint import CheckpointError, load_checkpoint
-from train.dataset import DataError, Photographs, photographs_folder
+from train.dataset import Photographs
+from train.layouts import DataError
 from train.network import DeepImageMatting
 from train.peers import blend_by_distance, closed_form, knn
 from train.predict import predict_alpha
@@ -149,7 +150,8 @@ def main(arguments: list[str] | None = None) -> int:
         type=Path,
         required=True,
         metavar="DIR",
-        help="folder with image/, trimap/ and alpha/, or with val/ that has them",
+        help="folder with image/, trimap/ and alpha/, with val/ that has them, or with mmediting's "
+        "test_list.json",
     )
     parser.add_argument(
         "-o", "--output", type=Path, metavar="DIR", help="write per_image.csv and worst.png there"
@@ -161,7 +163,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         methods = methods_of(options.weights, options.device) | {BASELINE: blend_by_distance}
-        photographs = Photographs(photographs_folder(options.data))
+        photographs = Photographs.find(options.data)
         if options.peers:
             methods |= {"KNN": knn, "closed form": closed_form}
         if options.output:

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from matting.images import ImageError, read_gray, read_image, write_image
-from train.dataset import DataError, TrainingData, as_tensor, photographs_folder, read_foregrounds
+from train.dataset import TrainingData, as_tensor
+from train.layouts import DataError, photographs_folder
 
 
 def test_all_pictures_are_read_as_stored(data):
@@ -41,19 +42,19 @@ def copy(data, tmp_path):
 def test_a_foreground_without_alpha_is_named(copy):
     (copy / "train/pairs/alpha/moon.png").rename(copy / "train/pairs/alpha/sun.png")
     with pytest.raises(DataError, match="foreground: no picture named sun"):
-        read_foregrounds(copy)
+        TrainingData.read(copy)
 
 
 def test_sizes_that_differ_are_named(copy):
     write_image(copy / "train/pairs/alpha/moon.png", np.full((5, 5), 128, np.uint8))
     with pytest.raises(DataError, match=r"alpha/moon\.png: its size is not that of .*moon\.jpg"):
-        read_foregrounds(copy)
+        TrainingData.read(copy)
 
 
 def test_a_cutout_without_alpha_is_named(copy):
     write_image(copy / "train/cutouts/plain.png", np.zeros((5, 5, 3), np.uint8))
     with pytest.raises(ImageError, match=r"plain\.png: has no alpha channel"):
-        read_foregrounds(copy)
+        TrainingData.read(copy)
 
 
 def test_alphas_without_soft_edges_teach_nothing(copy):
@@ -61,11 +62,13 @@ def test_alphas_without_soft_edges_teach_nothing(copy):
     for name in ("disc", "ball"):
         hard = np.dstack([np.zeros((9, 9, 3), np.uint8), np.full((9, 9), 255, np.uint8)])
         write_image(copy / f"train/cutouts/{name}.png", hard)
-    with pytest.raises(DataError, match="with a soft edge"):
-        read_foregrounds(copy)
+    with pytest.raises(DataError, match="none of 2 foregrounds has a soft edge"):
+        TrainingData.read(copy)
 
 
 def test_no_backgrounds(copy):
     shutil.rmtree(copy / "train/backgrounds")
-    with pytest.raises(DataError, match="train/backgrounds: no pictures"):
+    with pytest.raises(
+        DataError, match=r"no pictures in train/backgrounds/; python -m train\.data"
+    ):
         TrainingData.read(copy)

@@ -106,7 +106,7 @@ def test_mistakes_are_one_line_and_nothing_is_written(weights, data, tmp_path, c
         write_image(tmp_path / "sizes" / kind / "a.png", small[:size])
     for arguments, complaint in (
         (["nothing.pth", "--data", str(data)], "nothing.pth: no such file"),
-        ([str(weights), "--data", str(tmp_path / "none")], "none/val: no pictures in image/"),
+        ([str(weights), "--data", str(tmp_path / "none")], "none: no such folder"),
         ([str(weights), "--data", str(tmp_path / "other")], "other: no pictures in image/"),
         ([str(weights), "--data", str(tmp_path / "sizes")], "a.png: is 5 x 4 pixels, its image 5"),
     ):

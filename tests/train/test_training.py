@@ -155,7 +155,7 @@ def test_mistakes_are_one_line(command, data, tmp_path, capsys):
     output = ["-o", str(tmp_path / "new")]
     for arguments, complaint in (
         ([*command, "-o", str(tmp_path / "old")], "has a run in it; go on with --resume"),
-        (["--stage", "1", "--data", str(tmp_path), *output], "no pictures in image/"),
+        (["--stage", "1", "--data", str(tmp_path), *output], "no pictures in train/cutouts/ and"),
         (["--stage", "1", "--data", str(data), *output], "give --vgg16 FILE or --from CHECKPOINT"),
         (["--stage", "2", "--data", str(data), *output], "give --from CHECKPOINT"),
         (["--stage", "1", "--data", str(data), "--from", "no.pth", *output], "no such file"),

@@ -1,0 +1,286 @@
+"""Checking data sets of every layout, and composing test sets of them."""
+
+import json
+import math
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from matting.images import read_gray, read_image, write_image
+from matting.trimaps import trimap_from_alpha
+from train.data import main
+from train.dataset import Photographs, TrainingData
+from train.layouts import find_files
+
+BACKGROUNDS = {
+    f"{name}{number}": size
+    for number in range(7)
+    for name, size in {"large": (60, 50), "low": (31, 64), "tiny": (7, 9)}.items()
+}
+"""Height and width, in the order of the list; the foregrounds are 40 x 30 pixels."""
+
+
+def write(path, pixels):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_image(path, pixels)
+
+
+@pytest.fixture(scope="module")
+def distributed(tmp_path_factory):
+    """Composition-1k in small: 2 foregrounds to learn from, 2 for the test, 21 backgrounds."""
+    root = tmp_path_factory.mktemp("comp1k")
+    random = np.random.default_rng(0)
+    layers = root / "Combined_Dataset"
+
+    def foreground(folder, name):
+        for kind, shape in (("fg", (40, 30, 3)), ("alpha", (40, 30))):
+            write(layers / folder / kind / name, random.integers(0, 256, shape, np.uint8))
+
+    foreground("Training_set/Adobe-licensed images", "bear.jpg")
+    foreground("Training_set/Other", "web.png")
+    (layers / "Training_set/training_fg_names.txt").write_text("web.png\nbear.jpg\n")
+    for name in ("lace", "wool"):
+        foreground("Test_set/Adobe-licensed images", f"{name}.png")
+        alpha = read_gray(layers / f"Test_set/Adobe-licensed images/alpha/{name}.png")
+        for number in range(20):
+            trimap = trimap_from_alpha(alpha, number + 1, number + 1)
+            write(layers / f"Test_set/Adobe-licensed images/trimaps/{name}_{number}.png", trimap)
+    (layers / "Test_set/test_fg_names.txt").write_text("wool.png\nlace.png\n")
+    for name, size in BACKGROUNDS.items():
+        write(root / f"voc/{name}.png", random.integers(0, 256, (*size, 3), np.uint8))
+    grounds = [f"{list(BACKGROUNDS)[number % 21]}.png" for number in range(40)]
+    (layers / "Test_set/test_bg_names.txt").write_text("\n".join(grounds))
+    return layers
+
+
+@pytest.fixture
+def copy(distributed, tmp_path):
+    return shutil.copytree(distributed, tmp_path / "Combined_Dataset")
+
+
+def prepare(source, output, *more):
+    voc = str(source.parent / "voc")
+    grounds = ["--backgrounds", voc, "--test-backgrounds", voc]
+    return main(["prepare", str(source), "-o", str(output), *(more or grounds)])
+
+
+@pytest.fixture(scope="module")
+def composed(distributed, tmp_path_factory):
+    output = tmp_path_factory.mktemp("composed") / "data"
+    assert prepare(distributed, output) == 0
+    return output
+
+
+def reference(layers, foreground, background):
+    """Compose as mmediting's script does, step by step."""
+    fg = Image.open(layers / "fg" / foreground).convert("RGB")
+    alpha = np.array(Image.open(layers / "alpha" / foreground).convert("RGB")) / 255.0
+    bg = Image.open(background).convert("RGB")
+    ratio = max(fg.size[0] / bg.size[0], fg.size[1] / bg.size[1])
+    if ratio > 1:
+        size = [math.ceil(side * ratio) for side in bg.size]
+        bg = bg.resize(size, Image.BICUBIC)
+    bg = bg.crop((0, 0, *fg.size))
+    return (fg * alpha + bg * (1.0 - alpha)).astype(np.uint8)
+
+
+def test_composites_are_those_of_mmeditings_script(distributed, composed):
+    """The first foreground of the list gets the first 20 backgrounds of the other list."""
+    layers = distributed / "Test_set/Adobe-licensed images"
+    for name, first in (("wool", 0), ("lace", 20)):
+        for number in range(20):
+            ground = f"{list(BACKGROUNDS)[(first + number) % 21]}.png"
+            expected = reference(layers, f"{name}.png", distributed.parent / "voc" / ground)
+            stem = f"{name}_{number}.png"
+            assert np.array_equal(read_image(composed / "val/image" / stem), expected)
+            for kind, source in (("alpha", f"alpha/{name}.png"), ("trimap", f"trimaps/{stem}")):
+                assert np.array_equal(
+                    read_gray(composed / "val" / kind / stem), read_gray(layers / source)
+                )
+    assert len(find_files(composed).photographs) == 40
+
+
+def test_fractions_are_cut_off(copy, tmp_path):
+    """200 * 128 / 255 + 101 * 127 / 255 = 150.69."""
+    layers = copy / "Test_set/Adobe-licensed images"
+    write_image(layers / "fg/wool.png", np.full((40, 30, 3), 200, np.uint8))
+    write_image(layers / "alpha/wool.png", np.full((40, 30), 128, np.uint8))
+    write(tmp_path / "voc/flat.png", np.full((60, 60, 3), 101, np.uint8))
+    (copy / "Test_set/test_bg_names.txt").write_text("flat.png\n" * 40)
+    assert prepare(copy, tmp_path / "data", "--test-backgrounds", str(tmp_path / "voc")) == 0
+    assert (read_image(tmp_path / "data/val/image/wool_0.png") == 150).all()
+    assert not any((tmp_path / "data/train").rglob("*.*"))
+
+
+def test_the_same_set_comes_out_each_time_and_its_digest_says_so(
+    distributed, composed, tmp_path, capsys
+):
+    again = tmp_path / "again"
+    assert prepare(distributed, again) == 0
+    line = capsys.readouterr().out.splitlines()[-1]
+    manifest = json.loads((again / "val/manifest.json").read_text())
+    assert manifest == json.loads((composed / "val/manifest.json").read_text())
+    assert line == f"SHA-256 of the test set: {manifest['sha256']}"
+    assert main(["check", str(again)]) == 0
+    assert line in capsys.readouterr().out
+    pixels = read_image(again / "val/image/wool_3.png")
+    pixels[0, 0, 0] ^= 1
+    write_image(again / "val/image/wool_3.png", pixels)
+    assert main(["check", str(again)]) == 1
+    output = capsys.readouterr().out
+    assert "wrong: 1\n" in output
+    assert "wool_3 is not as it was composed" in output
+
+
+def test_what_was_prepared_is_trained_on(distributed, composed):
+    data = TrainingData.read(composed)
+    assert [foreground.colour.shape for foreground in data.foregrounds] == [(3, 40, 30)] * 2
+    other = distributed / "Training_set/Other/alpha/web.png"
+    assert np.array_equal(data.foregrounds[1].alpha[0].numpy(), read_gray(other))
+    assert len(data.backgrounds) == 21
+    assert len(TrainingData.read(composed, backgrounds=2).backgrounds) == 2
+    assert {name for name, *_ in data.photographs} >= {"wool_0", "lace_19"}
+
+
+def test_composition_1k_as_distributed_is_checked(copy, capsys):
+    assert main(["check", str(copy)]) == 0
+    rows = [line.split("|")[1:3] for line in capsys.readouterr().out.splitlines()[2:]]
+    assert [[cell.strip() for cell in row] for row in rows] == [
+        ["foregrounds", "2"],
+        ["test foregrounds", "2"],
+    ]
+    layers = copy / "Test_set/Adobe-licensed images"
+    (layers / "trimaps/wool_7.png").unlink()
+    shutil.copy(layers / "alpha/lace.png", copy / "Training_set/Other/alpha/web.png")
+    assert main(["check", str(copy)]) == 1
+    output = capsys.readouterr().out
+    assert "wool_7.png: no such file" in output
+    assert "lace.png: the same alpha as" in output
+    assert "wrong: 2\n" in output
+
+
+def test_mmeditings_lists_are_read(copy, tmp_path):
+    """As its script leaves them: composites and cropped backgrounds beside the originals."""
+    random = np.random.default_rng(1)
+    entries = {"training": [], "test": []}
+    for part, folder, name in (
+        ("training", "Training_set/Other", "web"),
+        ("test", "Test_set/Adobe-licensed images", "wool"),
+    ):
+        for number in range(3):
+            entry = {
+                "alpha_path": f"{folder}/alpha/{name}.png",
+                "fg_path": f"{folder}/fg/{name}.png",
+                "bg_path": f"{folder.split('/')[0]}/bg/{name}_{number}.png",
+                "merged_path": f"{folder.split('/')[0]}/merged/{name}_{number}.png",
+            }
+            if part == "test":
+                entry["trimap_path"] = f"{folder}/trimaps/{name}_{number}.png"
+            for kind in ("bg_path", "merged_path"):
+                write(copy / entry[kind], random.integers(0, 256, (40, 30, 3), np.uint8))
+            entries[part].append(entry)
+        (copy / f"{part}_list.json").write_text(json.dumps(entries[part]))
+    data = TrainingData.read(copy)
+    assert (len(data.foregrounds), len(data.backgrounds), len(data.photographs)) == (1, 3, 3)
+    assert [name for name, *_ in Photographs.find(copy)] == ["wool_0", "wool_1", "wool_2"]
+    assert main(["check", str(copy)]) == 0
+
+
+@pytest.mark.parametrize("paired", [False, True])
+def test_a_tenth_of_your_own_is_held_out(paired, tmp_path):
+    random = np.random.default_rng(2)
+    for number in range(6):
+        colour = random.integers(0, 256, (20, 24, 3), np.uint8)
+        alpha = random.integers(0, 256, (20, 24), np.uint8)
+        if paired:
+            write(tmp_path / f"own/fg/{number}.jpg", colour)
+            write(tmp_path / f"own/alpha/{number}.png", alpha)
+        else:
+            write(tmp_path / f"own/{number}.png", np.dstack([colour, alpha]))
+        for half in "ab":
+            pixels = random.integers(0, 256, (30, 20, 3), np.uint8)
+            write(tmp_path / f"photos/{number}{half}.png", pixels)
+    photos = str(tmp_path / "photos")
+    command = ["--backgrounds", photos, "--test-foregrounds", "2"]
+    assert prepare(tmp_path / "own", tmp_path / "data", *command) == 0
+    files = find_files(tmp_path / "data")
+    learnt = [path.stem for path in files.cutouts + [alpha for _, alpha in files.pairs]]
+    assert learnt == ["1", "2", "4", "5"]
+    assert [image.stem for image, *_ in files.photographs] == ["0_0", "3_0"]
+    assert [path.stem for path in files.backgrounds][:2] == ["0b", "1a"]
+    assert main(["check", str(tmp_path / "data")]) == 0
+    image, trimap, alpha = (read_image(path) for path in files.photographs[0])
+    known = (trimap == 0) | (trimap == 255)
+    assert np.array_equal(trimap[known], alpha[known])
+    assert image.shape == (20, 24, 3)
+
+
+def test_what_is_wrong_is_named(data, tmp_path, capsys):
+    """Every fault at once; the data set is the one that the trainer's tests use."""
+    bad = shutil.copytree(data, tmp_path / "bad")
+    assert main(["check", str(bad)]) == 0
+    shutil.copy(bad / "train/backgrounds/wall.png", bad / "val/image/two.jpg.png")
+    (bad / "val/image/two.jpg").unlink()
+    (bad / "val/image/two.jpg.png").rename(bad / "val/image/two.png")
+    sky = bad / "train/backgrounds/sky.png"
+    sky.write_bytes(sky.read_bytes()[:-99])
+    write_image(bad / "train/cutouts/disc.png", np.zeros((5, 5, 3), np.uint8))
+    write_image(bad / "train/cutouts/hard.png", np.full((5, 5, 4), 255, np.uint8))
+    write_image(bad / "train/pairs/foreground/moon.jpg", np.zeros((5, 5, 3), np.uint8))
+    write_image(bad / "val/trimap/one.png", read_gray(bad / "val/alpha/one.png"))
+    shutil.copy(bad / "val/alpha/three.png", bad / "train/pairs/alpha/moon.png")
+    capsys.readouterr()
+    assert main(["check", str(bad)]) == 1
+    output = capsys.readouterr().out
+    for complaint in (
+        "sky.png: this PNG is damaged or cut short",
+        "disc.png: has no alpha channel",
+        "moon.png: is 100 x 40 pixels, moon.jpg is 5 x 5 pixels",
+        "two.png: is 50 x 70 pixels, its image is 140 x 150 pixels",
+        "one.png: looks like an alpha matte",
+        "two.png: the same picture as",
+        "three.png: the same alpha as",
+        "hard.png: no soft edge",
+    ):
+        assert complaint in output
+    assert "notes: 1\n" in output
+
+
+def test_mistakes_are_one_line_and_nothing_is_written(copy, distributed, tmp_path, capsys):
+    voc, output = str(distributed.parent / "voc"), tmp_path / "data"
+    cut = tmp_path / "cut"
+    shutil.copytree(voc, cut)
+    (cut / "low0.png").write_bytes((cut / "low0.png").read_bytes()[:200])
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/file").touch()
+    short = shutil.copytree(copy, tmp_path / "short")
+    (short / "Test_set/test_bg_names.txt").write_text("low0.png\n" * 39)
+    (copy / "Training_set/Other/alpha/web.png").unlink()
+    for command, complaint in (
+        (["prepare", str(copy), "--backgrounds", voc], "neither has alpha/web.png"),
+        (["prepare", str(short), "--test-backgrounds", voc], "has 39 names; expected 20 for each"),
+        (["prepare", str(distributed)], "give --backgrounds"),
+        (["prepare", str(distributed), "--test-backgrounds", str(cut)], "low0.png: cannot be read"),
+        (["prepare", voc, "--backgrounds", voc], "has no alpha channel; expected a cut-out"),
+        (["prepare", str(cut / "none"), "--backgrounds", voc], "none: no such folder"),
+        (["prepare", str(tmp_path / "full"), "--backgrounds", voc], "or two cut-outs (RGBA)"),
+    ):
+        assert main([*command, "-o", str(output)]) == 1
+        error = capsys.readouterr().err
+        assert complaint in error
+        assert error.splitlines()[-1].startswith("train.data: ")
+        assert not output.exists()
+        assert not (tmp_path / ".data.partial").exists()
+    full = ["prepare", str(distributed), "--backgrounds", voc, "-o", str(tmp_path / "full")]
+    for command, complaint in (
+        (full, "full: exists already"),
+        (["check", str(tmp_path / "none")], "none: no such folder"),
+        (["check", str(tmp_path / "full")], "full: no pictures in"),
+    ):
+        assert main(command) == 1
+        assert complaint in capsys.readouterr().err
+    (copy / "test_list.json").write_text('[{"alpha_path": "a.png"}]')
+    assert main(["check", str(copy)]) == 1
+    assert "test_list.json: is no list as mmediting writes them" in capsys.readouterr().err

@@ -1,0 +1,228 @@
+"""Looking at every file of a data set: what is broken, does not fit, or is there twice."""
+
+import hashlib
+import json
+import os
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from matting.images import ImageError, read_cutout, read_gray, read_image
+from matting.trimaps import BACKGROUND, FOREGROUND, check_trimap, has_unknown, is_unknown
+from train.compose import MANIFEST, digest, digest_of_all
+from train.dataset import required
+from train.layouts import (
+    Pair,
+    Photograph,
+    composition_1k_foregrounds,
+    find_files,
+    is_composition_1k,
+    photographs_folder,
+)
+
+TRAINING, TEST = "training", "test"
+
+
+@dataclass
+class Seen:
+    """What was found in one picture, its files together.
+
+    `faults` make a data set wrong; `notes` only tell. `pixels` is a digest of what must not be
+    there twice, `matte` that of an alpha that must not be both in training and in the test,
+    `fingerprint` a test picture's own, by `compose.digest`. `soft` and `unknown` are shares.
+    """
+
+    files: tuple[Path, ...]
+    size: tuple[int, int] | None = None
+    soft: float | None = None
+    unknown: float | None = None
+    pixels: str | None = None
+    matte: str | None = None
+    fingerprint: str | None = None
+    faults: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Pictures of one kind."""
+
+    name: str
+    use: str
+    pictures: list[Seen]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was found in a data set. `sha256` is its test set's, as in a manifest of ours."""
+
+    parts: list[Part]
+    faults: list[str]
+    notes: list[str]
+    sha256: str | None
+
+
+def check(data: Path) -> Report:
+    """Look at every file of a data set."""
+    parts = required(list(look(data)), data, "any place where a data set has them")
+    seen = [picture for part in parts for picture in part.pictures]
+    digests = {p.files[0].stem: p.fingerprint for p in seen if p.fingerprint}
+    return Report(
+        parts,
+        [
+            *(fault for picture in seen for fault in picture.faults),
+            *same_pictures(seen),
+            *leaked_mattes(parts),
+            *changed(photographs_folder(data) / MANIFEST, digests),
+        ],
+        [note for picture in seen for note in picture.notes],
+        digest_of_all(digests) if digests else None,
+    )
+
+
+def look(data: Path) -> Iterator[Part]:
+    """Look at all files of a data set, part by part."""
+    files = find_files(data)
+    kinds: list[tuple[str, str, Callable, list]] = [
+        ("cut-outs", TRAINING, look_at_cutout, [(path,) for path in files.cutouts]),
+        ("foregrounds", TRAINING, look_at_foreground, files.pairs),
+        ("backgrounds", TRAINING, look_at_background, [(path,) for path in files.backgrounds]),
+        ("photographs", TEST, look_at_photograph, files.photographs),
+    ]
+    if is_composition_1k(data) and not files.photographs:
+        foregrounds = composition_1k_foregrounds(data)
+        kinds.append(("test foregrounds", TEST, look_at_test_foreground, foregrounds))
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for name, use, function, pictures in kinds:
+            if pictures:
+                looks = pool.map(guarded, [function] * len(pictures), pictures)
+                bar = tqdm(looks, name, len(pictures), unit="picture", disable=None)
+                yield Part(name, use, list(bar))
+
+
+def guarded(function: Callable[[tuple], Seen], files: tuple[Path, ...]) -> Seen:
+    """Look at a picture; what cannot be read is a fault of it."""
+    try:
+        return function(files)
+    except ImageError as error:
+        return Seen(files, faults=[str(error)])
+
+
+def look_at_cutout(files: tuple[Path]) -> Seen:
+    return look_at_layers(files, *read_cutout(files[0]))
+
+
+def look_at_foreground(files: Pair) -> Seen:
+    return look_at_layers(files, read_image(files[0]), read_gray(files[1]))
+
+
+def look_at_layers(files: tuple[Path, ...], colour: np.ndarray, alpha: np.ndarray) -> Seen:
+    """Look at a foreground, H×W×3 and H×W uint8."""
+    seen = Seen(files, alpha.shape, soft=soft_share(alpha))
+    if colour.shape[:2] != alpha.shape:
+        seen.faults.append(f"{files[-1]}: {of_size(alpha)}, {files[0].name} {of_size(colour)}")
+    if seen.soft:
+        seen.matte = hashed(alpha)
+    else:
+        seen.notes.append(f"{files[-1]}: no soft edge; it will not be used")
+    seen.pixels = hashed(colour, alpha)
+    return seen
+
+
+def look_at_background(files: tuple[Path]) -> Seen:
+    image = read_image(files[0])
+    return Seen(files, image.shape[:2], pixels=hashed(image))
+
+
+def look_at_photograph(files: Photograph) -> Seen:
+    """Look at a photograph with its trimap and alpha, and at how the two fit each other."""
+    image, trimap, alpha = read_image(files[0]), read_gray(files[1]), read_gray(files[2])
+    seen = Seen(files, image.shape[:2], soft_share(alpha), float(is_unknown(trimap).mean()))
+    seen.pixels, seen.matte = hashed(image), hashed(alpha) if seen.soft else None
+    seen.fingerprint = digest(image, trimap, alpha)
+    for path, pixels in zip(files[1:], (trimap, alpha), strict=True):
+        if pixels.shape != image.shape[:2]:
+            seen.faults.append(f"{path}: {of_size(pixels)}, its image {of_size(image)}")
+    if not seen.faults:
+        judge_trimap(seen, files[1], trimap, alpha)
+    return seen
+
+
+def look_at_test_foreground(files: tuple[Path, ...]) -> Seen:
+    """Look at a test foreground of Composition-1k, yet to be composed, and all its trimaps."""
+    seen = look_at_foreground(files[:2])
+    for path in files[2:]:
+        trimap = read_gray(path)
+        if trimap.shape != seen.size:
+            seen.faults.append(
+                f"{path}: {of_size(trimap)}, its alpha {seen.size[1]} x {seen.size[0]}"
+            )
+    return seen
+
+
+def judge_trimap(seen: Seen, path: Path, trimap: np.ndarray, alpha: np.ndarray) -> None:
+    """Note what is odd in a trimap."""
+    complaint = check_trimap(trimap)
+    if complaint:
+        seen.faults.append(f"{path}: {complaint}")
+    elif not has_unknown(trimap):
+        seen.notes.append(f"{path}: nothing is unknown")
+    wrong = ((trimap == BACKGROUND) & (alpha > 0)) | ((trimap == FOREGROUND) & (alpha < 255))
+    if wrong.any():
+        seen.notes.append(f"{path}: {wrong.mean():.2%} of the pixels are known, but alpha differs")
+
+
+def same_pictures(seen: list[Seen]) -> Iterator[str]:
+    """Name pictures that are there twice, in whatever file format."""
+    for files in grouped((picture.pixels, picture.files[0]) for picture in seen):
+        for other in files[1:]:
+            yield f"{other}: the same picture as {files[0]}"
+
+
+def leaked_mattes(parts: list[Part]) -> Iterator[str]:
+    """Name test pictures whose subject is one to learn from."""
+    learnt = {p.matte: p.files[-1] for part in parts if part.use == TRAINING for p in part.pictures}
+    for part in parts:
+        for picture in part.pictures if part.use == TEST else []:
+            if picture.matte and picture.matte in learnt:
+                yield f"{picture.files[-1]}: the same alpha as {learnt[picture.matte]}, in training"
+
+
+def changed(manifest: Path, digests: dict[str, str]) -> Iterator[str]:
+    """Name test pictures that are not what the manifest, if there is one, says was composed."""
+    if manifest.exists():
+        composed = json.loads(manifest.read_bytes())["pictures"]
+        for name in composed | digests:
+            if composed.get(name) != digests.get(name):
+                yield f"{manifest.parent}: {name} is not as it was composed"
+
+
+def grouped(pairs: Iterator[tuple[str | None, Path]]) -> list[list[Path]]:
+    """Return the paths that share a digest."""
+    groups = defaultdict(list)
+    for key, path in pairs:
+        if key:
+            groups[key].append(path)
+    return list(groups.values())
+
+
+def soft_share(alpha: np.ndarray) -> float:
+    return float(is_unknown(alpha).mean())
+
+
+def hashed(*arrays: np.ndarray) -> str:
+    """Return a digest of pixels and their shapes."""
+    found = hashlib.sha256()
+    for pixels in arrays:
+        found.update(str(pixels.shape).encode())
+        found.update(np.ascontiguousarray(pixels))
+    return found.hexdigest()
+
+
+def of_size(pixels: np.ndarray) -> str:
+    return f"is {pixels.shape[1]} x {pixels.shape[0]} pixels"

@@ -1,0 +1,206 @@
+"""Where the pictures of a data set lie, in any of three layouts. Only names are looked at here.
+
+A data folder; `python -m train.data prepare` makes one of anything else:
+
+    train/cutouts/*                          RGBA
+    train/pairs/foreground/*, alpha/*        RGB and grey, paired by name without suffix
+    train/backgrounds/*                      RGB
+    val/image/*, trimap/*, alpha/*           paired by name without suffix
+
+What mmediting's tools/data/matting/comp1k/preprocess_comp1k_dataset.py makes of Composition-1k:
+
+    training_list.json, test_list.json       fg_path, alpha_path, bg_path, merged_path, trimap_path
+
+Adobe Composition-1k as it is distributed, which has no backgrounds and no composites:
+
+    Training_set/{Adobe-licensed images,Other}/{fg,alpha}/*, training_fg_names.txt
+    Test_set/Adobe-licensed images/{fg,alpha,trimaps}/*, test_fg_names.txt, test_bg_names.txt
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from matting.images import WRITABLE_SUFFIXES
+
+PICTURE_SUFFIXES = set(WRITABLE_SUFFIXES)
+BACKGROUNDS_EACH = 20
+"""So many composites has each foreground of the test set."""
+
+Pair = tuple[Path, Path]
+"""A foreground's colours and its alpha."""
+Photograph = tuple[Path, Path, Path]
+"""An image, its trimap and its true alpha."""
+
+
+class DataError(ValueError):
+    """A data set is not what it should be; the message says how to fix it."""
+
+
+@dataclass(frozen=True)
+class Files:
+    """What a data set has to learn from, and the photographs a network is judged by."""
+
+    cutouts: list[Path]
+    pairs: list[Pair]
+    backgrounds: list[Path]
+    photographs: list[Photograph]
+
+
+@dataclass(frozen=True)
+class Composite:
+    """One picture of a test set that is yet to be composed.
+
+    A cut-out is its own alpha. Without a trimap, one is drawn around the alpha.
+    """
+
+    name: str
+    colour: Path
+    alpha: Path
+    background: Path
+    trimap: Path | None = None
+
+
+def find_files(data: Path) -> Files:
+    """Find all files of a data set. Raises `DataError`, also where one of a pair is missing."""
+    check_folder(data)
+    listing, train = data / "training_list.json", data / "train"
+    photographs = find_photographs(data)
+    if listing.exists():
+        entries = read_annotations(listing, "fg_path", "alpha_path", "bg_path")
+        pairs = list(dict.fromkeys((colour, alpha) for colour, alpha, _ in entries))
+        return Files([], pairs, list(dict.fromkeys(entry[2] for entry in entries)), photographs)
+    if is_composition_1k(data):
+        return Files([], composition_1k_pairs(data), [], photographs)
+    return Files(
+        pictures(train / "cutouts"),
+        paired(train / "pairs/foreground", train / "pairs/alpha"),
+        pictures(train / "backgrounds"),
+        photographs,
+    )
+
+
+def find_photographs(data: Path) -> list[Photograph]:
+    """Find a data set's photographs: in test_list.json, in `data` itself, or in its val/."""
+    check_folder(data)
+    if (data / "test_list.json").exists():
+        return read_annotations(data / "test_list.json", "merged_path", "trimap_path", "alpha_path")
+    folder = photographs_folder(data)
+    return paired(folder / "image", folder / "trimap", folder / "alpha")
+
+
+def photographs_folder(data: Path) -> Path:
+    """Return the folder that holds image/, trimap/ and alpha/: `data` itself or its val/."""
+    return data if (data / "image").is_dir() else data / "val"
+
+
+def check_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder; check the name")
+
+
+def pictures(folder: Path) -> list[Path]:
+    """Return the folder's pictures, sorted by name; none if there is no folder."""
+    return sorted(path for path in folder.glob("*") if path.suffix.lower() in PICTURE_SUFFIXES)
+
+
+def paired(*folders: Path) -> list[tuple[Path, ...]]:
+    """Return files by names without suffix that stand in all folders; others are errors."""
+    listings = [{path.stem: path for path in pictures(folder)} for folder in folders]
+    names = sorted(set().union(*listings))
+    for folder, listing in zip(folders, listings, strict=True):
+        missing = [name for name in names if name not in listing]
+        if missing:
+            more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+            raise DataError(f"{folder}: no picture named {', '.join(missing[:5])}{more}")
+    return [tuple(listing[name] for listing in listings) for name in names]
+
+
+def evenly(items: list, count: int | None) -> list:
+    """Return so many of the items, evenly chosen; all if there are no more, or with None."""
+    count = len(items) if count is None else min(count, len(items))
+    return [items[i * len(items) // count] for i in range(count)]
+
+
+def read_annotations(listing: Path, *keys: str) -> list[tuple[Path, ...]]:
+    """Return the files that one of mmediting's lists names under the keys."""
+    try:
+        entries = json.loads(listing.read_bytes())
+        return [tuple(listing.parent / entry[key] for key in keys) for entry in entries]
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{listing}: is no list as mmediting writes them ({error!r}); "
+            f"each entry needs {', '.join(keys)}"
+        ) from error
+
+
+def is_composition_1k(folder: Path) -> bool:
+    """Say if this is Composition-1k as it is distributed."""
+    return (folder / "Training_set").is_dir() or (folder / "Test_set").is_dir()
+
+
+def composition_1k_pairs(root: Path) -> list[Pair]:
+    """Return the training foregrounds in the order of their list."""
+    part = root / "Training_set"
+    names = read_names(part / "training_fg_names.txt") if part.is_dir() else []
+    folders = [part / "Adobe-licensed images", part / "Other"]
+    return [
+        (first_with(folders, f"fg/{name}"), first_with(folders, f"alpha/{name}")) for name in names
+    ]
+
+
+def composition_1k_test(root: Path, backgrounds: Path) -> list[Composite]:
+    """Return the test set to compose, in the order of its lists.
+
+    The backgrounds' list has 20 lines for the first foreground, then 20 for the second.
+    """
+    part = root / "Test_set"
+    layers = part / "Adobe-licensed images"
+    names, grounds = (read_names(part / f"test_{kind}_names.txt") for kind in ("fg", "bg"))
+    if len(grounds) != BACKGROUNDS_EACH * len(names):
+        raise DataError(
+            f"{part}/test_bg_names.txt: has {len(grounds)} names; expected "
+            f"{BACKGROUNDS_EACH} for each of {len(names)} foregrounds"
+        )
+    composites = []
+    for number, ground in enumerate(grounds):
+        foreground = Path(names[number // BACKGROUNDS_EACH])
+        name = f"{foreground.stem}_{number % BACKGROUNDS_EACH}"
+        composites.append(
+            Composite(
+                name,
+                layers / "fg" / foreground,
+                layers / "alpha" / foreground,
+                backgrounds / ground,
+                layers / "trimaps" / f"{name}{foreground.suffix}",
+            )
+        )
+    return composites
+
+
+def composition_1k_foregrounds(root: Path) -> list[tuple[Path, ...]]:
+    """Return the test foregrounds that are yet to be composed: colours, alpha and all trimaps."""
+    found: dict[Pair, list[Path]] = {}
+    if (root / "Test_set").is_dir():
+        for composite in composition_1k_test(root, root):
+            found.setdefault((composite.colour, composite.alpha), []).append(composite.trimap)
+    return [(*layers, *trimaps) for layers, trimaps in found.items()]
+
+
+def read_names(listing: Path) -> list[str]:
+    """Return the names in a list of Composition-1k, one a line."""
+    try:
+        lines = listing.read_text().splitlines()
+    except OSError as error:
+        raise DataError(
+            f"{listing}: cannot be read ({error.strerror}); it comes with the data set"
+        ) from error
+    return [line.strip() for line in lines if line.strip()]
+
+
+def first_with(folders: list[Path], name: str) -> Path:
+    """Return the file of the first folder that has it."""
+    for folder in folders:
+        if (folder / name).exists():
+            return folder / name
+    raise DataError(f"{' and '.join(map(str, folders))}: neither has {name}")
