@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import connectivity, foreground, latency, parity, scaling, throughput
+from benchmarks import connectivity, foreground, latency, parity, scaling, throughput, training
 from benchmarks.record import caption, read_record, write_files
 from benchmarks.tables import Section, to_markdown
 
@@ -21,6 +21,7 @@ DRAW: dict[str, Callable[[dict], list[Section]]] = {
     "scaling": scaling.render,
     "connectivity": connectivity.render,
     "foreground": foreground.render,
+    "training": training.render,
 }
 MARKED = re.compile(r"(<!-- results: (\S+) -->\n).*?(<!-- /results -->)", re.DOTALL)
 
