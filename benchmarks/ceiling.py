@@ -6,13 +6,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.measure import in_turns, stopwatch
 from train.network import STRIDE, DeepImageMatting
 
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 SIDE = {"cpu": 2048, "cuda": 8192}
 
 
-def matrix_rate(device: str = "cpu", dtype: torch.dtype = torch.float32) -> float:
+def matrix_rate(precision: str = "fp32", device: str = "cpu") -> float:
     """Return the FLOP/s of the fastest of some large matrix products."""
     side = SIDE[device]
-    a, b = (torch.rand(side, side, device=device, dtype=dtype) for _ in range(2))
+    a, b = (torch.rand(side, side, device=device).to(DTYPES[precision]) for _ in range(2))
 
     def product() -> None:
         torch.mm(a, b)

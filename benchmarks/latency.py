@@ -8,6 +8,7 @@ All are timed in turns.
 
 import argparse
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from benchmarks.layers import (
 from benchmarks.load import END_TO_END, Client
 from benchmarks.measure import Samples, in_turns, median, percentiles, stopwatch
 from benchmarks.peers import REFERENCE, open_peers
-from benchmarks.service import add_server_arguments, picture_of, served_engine, serving, size
+from benchmarks.service import add_server_arguments, picture_of, serving, size, what_serves
 from benchmarks.tables import Row, Section
 from export.export import ARTIFACTS, MODEL, WEIGHTS
 from export.manifest import sha256
@@ -70,9 +71,11 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
         serving(options.repository, options.url) as url,
         Client(url) as client,
     ):
-        served = served_engine(url)
+        served = what_serves(url)
         engine = engine_in_process(version, served)
-        alone = network_alone(version / ARTIFACTS[served], served) if served != "tensorrt" else None
+        alone = None
+        if served.engine != "tensorrt":
+            alone = network_alone(version / ARTIFACTS[served.engine], served)
         largest = tuple(np.max(sizes, axis=0).tolist())
         peers, skipped = open_peers(network, version, Path(scratch), largest, options.quick)
         for height, width in sizes:
@@ -89,8 +92,10 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
             }
     return {
         "weights": sha256(version / WEIGHTS),
-        "engine": served,
-        "matrix_rate": matrix_rate(),
+        **asdict(served),
+        "matrix_rate": matrix_rate(
+            served.precision, "cuda" if served.engine == "tensorrt" else "cpu"
+        ),
         "skipped": skipped,
         "sizes": measured,
     }
@@ -151,7 +156,8 @@ def notes(record: dict) -> list[str]:
         rate = measured["flops"] / (median(layers[END_TO_END]) / 1000)
         points.append(
             f"{name}: of a request's time is {shares}; {rate / 1e9:.0f} GFLOP/s, "
-            f"{rate / record['matrix_rate']:.0%} of this machine's best FP32 matrix product."
+            f"{rate / record['matrix_rate']:.0%} of this machine's best matrix product "
+            f"in {record['precision'].upper()}."
         )
     return points + [f"Not run: {name}. {reason}." for name, reason in record["skipped"].items()]
 

@@ -11,9 +11,11 @@ import torch
 
 from benchmarks.load import END_TO_END, Client
 from benchmarks.measure import Samples, in_turns, median, stopwatch
+from benchmarks.service import Served
 from export.engine import engine_matte
-from export.export import ARTIFACTS, onnx_matte
+from export.export import ARTIFACTS
 from export.parity import Matte
+from export.runtime import OPENVINO_HINTS, onnx_matte
 from train.predict import prepare
 
 NETWORK = "network alone"
@@ -21,15 +23,15 @@ ENGINE = "engine: network, padding, mask"
 INFER = "server: compute_infer"
 
 
-def engine_in_process(version: Path, engine: str) -> Matte:
+def engine_in_process(version: Path, served: Served) -> Matte:
     """Load what is served from a version folder of the repository, without a server."""
-    artifact = version / ARTIFACTS[engine]
-    if engine == "tensorrt":
-        return engine_matte(artifact.read_bytes(), engine)
-    return onnx_matte(artifact, engine)
+    artifact = version / ARTIFACTS[served.engine]
+    if served.engine == "tensorrt":
+        return engine_matte(artifact.read_bytes(), served.engine)
+    return onnx_matte(artifact, served.engine, served.precision)
 
 
-def network_alone(model: Path, engine: str) -> Callable[[np.ndarray], np.ndarray]:
+def network_alone(model: Path, served: Served) -> Callable[[np.ndarray], np.ndarray]:
     """Cut the network out of a served ONNX graph, from the first convolution to the last sigmoid.
 
     Returns
@@ -43,10 +45,11 @@ def network_alone(model: Path, engine: str) -> Callable[[np.ndarray], np.ndarray
     with tempfile.TemporaryDirectory() as folder:
         cut = Path(folder) / "network.onnx"
         onnx.utils.extract_model(model, cut, [first], [last], check_model=False)
-        if engine == "openvino":
+        if served.engine == "openvino":
             import openvino
 
-            compiled = openvino.compile_model(cut, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+            hint = {"INFERENCE_PRECISION_HINT": OPENVINO_HINTS[served.precision]}
+            compiled = openvino.compile_model(cut, "CPU", hint)
             return lambda x: compiled({first: x})[0]
         import onnxruntime
 

@@ -20,13 +20,13 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks.measure import Samples
-from benchmarks.peers import SkippedError, openvino_matte, require_gpu, tensorrt_matte
+from benchmarks.peers import SkippedError, openvino_bf16_matte, require_gpu, tensorrt_matte
 from benchmarks.record import write_files
-from benchmarks.service import check_server, serving
+from benchmarks.service import check_server, serving, what_serves
 from benchmarks.tables import Section
 from benchmarks.worst import draw_worst
 from client.connection import Matte as Connection
-from export.export import GENERATED, MODEL, TEMPLATE, onnx_matte, write_onnx
+from export.export import GENERATED, MODEL, TEMPLATE, prove_in_bf16, set_engine, write_onnx
 from export.manifest import sha256
 from export.parity import (
     PAIRS,
@@ -38,11 +38,13 @@ from export.parity import (
     matte_with,
     read_pictures,
 )
+from export.runtime import onnx_matte
 from export.tolerance import TOLERANCES
 from train.checkpoint import load_checkpoint
 from train.network import DeepImageMatting
 
 WORST = "worst.png"
+IN_BF16 = "ONNX FP32 in bf16, OpenVINO"
 QUICK = "one picture only"
 EXAMPLES = """examples:
   python -m benchmarks parity weights.safetensors
@@ -87,8 +89,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--precision",
         choices=TOLERANCES,
-        default="fp32",
-        help="what the server computes in, whose tolerance judges it (%(default)s)",
+        help="what the server computes in, whose tolerance judges it (default: what it says)",
     )
 
 
@@ -116,7 +117,8 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
             | (asdict(row.parity) | row.parity.summary() if row.parity else {})
             for row in rows
         ],
-        "failed": any(row.parity and row.parity.complaints for row in rows),
+        # A network that is not itself in bf16 is served in FP32.
+        "failed": any(r.parity and r.parity.complaints for r in rows if r.name != IN_BF16),
     }
 
 
@@ -132,26 +134,31 @@ def exported_forms(
     (folder / "fp16").mkdir()
     fp16 = write_onnx(network, options.weights, "fp16", folder / "fp16")
 
+    in_bf16 = prove_in_bf16(network, fp32, list(read_pictures()))  # as an export does
+    set_engine(repository / MODEL, "openvino", "fp32" if isinstance(in_bf16, str) else "auto")
+    address = stack.enter_context(serving(repository, options.url))
+
     def tensorrt() -> Matte:
         require_gpu()
         return tensorrt_matte(fp16, (1, 1024, 1024))
 
     return {
         "ONNX FP32, ONNX Runtime": ("fp32", lambda: onnx_matte(fp32, "onnxruntime")),
-        "ONNX FP32, OpenVINO": ("fp32", lambda: openvino_matte(fp32)),
+        "ONNX FP32, OpenVINO": ("fp32", lambda: onnx_matte(fp32, "openvino")),
+        IN_BF16: ("bf16", lambda: openvino_bf16_matte(fp32)),
         "ONNX FP16, ONNX Runtime": ("fp16", lambda: onnx_matte(fp16, "onnxruntime")),
         "TensorRT FP16": ("fp16", tensorrt),
         "served over gRPC": (
-            options.precision,
-            lambda: stack.enter_context(served(repository, options.url)),
+            options.precision or what_serves(address).precision,
+            lambda: stack.enter_context(served(address)),
         ),
     }
 
 
 @contextmanager
-def served(repository: Path, url: str | None) -> Iterator[Matte]:
-    """Connect to the server at `url`, or to one that serves the repository meanwhile."""
-    with serving(repository, url) as address, Connection(address) as connection:
+def served(address: str) -> Iterator[Matte]:
+    """Connect to a server."""
+    with Connection(address) as connection:
 
         def matte(image: np.ndarray, trimap: np.ndarray) -> np.ndarray:
             pairs = zip(image, trimap[..., 0], strict=True)

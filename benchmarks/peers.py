@@ -11,16 +11,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.measure import instructions
+from benchmarks.measure import computes_in_bf16
 from export.engine import Profile, build_engine, engine_matte
 from export.errors import ExportError
-from export.export import WEIGHTS, onnx_matte, write_onnx
+from export.export import WEIGHTS, write_onnx
 from export.parity import Matte
+from export.runtime import onnx_matte
 from train.network import DeepImageMatting
 from train.predict import predict_alpha
 
 REFERENCE = "PyTorch FP32, as mmediting runs it"
-NATIVE_BF16 = {"avx512_bf16", "amx_bf16", "bf16"}
 
 
 class SkippedError(Exception):
@@ -71,23 +71,10 @@ def compiled_matte(network: DeepImageMatting) -> Matte:
     return torch_matte(network, memory_format=torch.channels_last, compile_mode="default")
 
 
-def openvino_matte(onnx: Path) -> Matte:
-    """Return an ONNX file run by OpenVINO in FP32."""
-    try:
-        return onnx_matte(onnx, "openvino")
-    except ImportError:
-        raise SkippedError("openvino is not installed") from None
-
-
 def openvino_bf16_matte(onnx: Path) -> Matte:
-    """Return an ONNX file run by OpenVINO in bf16, where the processor computes in it."""
+    """Return an FP32 graph run by OpenVINO in bf16, where the processor computes in it."""
     require_bf16()
-    try:
-        import openvino
-    except ImportError:
-        raise SkippedError("openvino is not installed") from None
-    compiled = openvino.compile_model(onnx, "CPU", {"INFERENCE_PRECISION_HINT": "bf16"})
-    return lambda image, trimap: compiled({"image": image, "trimap": trimap})["alpha"]
+    return onnx_matte(onnx, "openvino", "bf16")
 
 
 def tensorrt_matte(onnx: Path, largest: tuple[int, int, int]) -> Matte:
@@ -101,7 +88,7 @@ def tensorrt_matte(onnx: Path, largest: tuple[int, int, int]) -> Matte:
 
 
 def require_bf16() -> None:
-    if not instructions() & NATIVE_BF16:
+    if not computes_in_bf16():
         raise SkippedError("this processor does not compute in bf16")
 
 
@@ -160,7 +147,7 @@ def open_peers(
         "torch.compile FP32": compiled,
         "PyTorch bf16 autocast": lambda: autocast_matte(network),
         "ONNX Runtime FP32": lambda: onnx_matte(fp32, "onnxruntime"),
-        "OpenVINO FP32": lambda: openvino_matte(fp32),
+        "OpenVINO FP32": lambda: onnx_matte(fp32, "openvino"),
         "OpenVINO bf16": lambda: openvino_bf16_matte(fp32),
         "PyTorch FP16 on the GPU": on_gpu,
         "torch.compile FP16 on the GPU": lambda: on_gpu("max-autotune"),

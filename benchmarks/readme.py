@@ -9,7 +9,16 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import connectivity, foreground, latency, parity, scaling, throughput, training
+from benchmarks import (
+    connectivity,
+    foreground,
+    latency,
+    parity,
+    scaling,
+    throughput,
+    tiles,
+    training,
+)
 from benchmarks.record import caption, read_record, write_files
 from benchmarks.tables import Section, to_markdown
 
@@ -18,6 +27,7 @@ DRAW: dict[str, Callable[[dict], list[Section]]] = {
     "parity": parity.render,
     "latency": lambda record: [latency.peer_rows(record)],
     "throughput": throughput.render,
+    "tiles": tiles.render,
     "scaling": scaling.render,
     "connectivity": connectivity.render,
     "foreground": foreground.render,

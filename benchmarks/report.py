@@ -106,12 +106,15 @@ def measure_all(options: argparse.Namespace) -> tuple[dict[str, dict], dict[str,
         "parity": [str(options.repository / MODEL / "1" / WEIGHTS)],
         "latency": server,
         "throughput": server,
+        "tiles": server,
         "scaling": ["--repository", str(options.repository)],
         "connectivity": [],
         "foreground": [],
     }
     records, missing = {}, {}
     for name, arguments in own.items():
+        if name not in options.only:
+            continue
         words = [name, *arguments, *(["--quick"] if options.quick else [])]
         print(f"{name}\n", flush=True)
         chosen = parser.parse_args([*words, "-o", str(options.output)])

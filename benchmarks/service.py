@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -12,6 +13,7 @@ from tritonclient.grpc import InferenceServerClient
 from client.connection import MODEL, Matte
 from client.errors import ServerUnavailableError
 from export.parity import read_pictures
+from export.runtime import openvino_precision
 from server import launch
 
 
@@ -49,13 +51,23 @@ def check_server(url: str) -> None:
             raise ServerUnavailableError(f"no server at {url} that has the model {MODEL!r} ready")
 
 
-def served_engine(url: str) -> str:
-    """Ask a server which engine runs the model: "onnxruntime", "openvino" or "tensorrt"."""
+@dataclass(frozen=True)
+class Served:
+    """What runs the model: "openvino", "onnxruntime" or "tensorrt", and its precision."""
+
+    engine: str
+    precision: str
+
+
+def what_serves(url: str) -> Served:
+    """Ask a server on this machine what runs the model."""
     with InferenceServerClient(url) as client:
         config = client.get_model_config(MODEL).config
-    if config.backend == "python":
-        return config.parameters["engine"].string_value
-    return config.backend
+    if config.backend != "python":
+        return Served(config.backend, "fp16" if config.backend == "tensorrt" else "fp32")
+    engine, precision = (config.parameters[key].string_value for key in ("engine", "precision"))
+    chosen = engine == "openvino" and precision == "auto"
+    return Served(engine, openvino_precision() if chosen else "fp32")
 
 
 def size(text: str) -> tuple[int, int]:

@@ -4,7 +4,16 @@ import argparse
 from pathlib import Path
 from types import ModuleType
 
-from benchmarks import connectivity, foreground, latency, parity, scaling, throughput, training
+from benchmarks import (
+    connectivity,
+    foreground,
+    latency,
+    parity,
+    scaling,
+    throughput,
+    tiles,
+    training,
+)
 from benchmarks.record import new_record, to_json, write_files
 from benchmarks.tables import to_markdown
 from client.errors import ServerError
@@ -16,6 +25,7 @@ BENCHMARKS: dict[str, ModuleType] = {
     "parity": parity,
     "latency": latency,
     "throughput": throughput,
+    "tiles": tiles,
     "scaling": scaling,
     "connectivity": connectivity,
     "foreground": foreground,

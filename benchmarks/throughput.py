@@ -9,6 +9,7 @@ import csv
 import shutil
 import subprocess
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from tqdm import tqdm
 
 from benchmarks.load import Client
 from benchmarks.measure import Samples, median, percentiles
-from benchmarks.service import add_server_arguments, picture_of, served_engine, serving, size
+from benchmarks.service import add_server_arguments, picture_of, serving, size, what_serves
 from benchmarks.tables import Section
 from client.connection import MODEL
 
@@ -53,10 +54,10 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
     measured = []
     seconds = 1 if options.quick else options.seconds
     with serving(options.repository, options.url) as url, Client(url) as client:
-        engine = served_engine(url)
+        served = what_serves(url)
         for point in tqdm(plan(options), unit="point", disable=None):
             measured.append(point | measure_point(client, url, seconds, **point))
-    return {"engine": engine, "points": measured}
+    return {**asdict(served), "points": measured}
 
 
 def plan(options: argparse.Namespace) -> list[dict[str, int]]:

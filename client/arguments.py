@@ -4,7 +4,9 @@ import argparse
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
+import argcomplete
 import numpy as np
 
 from client.address import DEFAULT_URL
@@ -45,6 +47,7 @@ exit codes: 0 all done, 1 the server or some of many photos failed, 2 bad input 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """Parse the command line, the program's own if None; a mistake ends the program with 2."""
     parser = _parser()
+    argcomplete.autocomplete(parser)
     options = parser.parse_args(arguments)
     _check_usage(parser, options)
     return options
@@ -64,11 +67,53 @@ def band_of(options: argparse.Namespace) -> Band | None:
     return Band(**{name: radius for name, radius in given.items() if radius is not None})
 
 
+def add_connection(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say which servers are asked, and how."""
+    parser.add_argument(
+        "--url",
+        metavar="HOST:PORT",
+        action="append",
+        help=f"gRPC address of the server (default {DEFAULT_URL}); several share the work",
+    )
+    parser.add_argument(
+        "--timeout",
+        metavar="SECONDS",
+        type=_positive(float),
+        default=DEFAULT_TIMEOUT,
+        help="per request (a photo or a tile), waiting for an unavailable or busy server included "
+        "(default %(default)g)",
+    )
+    tls = parser.add_argument_group("encryption", "PEM files; any of these options turns TLS on")
+    tls.add_argument("--tls", action="store_true", help="trust the usual certificate authorities")
+    tls.add_argument("--ca", metavar="PEM", type=Path, help="trust this certificate authority")
+    tls.add_argument("--cert", metavar="PEM", type=Path, help="the client's own certificate")
+    tls.add_argument("--key", metavar="PEM", type=Path, help="the key of --cert")
+
+
+def check_connection(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """End the program with 2 if options of `add_connection` do not go together."""
+    if (options.cert is None) != (options.key is None):
+        parser.error("--cert and --key need each other")
+
+
 def tls_of(options: argparse.Namespace) -> Tls | None:
     """Return how the connection is encrypted, or None if it is not."""
     if not (options.tls or options.ca or options.cert):
         return None
     return Tls(options.ca, options.cert, options.key)
+
+
+def parse_background(text: str) -> Path | np.ndarray:
+    """Return the path of a picture, or for a colour a picture of one pixel.
+
+    Raises `argparse.ArgumentTypeError` for a colour that is none.
+    """
+    if not text.startswith("#"):
+        return Path(text)
+    digits = text[1:] if len(text) == 7 else "".join(2 * digit for digit in text[1:])
+    if not re.fullmatch("[0-9a-fA-F]{6}", digits):
+        raise argparse.ArgumentTypeError(f"{text} is no colour; write #rgb or #rrggbb")
+    return np.frombuffer(bytes.fromhex(digits), np.uint8).reshape(1, 1, 3)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -118,7 +163,7 @@ def _parser() -> argparse.ArgumentParser:
     outputs.add_argument(
         "--background",
         metavar="IMAGE|COLOUR",
-        type=_background,
+        type=parse_background,
         help="background of --composite: a picture of any size, or a colour such as '#ffffff'",
     )
     outputs.add_argument(
@@ -150,23 +195,10 @@ def _parser() -> argparse.ArgumentParser:
         metavar="auto|off|N",
         type=_tile,
         default="auto",
-        help="send tiles of N x N pixels over the unknown region, or the photo whole (off); "
-        "auto, the default: tiles where they are less work, or the photo is too large",
+        help="send rectangles of at most N x N pixels over the unknown region, or the photo whole "
+        "(off); auto, the default: rectangles where they are less work, or the photo is too large",
     )
-    parser.add_argument(
-        "--url",
-        metavar="HOST:PORT",
-        action="append",
-        help=f"gRPC address of the server (default {DEFAULT_URL}); several share the work",
-    )
-    parser.add_argument(
-        "--timeout",
-        metavar="SECONDS",
-        type=_positive(float),
-        default=DEFAULT_TIMEOUT,
-        help="per request (a photo or a tile), waiting for an unavailable or busy server included "
-        "(default %(default)g)",
-    )
+    add_connection(parser)
     parser.add_argument(
         "--priority",
         choices=PRIORITIES,
@@ -174,11 +206,6 @@ def _parser() -> argparse.ArgumentParser:
         help="interactive requests overtake those of bulk in the server's queue "
         "(default %(default)s)",
     )
-    tls = parser.add_argument_group("encryption", "PEM files; any of these options turns TLS on")
-    tls.add_argument("--tls", action="store_true", help="trust the usual certificate authorities")
-    tls.add_argument("--ca", metavar="PEM", type=Path, help="trust this certificate authority")
-    tls.add_argument("--cert", metavar="PEM", type=Path, help="the client's own certificate")
-    tls.add_argument("--key", metavar="PEM", type=Path, help="the key of --cert")
     parser.add_argument(
         "--jobs",
         metavar="N",
@@ -208,7 +235,7 @@ def _positive(number: type[float]) -> Callable[[str], float]:
 
 def _tile(text: str) -> TileOption:
     if text in ("auto", "off"):
-        return text
+        return cast(TileOption, text)
     if text.isdecimal() and int(text) % STRIDE == 0 and int(text) > 2 * MARGIN:
         return int(text)
     raise argparse.ArgumentTypeError(
@@ -228,16 +255,6 @@ def _radius(text: str) -> float:
     raise argparse.ArgumentTypeError(f"{text} is neither pixels such as 12 nor a share such as 5%")
 
 
-def _background(text: str) -> Path | np.ndarray:
-    """Return the path of a picture, or a picture of one pixel for a colour."""
-    if not text.startswith("#"):
-        return Path(text)
-    digits = text[1:] if len(text) == 7 else "".join(2 * digit for digit in text[1:])
-    if not re.fullmatch("[0-9a-fA-F]{6}", digits):
-        raise argparse.ArgumentTypeError(f"{text} is no colour; write #rgb or #rrggbb")
-    return np.frombuffer(bytes.fromhex(digits), np.uint8).reshape(1, 1, 3)
-
-
 def _check_usage(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     if not outputs_of(options):
         parser.error("nothing to write: name -o, --cutout or --composite")
@@ -249,8 +266,7 @@ def _check_usage(parser: argparse.ArgumentParser, options: argparse.Namespace) -
         parser.error("--quantize is for trimaps, and a --mask is none")
     if (options.erode, options.dilate) != (None, None) and not options.mask:
         parser.error("--erode and --dilate are for a --mask")
-    if (options.cert is None) != (options.key is None):
-        parser.error("--cert and --key need each other")
+    check_connection(parser, options)
     if is_video(options.image):
         if options.trimap is not None or options.trimaps is None:
             parser.error(f"{options.image} is a video: name its frames' trimaps with --trimaps")

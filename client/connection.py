@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import tenacity
@@ -16,24 +16,27 @@ from tritonclient.grpc import (
     InferenceServerException,
     InferInput,
     InferRequestedOutput,
-    InferResult,
 )
 
 from client.address import DEFAULT_URL, grpc_target
-from client.errors import ServerRefusedError
-from client.failures import explain, is_busy, is_gone, pause
+from client.errors import ModelMissingError, ServerRefusedError
+from client.failures import explain, is_busy, is_gone, last_error, pause
 from client.request import Request
-from client.tiles import MARGIN, TILE, Corner, cut_tile, join_tiles, plan_tiles
+from client.tiles import LARGEST, Tile, join_tiles, plan_tiles
 from client.tls import Tls
 from matting.trimaps import has_unknown
 
 MODEL = "dim"
 DEFAULT_TIMEOUT = 300.0
 """Seconds: on two CPU cores, a photo of 8 megapixels takes about 40, and three may be in front."""
-TILES_IN_FLIGHT = 16
-"""For each server: a batch of 8 is run while the next one waits."""
+TILES_IN_FLIGHT = 4
+"""For each server: some wait while one is run."""
+SMALLEST_TILED = 512 * 512
+"""Pixels. What is smaller is quick enough, and exact, whole."""
 WORTH_TILING = 0.8
 """Tiles with fewer pixels than this share of the photo take less time than the whole photo."""
+AFTER_REFUSAL = 256
+"""Pixels on the longer side of the tiles that follow when a server refused larger ones."""
 LARGEST_WHOLE = 4096 * 2160
 """Pixels in the largest image that is sent whole: what the default model takes."""
 
@@ -42,6 +45,7 @@ PRIORITIES = {"interactive": 1, "bulk": 2}
 
 TileOption = int | Literal["auto", "off"]
 Priority = Literal["interactive", "bulk"]
+Answer = TypeVar("Answer")
 
 logger = logging.getLogger(__name__)
 
@@ -120,6 +124,26 @@ class Matte:
         except InferenceServerException:
             return False
 
+    def wait_until_ready(self, seconds: float) -> None:
+        """Wait for a server that answers and has the model loaded, but no longer than `seconds`.
+
+        Raises
+        ------
+        ServerError
+            Why there is none.
+        """
+        request = Request()
+        is_ready = self._retry(
+            request,
+            lambda left: self._client.is_model_ready(MODEL, client_timeout=left),
+            seconds,
+        )
+        if not is_ready:
+            raise ModelMissingError(
+                f"{self._servers} does not serve the model {MODEL!r} now; "
+                "is it another Triton server?"
+            )
+
     def alpha(
         self,
         image: np.ndarray,
@@ -137,10 +161,10 @@ class Matte:
         trimap : ndarray, uint8, shape (H, W)
             0 is background, 255 is foreground, every other value is unknown.
         tile : "auto", "off" or int
-            Send the image whole (off), or as tiles of this many pixels on a side, a multiple of 32
-            from 96, over its unknown region only. Memory on both sides is then bounded, and time
-            grows with the unknown region, not with the image. Auto makes tiles where they are less
-            work, or the image is too large, or the server refuses it. See `client.tiles`.
+            Send the image whole (off), or rectangles over its unknown region only, of at most this
+            many pixels on a side, a multiple of 32 from 96. Memory on both sides is then bounded,
+            and time grows with the unknown region, not with the image. Auto makes tiles where they
+            are less work, or the image is too large, or the server refuses it. See `client.tiles`.
         show_progress : bool
             Show a progress bar while tiles are under way.
         request : Request, optional
@@ -163,38 +187,40 @@ class Matte:
         if not has_unknown(trimap):
             return trimap.copy()
         request = request or Request()
-        size = TILE if tile == "auto" else tile
-        if tile == "off" or max(trimap.shape) <= size:
+        if tile == "off":
             return self._infer(request, image, trimap)
-        corners = plan_tiles(trimap, size, MARGIN)
-        is_less_work = len(corners) * size**2 < WORTH_TILING * trimap.size
-        if tile == "auto" and not is_less_work and trimap.size <= LARGEST_WHOLE:
-            try:
+        tiles = plan_tiles(trimap, LARGEST if tile == "auto" else tile)
+        if tile != "auto":
+            return self._infer_tiles(request, image, trimap, tiles, show_progress)
+        try:
+            if _is_sent_whole(trimap, tiles):
                 return self._infer(request, image, trimap)
-            except ServerRefusedError as error:
-                logger.info("as tiles, since the whole photo was refused: %s", error)
-        return self._infer_tiles(request, image, trimap, corners, size, show_progress)
+            return self._infer_tiles(request, image, trimap, tiles, show_progress)
+        except ServerRefusedError as error:
+            if max(trimap.shape) <= AFTER_REFUSAL:
+                raise
+            logger.info("in small tiles, since it was refused: %s", error)
+        tiles = plan_tiles(trimap, AFTER_REFUSAL)
+        return self._infer_tiles(request, image, trimap, tiles, show_progress)
 
     def _infer_tiles(
         self,
         request: Request,
         image: np.ndarray,
         trimap: np.ndarray,
-        corners: list[Corner],
-        size: int,
+        tiles: list[Tile],
         show_progress: bool,
     ) -> np.ndarray:
-        def infer(corner: Corner) -> np.ndarray:
-            pixels = (cut_tile(whole, corner, size) for whole in (image, trimap))
-            return self._infer(request, *pixels)
+        def infer(tile: Tile) -> np.ndarray:
+            return self._infer(request, tile.cut(image), tile.cut(trimap))
 
-        under_way = [self._tile_pool.submit(infer, corner) for corner in corners]
+        under_way = [self._tile_pool.submit(infer, tile) for tile in tiles]
         answers = (tile.result() for tile in under_way)
         with tqdm(
-            answers, total=len(corners), unit="tile", leave=False, disable=not show_progress
+            answers, total=len(tiles), unit="tile", leave=False, disable=not show_progress
         ) as progress:
             try:
-                return join_tiles(trimap, corners, progress, size)
+                return join_tiles(trimap, tiles, progress)
             finally:  # of a failure: the rest need not be asked for
                 for tile in under_way:
                     tile.cancel()
@@ -216,6 +242,7 @@ class Matte:
                 priority=self._priority,
                 client_timeout=seconds,
             ),
+            self.timeout,
         )
         alpha, shape = result.as_numpy("alpha"), (1, *trimap.shape, 1)
         if alpha is None or alpha.dtype != np.uint8 or alpha.shape != shape:
@@ -226,9 +253,9 @@ class Matte:
             )
         return alpha[0, :, :, 0].copy()
 
-    def _retry(self, request: Request, ask: Callable[[float], InferResult]) -> InferResult:
+    def _retry(self, request: Request, ask: Callable[[float], Answer], timeout: float) -> Answer:
         """Call `ask` with the seconds that are left, again and again while no server is free."""
-        deadline = time.monotonic() + self.timeout
+        deadline = time.monotonic() + timeout
 
         def is_worth_another(error: BaseException) -> bool:
             if is_busy(error):
@@ -239,11 +266,11 @@ class Matte:
             retry=tenacity.retry_if_exception(is_worth_another),
             wait=pause,
             stop=tenacity.stop_any(
-                tenacity.stop_before_delay(self.timeout),
+                tenacity.stop_before_delay(timeout),
                 tenacity.stop_when_event_set(self._closed),
             ),
             sleep=tenacity.sleep_using_event(self._closed),
-            before_sleep=self._say_waiting,
+            before_sleep=lambda state: self._say_waiting(state, timeout),
             reraise=True,
         )
         try:
@@ -251,16 +278,16 @@ class Matte:
                 lambda: ask(min(max(deadline - time.monotonic(), 0.001), _LONGEST_CALL))
             )
         except InferenceServerException as error:
-            raise explain(error, MODEL, self._servers, self.timeout, request) from error
+            raise explain(error, MODEL, self._servers, timeout, request) from error
 
-    def _say_waiting(self, state: tenacity.RetryCallState) -> None:
+    def _say_waiting(self, state: tenacity.RetryCallState, timeout: float) -> None:
         # The first two retries last well under a second: not worth a word. A full queue empties by
         # itself, and is counted.
-        if state.attempt_number == 3 and not is_busy(state.outcome.exception()):
+        if state.attempt_number == 3 and not is_busy(last_error(state)):
             logger.warning(
                 "no server at %s yet, trying again for up to %g s (start one: python -m server)",
                 self._servers,
-                self.timeout,
+                timeout,
             )
 
 
@@ -274,6 +301,14 @@ _CHANNEL_OPTIONS = [
     ("grpc.max_reconnect_backoff_ms", 2000),
     ("grpc.service_config", json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})),
 ]
+
+
+def _is_sent_whole(trimap: np.ndarray, tiles: list[Tile]) -> bool:
+    """Say whether tiles would save nothing worth their difference, and the photo fits a server."""
+    if trimap.size > LARGEST_WHOLE:
+        return False
+    work = sum(tile.pixels for tile in tiles)
+    return trimap.size < SMALLEST_TILED or work >= WORTH_TILING * trimap.size
 
 
 def _check(image: np.ndarray, trimap: np.ndarray) -> None:

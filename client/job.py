@@ -146,7 +146,9 @@ def matte_pair(pair: Pair, matte: Matte, options: Options, request: Request) -> 
     photo, trimap = read_pair(pair, options)
     image = to_depth(photo.pixels, np.uint8)
     alpha = matte.alpha(image, trimap, options.tile, options.show_progress, request)
-    _write_all(pair, make_outputs(pair.outputs, photo.pixels, alpha, options), photo.metadata)
+    write_outputs(
+        pair.outputs, make_outputs(pair.outputs, photo.pixels, alpha, options), photo.metadata
+    )
     return has_unknown(trimap)
 
 
@@ -160,7 +162,11 @@ def _check_outputs(pair: Pair) -> None:
 
 
 def make_outputs(
-    kinds: Iterable[str], pixels: np.ndarray, alpha: np.ndarray, options: Options
+    kinds: Iterable[str],
+    pixels: np.ndarray,
+    alpha: np.ndarray,
+    options: Options,
+    foreground: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
     """Make some of `OUTPUTS`, by name.
 
@@ -170,6 +176,8 @@ def make_outputs(
     pixels : ndarray, H x W x 3 RGB, uint8 or uint16
     alpha : ndarray, H x W uint8
     options : Options
+    foreground : ndarray, as the pixels, optional
+        The foreground's own colours, if they are known already: else they are estimated.
 
     Returns
     -------
@@ -178,7 +186,9 @@ def make_outputs(
     """
     kinds = set(kinds)
     made = {"alpha": alpha} if "alpha" in kinds else {}
-    if kinds & {"cutout", "composite"}:
+    if not kinds & {"cutout", "composite"}:
+        return made
+    if foreground is None:
         foreground = estimate_foreground(pixels, alpha)
     if "cutout" in kinds:
         colours = foreground
@@ -191,12 +201,19 @@ def make_outputs(
     return made
 
 
-def _write_all(pair: Pair, made: Mapping[str, np.ndarray], metadata: Metadata) -> None:
-    """Write every image beside its place first, then move all of them there."""
+def write_outputs(
+    outputs: Mapping[str, Path], made: Mapping[str, np.ndarray], metadata: Metadata
+) -> None:
+    """Write what `make_outputs` made: every image beside its place first, then all move there.
+
+    Raises
+    ------
+    ImageError, OSError
+    """
     with ExitStack() as leftovers:
         staged = {}
         for kind, image in made.items():
-            target = pair.outputs[kind].resolve()  # a link is followed, not replaced
+            target = outputs[kind].resolve()  # a link is followed, not replaced
             folder = leftovers.enter_context(TemporaryDirectory(prefix=".", dir=target.parent))
             staged[target] = Path(folder, target.name)
             # An alpha has no colours, and is no photograph.

@@ -2,7 +2,7 @@
 
 examples:
   python -m export weights.safetensors
-  python -m export dim_stage3.pth --target openvino --repository /srv/models
+  python -m export dim_stage3.pth --repository /srv/models
   python -m export weights.safetensors --target tensorrt --precision fp16 --largest 8x1088x1920
   python -m export check model_repository
 """
@@ -14,9 +14,9 @@ from pathlib import Path
 from export.engine import Profile, add_arguments
 from export.errors import ExportError
 from export.export import MODEL, TARGETS, export
+from export.graph import PRECISIONS
 from export.manifest import check, read_manifest
 from export.parity import PAIRS, Parity
-from export.tolerance import TOLERANCES
 from matting.images import ImageError
 from train.checkpoint import CheckpointError
 
@@ -28,8 +28,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("weights", type=Path, help="checkpoint: ours or mmediting's .pth")
-    parser.add_argument("--target", choices=TARGETS, default="onnxruntime", help="(%(default)s)")
-    parser.add_argument("--precision", choices=TOLERANCES, help="(fp32 on CPUs, fp16 on GPUs)")
+    parser.add_argument("--target", choices=TARGETS, default=TARGETS[0], help="(%(default)s)")
+    parser.add_argument("--precision", choices=PRECISIONS, help="(fp32 on CPUs, fp16 on GPUs)")
     parser.add_argument(
         "--repository", type=Path, default=Path("model_repository"), help="(%(default)s)"
     )
@@ -80,6 +80,10 @@ def run_export(arguments: list[str]) -> int:
         return 1
     print(exported.artifact)
     print(table(exported.parity) if exported.parity else "parity not run: no GPU to run it on")
+    if isinstance(exported.in_bf16, Parity):
+        print(f"in bf16, where the processor computes in it:\n{table(exported.in_bf16)}")
+    elif exported.in_bf16:
+        print(f"served in FP32; in bf16 {exported.in_bf16}")
     return 0
 
 

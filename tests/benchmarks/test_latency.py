@@ -15,7 +15,7 @@ from benchmarks.latency import SERVED, notes, peer_rows
 from benchmarks.layers import ENGINE, INFER, NETWORK, network_alone, overheads
 from benchmarks.load import END_TO_END, SERVER_PARTS
 from benchmarks.peers import REFERENCE, open_peers
-from benchmarks.service import picture_of
+from benchmarks.service import Served, picture_of
 from export.export import WEIGHTS
 from train.checkpoint import load_checkpoint
 from train.network import DeepImageMatting
@@ -56,10 +56,11 @@ def test_all_peers_compute_the_same(network: DeepImageMatting, tmp_path: Path) -
 
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
 def test_the_network_alone_is_the_network(network: DeepImageMatting, engine: str) -> None:
-    pytest.importorskip(engine)
     image, trimap = (torch.from_numpy(x) for x in picture_of(64, 96))
     inputs = prepare(image.permute(2, 0, 1)[None], trimap[None, None])
-    found = network_alone(VERSION / "model.onnx", engine)(torch.cat(inputs, dim=1).numpy())
+    found = network_alone(VERSION / "model.onnx", Served(engine, "fp32"))(
+        torch.cat(inputs, dim=1).numpy()
+    )
     with torch.no_grad():
         coarse, refined = network(*inputs)
     expected = (coarse if refined is None else refined).numpy()
@@ -84,6 +85,7 @@ def test_overheads_of_known_samples() -> None:
 def test_ratios_and_shares_of_known_samples() -> None:
     layers = {NETWORK: [90], ENGINE: [100], INFER: [100], END_TO_END: [100]}
     record = {
+        "precision": "fp32",
         "matrix_rate": 1e12,
         "skipped": {"TensorRT FP16": "no GPU"},
         "sizes": {

@@ -140,6 +140,21 @@ def test_server_down(picture):
             matte.alpha(*picture)
 
 
+def test_wait_until_ready(standin, launch_standin):
+    with Matte(standin.grpc_url) as matte:
+        matte.wait_until_ready(30)
+    with (
+        Matte(NOBODY) as matte,
+        pytest.raises(ServerUnavailableError, match=f"no server at {NOBODY} for 0.5 s"),
+    ):
+        matte.wait_until_ready(0.5)
+    with (
+        Matte(launch_standin(name="other").grpc_url) as matte,
+        pytest.raises(ModelMissingError, match="does not serve the model 'dim'"),
+    ):
+        matte.wait_until_ready(30)
+
+
 def test_server_that_comes_up_later_is_found(launch_standin, kill, picture, caplog):
     server = launch_standin()
     port = int(server.grpc_url.rpartition(":")[2])

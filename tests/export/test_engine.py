@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from export.export import Exported, onnx_matte
+from export.export import Exported
 from export.parity import main as write_references
 from export.plan import main, measure
+from export.runtime import onnx_matte
 
 ROOT = Path(__file__).parents[2]
 

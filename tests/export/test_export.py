@@ -13,10 +13,19 @@ import torch
 from export.__main__ import main
 from export.engine import Profile, build_engine, find_gpu
 from export.errors import ExportError
-from export.export import Exported, export, onnx_matte, prove
+from export.export import (
+    TEMPLATE,
+    WEIGHTS,
+    Exported,
+    export,
+    prove,
+    prove_in_bf16,
+    set_engine,
+)
 from export.manifest import check, read_manifest, sha256
 from export.overflow import largest_magnitudes, overflows
-from export.parity import Matte, Picture, matte_with, read_pictures
+from export.parity import Matte, Parity, Picture, matte_with, read_pictures
+from export.runtime import onnx_matte, openvino_precision
 from matting.images import ImageError
 from train.checkpoint import load_checkpoint, save_checkpoint
 
@@ -51,9 +60,38 @@ def test_metrics_equal_the_networks(exported: Exported) -> None:
 def test_openvino_equals_the_network(
     seeded_weights: Path, exported: Exported, pictures: list[Picture]
 ) -> None:
-    pytest.importorskip("openvino")
     network = load_checkpoint(seeded_weights)
     assert prove(network, exported.artifact, "openvino", "fp32", pictures[:1]) is not None
+
+
+def test_the_drawn_network_is_served_in_fp32_since_bf16_changes_it(exported: Exported) -> None:
+    own_bf16 = openvino_precision() == "bf16"
+    assert exported.in_bf16.startswith("not equal" if own_bf16 else "not run")
+    config = config_of(exported.artifact.parents[1])
+    assert 'key: "engine" value { string_value: "openvino" }' in config
+    assert 'key: "precision" value { string_value: "fp32" }' in config
+
+
+def test_the_default_network_may_be_served_in_bf16() -> None:
+    assert 'key: "precision" value { string_value: "auto" }' in config_of(TEMPLATE)
+    if openvino_precision() != "bf16":
+        pytest.skip("this processor does not compute in bf16")
+    network = load_checkpoint(TEMPLATE / "1" / WEIGHTS)
+    parity = prove_in_bf16(network, TEMPLATE / "1/model.onnx", list(read_pictures()))
+    assert isinstance(parity, Parity), parity
+
+
+@pytest.mark.parametrize("space", [" ", "\n    "])
+def test_engine_and_precision_are_set_and_nothing_else(tmp_path: Path, space: str) -> None:
+    written = config_of(TEMPLATE).replace(" value { ", f"{space}value {{{space}")
+    (tmp_path / "config.pbtxt").write_text(written)
+    set_engine(tmp_path, "onnxruntime", "fp32")
+    expected = written.replace('"openvino"', '"onnxruntime"').replace('"auto"', '"fp32"')
+    assert config_of(tmp_path) == expected != written
+
+
+def config_of(model: Path) -> str:
+    return (model / "config.pbtxt").read_text()
 
 
 def test_graph_keeps_the_contract_and_is_small(exported: Exported) -> None:

@@ -61,7 +61,7 @@ def zeros(*shape: int, dtype: type = np.uint8) -> np.ndarray:
         (zeros(1, 8, 9, 3), zeros(1, 9, 8, 1), "image is 9x8, trimap is 8x9: make them equal"),
         (zeros(1, 0, 5, 3), zeros(1, 0, 5, 1), "image is 5x0: it has no pixels"),
         (zeros(1, 800, 700, 3), zeros(1, 800, 700, 1), "700x800 = 560000 pixels.*at most 500000"),
-        (zeros(1, 8, 1000, 3), zeros(1, 8, 1000, 1), "the network failed: .*out of data bounds"),
+        (zeros(1, 8, 1000, 3), zeros(1, 8, 1000, 1), "the network failed: "),
     ],
     ids=[
         "float image",
@@ -138,7 +138,7 @@ def test_bad_requests_joined_with_each_other_do_no_harm(
     with ThreadPoolExecutor(len(requests)) as threads:
         answers = list(threads.map(answer, requests))
     for reason, got in zip(
-        ["make them equal", "has no pixels", "out of data bounds"] * 4,
+        ["make them equal", "has no pixels", "the network failed"] * 4,
         [got for i, got in enumerate(answers) if i % 4 != 3],
         strict=True,
     ):
@@ -147,15 +147,14 @@ def test_bad_requests_joined_with_each_other_do_no_harm(
         np.testing.assert_array_equal(alpha, expected(*good))
 
 
-def test_openvino_gives_the_same_alpha(
+def test_onnxruntime_gives_the_same_alpha(
     tiny_repository: Path, tmp_path: Path, infer: Infer, random_pair: RandomPair
 ) -> None:
-    pytest.importorskip("openvino")
     shutil.copytree(tiny_repository, tmp_path, dirs_exist_ok=True)
     config = tmp_path / "dim" / "config.pbtxt"
     text = config.read_text()
-    assert text.count('"onnxruntime"') == 1
-    config.write_text(text.replace('"onnxruntime"', '"openvino"'))
+    assert text.count('"openvino"') == 1
+    config.write_text(text.replace('"openvino"', '"onnxruntime"'))
     image, trimap = random_pair(11, 13, 2)
     with launch(tmp_path) as server:
         alpha = infer(server, image, trimap)

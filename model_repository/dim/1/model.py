@@ -1,4 +1,4 @@
-"""Triton Python backend model: runs model.onnx on the CPU with ONNX Runtime or OpenVINO.
+"""Triton Python backend model: runs model.onnx on the CPU with OpenVINO or ONNX Runtime.
 
 Everything that serving adds to the network (padding, normalisation, rounding) is inside
 model.onnx, so this file only moves tensors and refuses what cannot be matted.
@@ -19,8 +19,16 @@ PIXELS_PER_RUN = 1024 * 1024
 Engine = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
-def load_engine(name: str, model: Path, threads: int) -> Engine:
-    """Return the function (image, trimap) -> alpha that runs `model`, `threads` 0 for all cores."""
+def load_engine(name: str, model: Path, threads: int, precision: str) -> Engine:
+    """Return the function (image, trimap) -> alpha that runs `model`.
+
+    `threads` is 0 for all cores. `precision` is "fp32", or "auto" for bf16 where the processor
+    computes in it and the engine can (OpenVINO), and FP32 elsewhere.
+    """
+    if precision not in ("auto", "fp32"):
+        raise pb_utils.TritonModelException(
+            f"parameter precision is {precision!r}, expected 'auto' or 'fp32'"
+        )
     if name == "onnxruntime":
         import onnxruntime
 
@@ -32,21 +40,24 @@ def load_engine(name: str, model: Path, threads: int) -> Engine:
         import openvino
 
         settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads}
+        if precision == "fp32":
+            settings["INFERENCE_PRECISION_HINT"] = "f32"
         compiled = openvino.compile_model(model, "CPU", settings)
         return lambda image, trimap: compiled({"image": image, "trimap": trimap})["alpha"]
     raise pb_utils.TritonModelException(
-        f"parameter engine is {name!r}, expected 'onnxruntime' or 'openvino'"
+        f"parameter engine is {name!r}, expected 'openvino' or 'onnxruntime'"
     )
 
 
 class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         parameters = json.loads(args["model_config"])["parameters"]
-        engine, threads, max_pixels = (
-            parameters[key]["string_value"] for key in ("engine", "threads", "max_pixels")
+        engine, threads, precision, max_pixels = (
+            parameters[key]["string_value"]
+            for key in ("engine", "threads", "precision", "max_pixels")
         )
         model = Path(args["model_repository"]) / args["model_version"] / "model.onnx"
-        self.engine = load_engine(engine, model, int(threads))
+        self.engine = load_engine(engine, model, int(threads), precision)
         self.max_pixels = int(max_pixels)
 
     def execute(self, requests: list) -> list:

@@ -1,0 +1,339 @@
+"""The page: its parts, and what happens when one of them is used.
+
+What is matted and written is the work of `client.job`, as on the command line: the downloads are
+byte for byte what `client/matte.py` writes.
+"""
+
+import html
+import re
+import tempfile
+from argparse import ArgumentTypeError
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial, wraps
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import gradio as gr
+import numpy as np
+from gradio.components.image_editor import EditorValue
+
+from client.arguments import JOBS_PER_SERVER, parse_background
+from client.connection import Matte
+from client.drawing import BRUSHES, paint_trimap, shrink, tint
+from client.errors import ServerError
+from client.job import OUTPUTS, Band, Options, Pair, make_outputs, read_pair, write_outputs
+from matting.compositing import checkerboard, composite
+from matting.foreground import estimate_foreground
+from matting.images import WRITABLE_SUFFIXES, ImageError, Photo, read_photo, to_depth
+from matting.trimaps import MASK_BAND, has_unknown
+
+DEMO = Path(__file__).parents[1] / "demo"
+LONGEST_SHOWN = 1024
+"""Pixels on the longer side of a picture on the page; files keep their size."""
+PATIENCE = 2.0
+"""Seconds to wait for a server that is not there: somebody sits in front of the page."""
+
+TRIMAP, COMPRESSED, MASK = "a trimap", "an alpha, or a trimap saved as JPEG", "a mask"
+
+INTRODUCTION = """\
+# Deep Image Matting
+Drop a photo and say what is its subject: with a trimap, with a mask, or with the brush.
+"""
+BRUSH_HELP = "Brush: {} subject, all of it; {} edges, hair, all that is half-transparent; \
+{} background. What is not painted is background, or what the trimap or mask says."
+CSS = """
+.gradio-container { max-width: 1500px !important; margin: 0 auto; }
+.dot { display: inline-block; width: .9em; height: .9em; border-radius: 50%; margin: 0 .1em 0 .4em;
+  vertical-align: -.1em; border: 1px solid #0006; }
+:focus-visible { outline: 3px solid #0072b2 !important; outline-offset: 2px; }
+"""
+# Fonts of the system: others would be fetched from elsewhere.
+THEME = gr.themes.Default(
+    primary_hue="blue",
+    font=["system-ui", "sans-serif"],
+    font_mono=["ui-monospace", "monospace"],
+)
+
+
+class Matted(NamedTuple):
+    """A photo and what was found in it, kept so that a new background needs no new request.
+
+    Attributes
+    ----------
+    name : str
+        Of the photo's file, without its suffix.
+    photo : Photo
+    foreground : ndarray, H x W x 3 RGB, as deep as the photo
+    alpha : ndarray, H x W uint8
+    """
+
+    name: str
+    photo: Photo
+    foreground: np.ndarray
+    alpha: np.ndarray
+
+
+def build(matte: Matte, folder: Path) -> gr.Blocks:
+    """Lay the page out and connect its parts.
+
+    Parameters
+    ----------
+    matte : Matte
+        The connection that all users of the page share.
+    folder : Path
+        Where downloads are kept; Gradio's temporary folder, or it would copy them.
+    """
+    in_words = partial(_in_words, folder=folder)
+    with gr.Blocks(title="Deep Image Matting", analytics_enabled=False, fill_width=True) as page:
+        gr.Markdown(INTRODUCTION)
+        matted = gr.State()
+        with gr.Row():
+            with gr.Column():
+                with gr.Row():
+                    photo = _file("Photo", "photo")
+                    trimap = _file("Trimap or mask (optional)", "trimap")
+                demo = gr.Button("Use the demo photo", size="sm", visible=DEMO.is_dir())
+                kind = gr.Radio(
+                    [TRIMAP, COMPRESSED, MASK], value=TRIMAP, label="The second file is"
+                )
+                with gr.Row(visible=False) as band:
+                    erode, dilate = (_radius(side) for side in ("inside", "outside"))
+                painting = gr.ImageEditor(
+                    label="Photo with its trimap",
+                    sources=(),
+                    transforms=(),
+                    layers=False,
+                    buttons=[],
+                    brush=gr.Brush(colors=[_css(c) for c in BRUSHES.values()], color_mode="fixed"),
+                    format="png",
+                    height=560,
+                    # It measures its place once, at a time when the rest is not all there yet.
+                    visible=False,
+                )
+                gr.HTML(BRUSH_HELP.format(*map(_dot, BRUSHES.values())))
+                start = gr.Button("Matte", variant="primary")
+            with gr.Column():
+                slider = gr.ImageSlider(
+                    label="Before and after", buttons=[], max_height=560, elem_id="slider"
+                )
+                with gr.Row():
+                    colour = gr.ColorPicker("#ffffff", label="New background: a colour")
+                    background = _file("New background: a picture (optional)", "background")
+                with gr.Row():
+                    alpha, cutout = (
+                        gr.Image(label=label, buttons=["fullscreen"], format="png")
+                        for label in ("Alpha", "Cut-out")
+                    )
+                with gr.Row():
+                    downloads = [
+                        gr.DownloadButton(f"Download {what}", size="md", interactive=False)
+                        for what in ("alpha", "cut-out", "composite")
+                    ]
+
+        marks = [photo, trimap, kind, erode, dilate]
+        results = [alpha, cutout, slider, *downloads]
+        photo.upload(in_words(_show_new), photo, [trimap, painting], api_visibility="private")
+        photo.clear(
+            lambda: gr.ImageEditor(None, visible=False), None, painting, api_visibility="private"
+        )
+        demo.click(_choose_demo, None, [photo, trimap, kind], api_visibility="private").success(
+            in_words(_show), marks, painting, api_visibility="private"
+        )
+        kind.change(lambda kind: gr.Row(visible=kind == MASK), kind, band, api_visibility="private")
+        gr.on(
+            [trimap.upload, trimap.clear, kind.input, erode.release, dilate.release],
+            in_words(_show),
+            [*marks, painting],
+            painting,
+            trigger_mode="always_last",  # the second of two quick changes counts, too
+            api_name="show",
+        )
+        start.click(
+            in_words(partial(_mat, matte)),
+            [*marks, painting],
+            matted,
+            concurrency_limit=JOBS_PER_SERVER,
+            api_name="matte",
+        ).success(
+            in_words(partial(_show_result, folder)),
+            [matted, colour, background],
+            results,
+            api_name="result",
+        )
+        gr.on(
+            [colour.change, background.upload, background.clear],
+            in_words(partial(_show_background, folder)),
+            [matted, colour, background],
+            [slider, downloads[2]],
+            trigger_mode="always_last",
+            api_name="background",
+        )
+    return page
+
+
+def launch(page: gr.Blocks, host: str, port: int) -> None:
+    """Serve the page in the background. Raises OSError if the port is taken."""
+    page.launch(
+        server_name=host,
+        server_port=port,
+        prevent_thread_lock=True,
+        quiet=True,
+        share=False,
+        footer_links=[],
+        allowed_paths=[str(DEMO)],
+        theme=THEME,
+        css=CSS,
+    )
+
+
+def _in_words(function: Callable[..., object], folder: Path) -> Callable[..., object]:
+    """Show a user's mistakes and a server's as the command line words them."""
+
+    @wraps(function)
+    def run(*arguments: object) -> object:
+        try:
+            return function(*arguments)
+        except (ImageError, ServerError, ArgumentTypeError) as error:
+            # Uploads lie in folders that mean nothing to who looks at the page.
+            words = re.sub(rf"{re.escape(str(folder))}/(\w+/)?", "", str(error))
+            raise gr.Error(html.escape(words), duration=None, print_exception=False) from error
+
+    return run
+
+
+def _file(label: str, name: str) -> gr.File:
+    return gr.File(label=label, file_types=list(WRITABLE_SUFFIXES), height=150, elem_id=name)
+
+
+def _radius(side: str) -> gr.Slider:
+    return gr.Slider(
+        0,
+        20,
+        value=100 * MASK_BAND,
+        step=0.5,
+        label=f"Unknown {side} the mask's edge, % of the object's size",
+    )
+
+
+def _css(colour: Iterable[int]) -> str:
+    return "#" + bytes(colour).hex()
+
+
+def _dot(colour: tuple[int, int, int]) -> str:
+    return f'<span class="dot" style="background: {_css(colour)}"></span>'
+
+
+def _choose_demo() -> tuple[str, str, str]:
+    return str(DEMO / "photo.jpg"), str(DEMO / "trimap.png"), TRIMAP
+
+
+def _show_new(photo: str) -> tuple[None, gr.ImageEditor]:
+    """Show a new photo; whatever trimap there was belongs to another."""
+    return None, _show(photo, None, TRIMAP, 0, 0)
+
+
+def _show(
+    photo: str | None,
+    trimap: str | None,
+    kind: str,
+    erode: float,
+    dilate: float,
+    painting: EditorValue | None = None,
+) -> gr.ImageEditor:
+    """Show a photo, tinted by its trimap, below what is painted on it."""
+    if photo is None:
+        return gr.skip()
+    read, marked = _read(photo, trimap, kind, erode, dilate)
+    view = tint(_view(read.pixels), shrink(marked, LONGEST_SHOWN, cv2.INTER_NEAREST))
+    layers = _layers(painting)
+    value = EditorValue(background=view, layers=[*layers], composite=None)
+    return gr.ImageEditor(value, visible=True)
+
+
+def _mat(
+    matte: Matte,
+    photo: str | None,
+    trimap: str | None,
+    kind: str,
+    erode: float,
+    dilate: float,
+    painting: EditorValue | None = None,
+) -> Matted:
+    if photo is None:
+        raise ImageError("no photo yet: drop one first")
+    read, marked = _read(photo, trimap, kind, erode, dilate)
+    marked = paint_trimap(marked, _layers(painting))
+    if not marked.any():
+        raise ImageError(
+            "all of the photo is background: paint its subject and the edges, or drop its trimap "
+            "or mask"
+        )
+    if has_unknown(marked):
+        matte.wait_until_ready(PATIENCE)
+    alpha = matte.alpha(to_depth(read.pixels, np.uint8), marked)
+    return Matted(Path(photo).stem, read, estimate_foreground(read.pixels, alpha), alpha)
+
+
+def _show_result(folder: Path, matted: Matted, colour: str, background: str | None) -> tuple:
+    """Return views of alpha and cut-out, both sides of the slider, and the three files."""
+    files, after = _write(folder, matted, OUTPUTS, colour, background)
+    alpha = shrink(matted.alpha, LONGEST_SHOWN)
+    foreground = _view(matted.foreground)
+    cutout = composite(alpha, foreground, checkerboard(*alpha.shape))
+    return alpha, cutout, (_view(matted.photo.pixels), after), *files
+
+
+def _show_background(
+    folder: Path, matted: Matted | None, colour: str, background: str | None
+) -> tuple:
+    """Return both sides of the slider and the composite's file."""
+    if matted is None:
+        return gr.skip(), gr.skip()
+    files, after = _write(folder, matted, ["composite"], colour, background)
+    return (_view(matted.photo.pixels), after), *files
+
+
+def _write(
+    folder: Path, matted: Matted, kinds: Sequence[str], colour: str, background: str | None
+) -> tuple[list[gr.DownloadButton], np.ndarray]:
+    """Write some of `OUTPUTS`; return buttons that download them, and the composite to look at."""
+    chosen = parse_background(background or _hex(colour))
+    pixels = read_photo(chosen).pixels if isinstance(chosen, Path) else chosen
+    options = Options(background=pixels)
+    made = make_outputs(
+        kinds, matted.photo.pixels, matted.alpha, options, foreground=matted.foreground
+    )
+    place = Path(tempfile.mkdtemp(dir=folder))
+    outputs = {kind: place / f"{matted.name}-{kind}.png" for kind in kinds}
+    write_outputs(outputs, made, matted.photo.metadata)
+    buttons = [gr.DownloadButton(value=outputs[kind], interactive=True) for kind in kinds]
+    return buttons, _view(made["composite"])
+
+
+def _hex(colour: str) -> str:
+    """Write a colour as #rrggbb, which the picker gives as rgba(r, g, b, 1) once it was used."""
+    if colour.startswith("#"):
+        return colour
+    return _css(round(float(part)) for part in re.findall(r"[\d.]+", colour)[:3])
+
+
+def _view(pixels: np.ndarray) -> np.ndarray:
+    return shrink(to_depth(pixels, np.uint8), LONGEST_SHOWN)
+
+
+def _read(
+    photo: str, trimap: str | None, kind: str, erode: float, dilate: float
+) -> tuple[Photo, np.ndarray]:
+    """Read a photo and its trimap, which is all background if there is none yet."""
+    if trimap is None:
+        read = read_photo(photo)
+        return read, np.zeros(read.pixels.shape[:2], np.uint8)
+    band = Band(erode / 100, dilate / 100) if kind == MASK else None
+    return read_pair(
+        Pair(Path(photo), Path(trimap), {}), Options(quantize=kind == COMPRESSED, mask=band)
+    )
+
+
+def _layers(painting: EditorValue | None) -> list[np.ndarray]:
+    return [np.asarray(layer) for layer in painting["layers"]] if painting else []

@@ -1,0 +1,85 @@
+# PYTHON_ARGCOMPLETE_OK
+"""Open a page on this machine where a photo is matted by dropping it: ``python -m client.page``."""
+
+import argparse
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import argcomplete
+
+from client.address import DEFAULT_URL
+from client.arguments import add_connection, check_connection, tls_of
+from client.connection import Matte
+from client.errors import AddressError, TlsError
+
+LOOPBACK, PORT = "127.0.0.1", 7860
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Serve the page until Ctrl-C; return the program's exit code."""
+    options = _parse(arguments)
+    logging.basicConfig(format="%(message)s")
+    # `kill` ends the page as Ctrl-C does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    urls = options.url or [DEFAULT_URL]
+    try:
+        with (
+            TemporaryDirectory(prefix="matte-page-") as folder,
+            Matte(urls, options.timeout, "interactive", tls_of(options)) as matte,
+        ):
+            # Photos are gone when the page is. Gradio takes the folder when it is imported.
+            os.environ["GRADIO_TEMP_DIR"] = folder
+            from client.layout import build, launch
+
+            page = build(matte, Path(folder))
+            try:
+                launch(page, options.host, options.port)
+                print(
+                    f"open http://{options.host}:{options.port} in a browser; photos are sent to "
+                    f"{' or '.join(urls)}; Ctrl-C stops it",
+                    flush=True,
+                )
+                while True:
+                    signal.pause()
+            finally:
+                page.close(verbose=False)
+    except ModuleNotFoundError as error:
+        return _fail(f"{error.name} is not installed: pip install -e '.[page]'", 2)
+    except (AddressError, TlsError) as error:
+        return _fail(error, 2)
+    except OSError as error:
+        return _fail(f"no page at {options.host}:{options.port} ({error}); try another --port", 1)
+    except KeyboardInterrupt:
+        return 0
+
+
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m client.page",
+        description="A page to matte photos in a browser, with a Triton server's help.",
+    )
+    parser.add_argument(
+        "--host",
+        default=LOOPBACK,
+        help="address to listen on (%(default)s: this machine only; on any other, everybody who "
+        "reaches it may use the page, and nothing is encrypted)",
+    )
+    parser.add_argument("--port", type=int, default=PORT, help="(%(default)s)")
+    add_connection(parser)
+    argcomplete.autocomplete(parser)
+    options = parser.parse_args(arguments)
+    check_connection(parser, options)
+    return options
+
+
+def _fail(error: object, code: int) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,50 @@
+"""The tiles benchmark measures a real server, and sums up known samples right."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+
+from benchmarks.__main__ import main
+from benchmarks.tiles import TILED, WHOLE, enlarge, laws
+from export.parity import Picture
+from server.launcher import Server
+
+
+def test_both_ways_are_measured(server: Server, tmp_path: Path) -> None:
+    assert main(["tiles", "--quick", "--url", server.grpc_url, "-o", str(tmp_path)]) == 0
+    (case,) = json.loads((tmp_path / "tiles.json").read_text())["pictures"]
+    assert case["height"] * case["width"] == pytest.approx(2e5, rel=0.01)
+    assert 0 < case["unknown"] < 1
+    assert case["SAD"][TILED] == pytest.approx(case["SAD"][WHOLE], rel=0.2)
+    assert min(*case["samples_ms"][WHOLE], *case["samples_ms"][TILED]) > 0
+    assert "times faster (median)" in (tmp_path / "tiles.md").read_text()
+
+
+def test_large_pictures_stay_as_they_are() -> None:
+    shape = (30, 40)
+    picture = Picture(
+        "p", np.zeros((*shape, 3), np.uint8), np.full(shape, 128, np.uint8), np.zeros(shape)
+    )
+    assert enlarge(picture, 0.001).trimap.shape == shape
+    assert enlarge(picture, 0.0048).trimap.shape == (60, 80)
+
+
+def test_medians_and_law_of_known_samples() -> None:
+    cases = [
+        {
+            "height": 1000,
+            "width": 1000,
+            "unknown": unknown,
+            "SAD": {WHOLE: 10, TILED: 10.1},
+            "samples_ms": {WHOLE: [1, 3000, 9000], TILED: [1000 + 5000 * unknown] * 3},
+        }
+        for unknown in (0.0, 0.1, 0.2)
+    ]
+    assert laws(cases) == [
+        "2.00 times faster (median); mean SAD changes by +1.00%.",
+        "Seconds for a megapixel: 1.00 + 5.00 × unknown share in tiles, 3.00 whole.",
+    ]

@@ -1,0 +1,312 @@
+"""The page `python -m client.page`: as a program, through its interface, and in a browser."""
+
+import html
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import ImageCms
+
+pytest.importorskip("gradio", reason="needs the extra `page`")
+from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
+
+from client.drawing import BRUSHES
+from client.layout import COMPRESSED, MASK, TRIMAP
+from client.page import main
+from matting.images import read_gray, read_image, read_photo, write_image
+from matting.metadata import Metadata
+from matting.trimaps import FOREGROUND, UNKNOWN, trimap_from_mask
+
+ROOT = Path(__file__).parents[2]
+DEMO_PHOTO, DEMO_TRIMAP, DEMO_BACKGROUND = (
+    ROOT / "demo" / name for name in ("photo.jpg", "trimap.png", "background.jpg")
+)
+NOBODY = "127.0.0.1:1"
+PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+@contextmanager
+def open_page(url: str, temporary: Path) -> Iterator[str]:
+    """Run the page as a program, which must leave nothing behind; yield its address."""
+    command = [sys.executable, "-m", "client.page", "--port", str(free_port()), "--url", url]
+    environment = {**os.environ, "TMPDIR": str(temporary)}
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            address = re.match(r"open (http://127\.0\.0\.1:\d+) in", process.stdout.readline())
+            assert address, "the page did not start"
+            yield address[1]
+        finally:
+            process.send_signal(signal.SIGTERM)
+            code = process.wait(30)
+    assert code == 0
+    assert not list(temporary.iterdir())
+
+
+@pytest.fixture(scope="module")
+def page(standin, tmp_path_factory) -> Iterator[str]:
+    """The address of a page that asks the stand-in."""
+    with open_page(standin.grpc_url, tmp_path_factory.mktemp("page")) as address:
+        yield address
+
+
+# Through the interface that the page itself uses.
+
+
+@pytest.fixture
+def use(page, tmp_path, monkeypatch) -> Callable:
+    """Do what the button does; return the files of alpha, cut-out and composite."""
+    monkeypatch.chdir(tmp_path)
+    client = Client(page, verbose=False, download_files=tmp_path / "downloads")
+
+    def mat(photo, trimap=None, kind=TRIMAP, layers=(), colour="#ffffff", background=None):
+        photo, trimap, background = (
+            None if file is None else handle_file(file) for file in (photo, trimap, background)
+        )
+        layers = [handle_file(layer) for layer in layers]
+        painting = {"background": None, "layers": layers, "composite": None}
+        client.predict(photo, trimap, kind, 5, 5, painting, api_name="/matte")
+        *_, alpha, cutout, composite = client.predict(colour, background, api_name="/result")
+        return [Path(button["value"]) for button in (alpha, cutout, composite)]
+
+    return mat
+
+
+@pytest.fixture
+def fail(use) -> Callable[..., str]:
+    """Do what the button does, which must fail; return what the page says."""
+
+    def use_and_fail(*arguments, **options):
+        with pytest.raises(AppError) as failure:
+            use(*arguments, **options)
+        return str(failure.value)
+
+    return use_and_fail
+
+
+def test_downloads_are_what_the_command_line_writes(run, use, files, picture):
+    deep = np.random.default_rng(1).integers(0, 2**16, picture[0].shape, dtype=np.uint16)
+    write_image("deep.tif", deep, Metadata(icc=PROFILE))
+    outputs = ["-o", "alpha.png", "--cutout", "cutout.png", "--composite", "composite.png"]
+    code, _, err = run("deep.tif", files[1], *outputs, "--background", files[0])
+    assert (code, err) == (0, "")
+    made = use("deep.tif", files[1], background=files[0])
+    assert [file.name for file in made] == [f"deep-{name}" for name in outputs[1::2]]
+    for file, name in zip(made, outputs[1::2], strict=True):
+        assert file.read_bytes() == Path(name).read_bytes()
+    assert read_photo(made[1]).pixels.dtype == np.uint16
+    assert read_photo(made[1]).metadata.icc == PROFILE
+
+
+def test_masks_and_other_values(use, files, picture, expected_alpha):
+    disc = cv2.circle(np.zeros((37, 53), np.uint8), (26, 18), 12, 255, cv2.FILLED)
+    write_image("mask.png", disc)
+    alpha = read_gray(use(files[0], "mask.png", MASK)[0])
+    np.testing.assert_array_equal(alpha, expected_alpha(picture[0], trimap_from_mask(disc)))
+    write_image("soft.png", np.where(picture[1] == 255, 250, picture[1]).astype(np.uint8))
+    alpha = read_gray(use(files[0], "soft.png", COMPRESSED)[0])
+    np.testing.assert_array_equal(alpha, expected_alpha(*picture))
+
+
+def test_strokes_lie_over_the_trimap(use, files, picture, expected_alpha):
+    strokes = np.zeros((37, 53, 4), np.uint8)
+    strokes[:, :20] = (*BRUSHES[FOREGROUND], 255)
+    write_image("strokes.png", strokes)
+    alpha = read_gray(use(*files, layers=["strokes.png"])[0])
+    expected = expected_alpha(*picture)
+    expected[:, :20] = 255
+    np.testing.assert_array_equal(alpha, expected)
+
+
+def test_strokes_stay_when_the_trimap_changes(page, files, tmp_path):
+    strokes = np.zeros((37, 53, 4), np.uint8)
+    strokes[:, :20] = (*BRUSHES[FOREGROUND], 255)
+    write_image(tmp_path / "strokes.png", strokes)
+    layers = [handle_file(tmp_path / "strokes.png")]
+    painting = {"background": None, "layers": layers, "composite": None}
+    client = Client(page, verbose=False, download_files=tmp_path / "downloads")
+    marks = [handle_file(file) for file in files]
+    shown = client.predict(*marks, COMPRESSED, 5, 5, painting, api_name="/show")["value"]
+    kept = cv2.imread(shown["layers"][0], cv2.IMREAD_UNCHANGED)
+    np.testing.assert_array_equal(cv2.cvtColor(kept, cv2.COLOR_BGRA2RGBA), strokes)
+
+
+@pytest.mark.parametrize("colour", ["#07f", "#0077ff", "rgba(0, 119, 255, 1)"])
+def test_colours(use, files, colour):
+    composite = read_image(use(*files, colour=colour)[2])
+    assert composite[0, 0].tolist() == [0, 119, 255]
+
+
+def test_mistakes_are_said_as_on_the_command_line(run, refuse, use, fail, files, picture):
+    Path("a<b>.png").write_text("no picture")
+    write_image("other.png", picture[1][1:])
+    write_image("soft.png", picture[0][..., 0])
+    for photo, trimap in [("a<b>.png", files[1]), (files[0], "other.png"), (files[0], "soft.png")]:
+        said = html.unescape(fail(photo, trimap))
+        # Files have names here, and no folders; browsers may change the names.
+        expected = refuse(photo, trimap, "-o", "alpha.png").replace(f"{files[0].parent}/", "")
+        assert said.replace("ab.png", "a<b>.png") == expected.removeprefix("error: ")
+    assert fail(None) == "no photo yet: drop one first"
+    assert fail(files[0]).startswith("all of the photo is background")
+    assert len(use(*files)) == 3  # and goes on
+
+
+def test_server_down(files, tmp_path_factory, tmp_path):
+    with open_page(NOBODY, tmp_path_factory.mktemp("down")) as address:
+        client = Client(address, verbose=False, download_files=tmp_path)
+        marks = [handle_file(file) for file in files]
+        for _ in range(2):
+            with pytest.raises(AppError, match=f"no server at {NOBODY} .* `python -m server`"):
+                client.predict(*marks, TRIMAP, 5, 5, None, api_name="/matte")
+
+
+# As a program.
+
+
+def test_a_taken_port_is_one_line(page):
+    port = page.rpartition(":")[2]
+    done = subprocess.run(
+        [sys.executable, "-m", "client.page", "--port", port],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert re.fullmatch(rf"error: no page at 127.0.0.1:{port} .*try another --port\n", done.stderr)
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [("--url=localhost", "expected host:port"), ("--ca=missing", "missing: cannot be read")],
+)
+def test_wrong_options_are_one_line(capsys, option, message):
+    assert main([option]) == 2
+    assert message in capsys.readouterr().err
+
+
+# In a browser.
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator:
+    playwright = pytest.importorskip("playwright.sync_api")
+    if CHROMIUM is None:
+        pytest.skip("needs chromium")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def real_page(browser, server, tmp_path_factory) -> Iterator[str]:
+    """The address of a page that asks the default model."""
+    with open_page(server.grpc_url, tmp_path_factory.mktemp("page")) as address:
+        yield address
+
+
+@pytest.fixture
+def tab(browser, real_page) -> Iterator:
+    """The page in a browser, which must ask nobody else for anything."""
+    context = browser.new_context(viewport={"width": 1500, "height": 1100})
+    context.set_default_timeout(60_000)
+    asked = []
+    context.on("request", lambda request: asked.append(request.url))
+    tab = context.new_page()
+    tab.goto(real_page)
+    yield tab
+    context.close()
+    strangers = [url for url in asked if not url.startswith((real_page, "blob:", "data:"))]
+    assert asked and not strangers
+
+
+def press(tab, name):
+    tab.get_by_role("button", name=name, exact=True).press("Enter")
+
+
+def drop(tab, place, file):
+    tab.set_input_files(f"#{place} input[type=file]", file)
+
+
+def download(tab, name, folder):
+    with tab.expect_download() as waiting:
+        tab.locator("button:enabled", has_text=f"Download {name}").click()
+    path = folder / waiting.value.suggested_filename
+    waiting.value.save_as(path)
+    return path
+
+
+def test_demo_photo_by_keyboard(tab, run, server, count_requests, tmp_path):
+    outputs = ["-o", "alpha.png", "--cutout", "cutout.png", "--composite", "composite.png"]
+    arguments = [DEMO_PHOTO, DEMO_TRIMAP, *outputs, "--background", DEMO_BACKGROUND]
+    assert run(*arguments, url=server.grpc_url)[0] == 0
+    before = count_requests(server.grpc_url)
+    press(tab, "Use the demo photo")
+    tab.wait_for_selector("canvas")
+    press(tab, "Matte")
+    assert read_image(download(tab, "composite", tmp_path))[0, 0].tolist() == [255, 255, 255]
+    white = tab.locator("#slider img").nth(1).evaluate("image => image.src")
+    drop(tab, "background", DEMO_BACKGROUND)
+    tab.wait_for_function(
+        "white => document.querySelectorAll('#slider img')[1].src != white", arg=white
+    )
+    for name in ("alpha", "cut-out", "composite"):
+        made = download(tab, name, tmp_path)
+        written = Path(made.name.removeprefix("photo-"))
+        assert made != written and made.read_bytes() == written.read_bytes()
+    assert count_requests(server.grpc_url) == before + 1
+
+
+def test_strokes_of_the_brush_are_a_trimap(tab, server, count_requests, tmp_path):
+    def stroke(colour, row):
+        press(tab, "Color")
+        tab.locator("button.color").nth(list(BRUSHES).index(colour)).click()
+        box = tab.locator("canvas").first.bounding_box()
+        x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2 + row
+        tab.mouse.move(x - 80, y)
+        tab.mouse.down()
+        tab.mouse.move(x + 80, y, steps=2)  # each waits for a picture, without a GPU for long
+        tab.mouse.up()
+
+    before = count_requests(server.grpc_url)
+    drop(tab, "photo", DEMO_PHOTO)
+    tab.get_by_text("97%").wait_for()  # the photo fits its place now, almost pixel by pixel
+    stroke(UNKNOWN, 40)
+    stroke(FOREGROUND, 0)
+    press(tab, "Matte")
+    alpha = read_gray(download(tab, "alpha", tmp_path))
+    assert (alpha[256, 180:332] == 255).all()
+    assert not alpha[:200].any() and not alpha[335:].any()
+    assert count_requests(server.grpc_url) > before  # so the stroke of unknown was asked for
+
+
+def test_mistakes_are_shown_in_words(tab, tmp_path):
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(DEMO_TRIMAP.read_bytes()[:1000])
+    drop(tab, "photo", broken)
+    tab.get_by_text("broken.png: this PNG is damaged or cut short").wait_for()
+    press(tab, "Use the demo photo")
+    tab.wait_for_selector("canvas")
+    write_image(tmp_path / "small.png", np.zeros((9, 9), np.uint8))
+    tab.locator("#trimap").get_by_label("Clear").click()
+    drop(tab, "trimap", tmp_path / "small.png")
+    tab.get_by_text("photo.jpg is 512 x 512 but small.png is 9 x 9 pixels").wait_for()
