@@ -16,7 +16,7 @@ from benchmarks.measure import Samples, in_turns, median
 from benchmarks.service import add_server_arguments, serving, what_serves
 from benchmarks.tables import Section
 from client.connection import Matte
-from client.tiles import MARGIN, TILE, plan_tiles
+from client.tiles import plan_tiles
 from export.parity import PAIRS, Picture, read_pictures
 from matting.metrics import sad
 from matting.trimaps import is_unknown
@@ -95,7 +95,7 @@ def measure_picture(client: Client, matte: Matte, picture: Picture, rounds: int)
         "height": trimap.shape[0],
         "width": trimap.shape[1],
         "unknown": float(unknown.mean()),
-        "tiles": len(plan_tiles(picture.trimap, TILE, MARGIN)),
+        "tiles": len(plan_tiles(picture.trimap)),
         "SAD": errors,
         "samples_ms": in_turns(timers, warmup=0, least=rounds, most=rounds),
     }

@@ -4,7 +4,9 @@ import argparse
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
+import argcomplete
 import numpy as np
 
 from client.address import DEFAULT_URL
@@ -45,6 +47,7 @@ exit codes: 0 all done, 1 the server, the disk or some of many photos failed, 2 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """Parse the command line, the program's own if None; a mistake ends the program with 2."""
     parser = _parser()
+    argcomplete.autocomplete(parser)
     options = parser.parse_args(arguments)
     _check_usage(parser, options)
     return options
@@ -192,8 +195,8 @@ def _parser() -> argparse.ArgumentParser:
         metavar="auto|off|N",
         type=_tile,
         default="auto",
-        help="send tiles of N x N pixels over the unknown region, or the photo whole (off); "
-        "auto, the default: tiles where they are less work, or the photo is too large",
+        help="send rectangles of at most N x N pixels over the unknown region, or the photo whole "
+        "(off); auto, the default: rectangles where they are less work, or the photo is too large",
     )
     add_connection(parser)
     parser.add_argument(
@@ -232,7 +235,7 @@ def _positive(number: type[float]) -> Callable[[str], float]:
 
 def _tile(text: str) -> TileOption:
     if text in ("auto", "off"):
-        return text
+        return cast(TileOption, text)
     if text.isdecimal() and int(text) % STRIDE == 0 and int(text) > 2 * MARGIN:
         return int(text)
     raise argparse.ArgumentTypeError(

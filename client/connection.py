@@ -20,19 +20,23 @@ from tritonclient.grpc import (
 
 from client.address import DEFAULT_URL, grpc_target
 from client.errors import ModelMissingError, ServerRefusedError
-from client.failures import explain, is_busy, is_gone, pause
+from client.failures import explain, is_busy, is_gone, last_error, pause
 from client.request import Request
-from client.tiles import MARGIN, TILE, Corner, cut_tile, join_tiles, plan_tiles
+from client.tiles import LARGEST, Tile, join_tiles, plan_tiles
 from client.tls import Tls
 from matting.trimaps import has_unknown
 
 MODEL = "dim"
 DEFAULT_TIMEOUT = 300.0
 """Seconds: on two CPU cores, a photo of 8 megapixels takes about 40, and three may be in front."""
-TILES_IN_FLIGHT = 16
-"""For each server: a batch of 8 is run while the next one waits."""
+TILES_IN_FLIGHT = 4
+"""For each server: some wait while one is run."""
+SMALLEST_TILED = 512 * 512
+"""Pixels. What is smaller is quick enough, and exact, whole."""
 WORTH_TILING = 0.8
 """Tiles with fewer pixels than this share of the photo take less time than the whole photo."""
+AFTER_REFUSAL = 256
+"""Pixels on the longer side of the tiles that follow when a server refused larger ones."""
 LARGEST_WHOLE = 4096 * 2160
 """Pixels in the largest image that is sent whole: what the default model takes."""
 
@@ -157,10 +161,10 @@ class Matte:
         trimap : ndarray, uint8, shape (H, W)
             0 is background, 255 is foreground, every other value is unknown.
         tile : "auto", "off" or int
-            Send the image whole (off), or as tiles of this many pixels on a side, a multiple of 32
-            from 96, over its unknown region only. Memory on both sides is then bounded, and time
-            grows with the unknown region, not with the image. Auto makes tiles where they are less
-            work, or the image is too large, or the server refuses it. See `client.tiles`.
+            Send the image whole (off), or rectangles over its unknown region only, of at most this
+            many pixels on a side, a multiple of 32 from 96. Memory on both sides is then bounded,
+            and time grows with the unknown region, not with the image. Auto makes tiles where they
+            are less work, or the image is too large, or the server refuses it. See `client.tiles`.
         show_progress : bool
             Show a progress bar while tiles are under way.
         request : Request, optional
@@ -183,38 +187,40 @@ class Matte:
         if not has_unknown(trimap):
             return trimap.copy()
         request = request or Request()
-        size = TILE if tile == "auto" else tile
-        if tile == "off" or max(trimap.shape) <= size:
+        if tile == "off":
             return self._infer(request, image, trimap)
-        corners = plan_tiles(trimap, size, MARGIN)
-        is_less_work = len(corners) * size**2 < WORTH_TILING * trimap.size
-        if tile == "auto" and not is_less_work and trimap.size <= LARGEST_WHOLE:
-            try:
+        tiles = plan_tiles(trimap, LARGEST if tile == "auto" else tile)
+        if tile != "auto":
+            return self._infer_tiles(request, image, trimap, tiles, show_progress)
+        try:
+            if _is_sent_whole(trimap, tiles):
                 return self._infer(request, image, trimap)
-            except ServerRefusedError as error:
-                logger.info("as tiles, since the whole photo was refused: %s", error)
-        return self._infer_tiles(request, image, trimap, corners, size, show_progress)
+            return self._infer_tiles(request, image, trimap, tiles, show_progress)
+        except ServerRefusedError as error:
+            if max(trimap.shape) <= AFTER_REFUSAL:
+                raise
+            logger.info("in small tiles, since it was refused: %s", error)
+        tiles = plan_tiles(trimap, AFTER_REFUSAL)
+        return self._infer_tiles(request, image, trimap, tiles, show_progress)
 
     def _infer_tiles(
         self,
         request: Request,
         image: np.ndarray,
         trimap: np.ndarray,
-        corners: list[Corner],
-        size: int,
+        tiles: list[Tile],
         show_progress: bool,
     ) -> np.ndarray:
-        def infer(corner: Corner) -> np.ndarray:
-            pixels = (cut_tile(whole, corner, size) for whole in (image, trimap))
-            return self._infer(request, *pixels)
+        def infer(tile: Tile) -> np.ndarray:
+            return self._infer(request, tile.cut(image), tile.cut(trimap))
 
-        under_way = [self._tile_pool.submit(infer, corner) for corner in corners]
+        under_way = [self._tile_pool.submit(infer, tile) for tile in tiles]
         answers = (tile.result() for tile in under_way)
         with tqdm(
-            answers, total=len(corners), unit="tile", leave=False, disable=not show_progress
+            answers, total=len(tiles), unit="tile", leave=False, disable=not show_progress
         ) as progress:
             try:
-                return join_tiles(trimap, corners, progress, size)
+                return join_tiles(trimap, tiles, progress)
             finally:  # of a failure: the rest need not be asked for
                 for tile in under_way:
                     tile.cancel()
@@ -277,7 +283,7 @@ class Matte:
     def _say_waiting(self, state: tenacity.RetryCallState, timeout: float) -> None:
         # The first two retries last well under a second: not worth a word. A full queue empties by
         # itself, and is counted.
-        if state.attempt_number == 3 and not is_busy(state.outcome.exception()):
+        if state.attempt_number == 3 and not is_busy(last_error(state)):
             logger.warning(
                 "no server at %s yet, trying again for up to %g s (start one: python -m server)",
                 self._servers,
@@ -295,6 +301,14 @@ _CHANNEL_OPTIONS = [
     ("grpc.max_reconnect_backoff_ms", 2000),
     ("grpc.service_config", json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})),
 ]
+
+
+def _is_sent_whole(trimap: np.ndarray, tiles: list[Tile]) -> bool:
+    """Say whether tiles would save nothing worth their difference, and the photo fits a server."""
+    if trimap.size > LARGEST_WHOLE:
+        return False
+    work = sum(tile.pixels for tile in tiles)
+    return trimap.size < SMALLEST_TILED or work >= WORTH_TILING * trimap.size
 
 
 def _check(image: np.ndarray, trimap: np.ndarray) -> None:

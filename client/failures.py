@@ -1,6 +1,7 @@
 """What a failed call means: whether another attempt is worth it, and what to tell the user."""
 
 import re
+from typing import TypeGuard
 
 import tenacity
 from tritonclient.grpc import InferenceServerException
@@ -23,20 +24,25 @@ NOT_TRUSTED = ("handshake failed", "security handshaker", "Verification Check fa
 """What gRPC says of certificates: one side's is not signed or named as the other expects."""
 
 
-def is_busy(error: BaseException) -> bool:
+def is_busy(error: BaseException | None) -> bool:
     """Whether the server turned the request away to protect itself."""
     return _is_unavailable(error) and any(words in error.message() for words in BUSY)
 
 
-def is_gone(error: BaseException) -> bool:
+def is_gone(error: BaseException | None) -> bool:
     """Whether no server could be reached, or it went away."""
     # Who is not trusted now will not be trusted in a second.
     return _is_dead(error) or (_is_unavailable(error) and not _is_distrust(error))
 
 
+def last_error(state: tenacity.RetryCallState) -> BaseException | None:
+    """What the last attempt failed with."""
+    return state.outcome.exception() if state.outcome else None
+
+
 def pause(state: tenacity.RetryCallState) -> float:
     """Seconds until the next attempt: random, lest all who were turned away return together."""
-    longest = 4 if is_busy(state.outcome.exception()) else 1
+    longest = 4 if is_busy(last_error(state)) else 1
     return tenacity.wait_random_exponential(multiplier=0.1, max=longest)(state)
 
 
@@ -75,14 +81,14 @@ def _is_distrust(error: InferenceServerException) -> bool:
     return any(words in error.message() for words in NOT_TRUSTED)
 
 
-def _is_dead(error: BaseException) -> bool:
+def _is_dead(error: BaseException | None) -> bool:
     """Whether the server has lost the process that ran the model, and will be started anew."""
-    return isinstance(error, InferenceServerException) and bool(
-        DEAD_BACKEND.search(error.message())
+    return isinstance(error, InferenceServerException) and (
+        DEAD_BACKEND.search(error.message()) is not None
     )
 
 
-def _is_unavailable(error: BaseException) -> bool:
+def _is_unavailable(error: BaseException | None) -> TypeGuard[InferenceServerException]:
     return isinstance(error, InferenceServerException) and _status(error) == "UNAVAILABLE"
 
 

@@ -7,7 +7,7 @@ release Python's lock), so with asyncio they would need a thread pool all the sa
 import csv
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +36,7 @@ class Record:
 
 def matte_pairs(
     pairs: Iterable[Pair], matte: Matte, options: Options, jobs: int
-) -> Iterator[Record]:
+) -> Generator[Record, None, None]:
     """Mat pairs with `jobs` of them under way at a time; records come in the order of the pairs.
 
     When no server is left, or it lacks the model, the rest fails at once.

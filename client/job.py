@@ -187,7 +187,9 @@ def make_outputs(
     """
     kinds = set(kinds)
     made = {"alpha": alpha} if "alpha" in kinds else {}
-    if foreground is None and kinds & {"cutout", "composite"}:
+    if not kinds & {"cutout", "composite"}:
+        return made
+    if foreground is None:
         foreground = estimate_foreground(pixels, alpha)
     if "cutout" in kinds:
         colours = foreground

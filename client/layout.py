@@ -8,7 +8,7 @@ import html
 import re
 import tempfile
 from argparse import ArgumentTypeError
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial, wraps
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +16,7 @@ from typing import NamedTuple
 import cv2
 import gradio as gr
 import numpy as np
+from gradio.components.image_editor import EditorValue
 
 from client.arguments import JOBS_PER_SERVER, parse_background
 from client.connection import Matte
@@ -132,13 +133,14 @@ def build(matte: Matte, folder: Path) -> gr.Blocks:
 
         marks = [photo, trimap, kind, erode, dilate]
         results = [alpha, cutout, slider, *downloads]
-        private = {"api_visibility": "private"}
-        photo.upload(in_words(_show_new), photo, [trimap, painting], **private)
-        photo.clear(lambda: gr.ImageEditor(None, visible=False), None, painting, **private)
-        demo.click(_choose_demo, None, [photo, trimap, kind], **private).success(
-            in_words(_show), marks, painting, **private
+        photo.upload(in_words(_show_new), photo, [trimap, painting], api_visibility="private")
+        photo.clear(
+            lambda: gr.ImageEditor(None, visible=False), None, painting, api_visibility="private"
         )
-        kind.change(lambda kind: gr.Row(visible=kind == MASK), kind, band, **private)
+        demo.click(_choose_demo, None, [photo, trimap, kind], api_visibility="private").success(
+            in_words(_show), marks, painting, api_visibility="private"
+        )
+        kind.change(lambda kind: gr.Row(visible=kind == MASK), kind, band, api_visibility="private")
         gr.on(
             [trimap.upload, trimap.clear, kind.input, erode.release, dilate.release],
             in_words(_show),
@@ -185,7 +187,7 @@ def launch(page: gr.Blocks, host: str, port: int) -> None:
     )
 
 
-def _in_words(function: Callable, folder: Path) -> Callable:
+def _in_words(function: Callable[..., object], folder: Path) -> Callable[..., object]:
     """Show a user's mistakes and a server's as the command line words them."""
 
     @wraps(function)
@@ -214,7 +216,7 @@ def _radius(side: str) -> gr.Slider:
     )
 
 
-def _css(colour: tuple[int, int, int]) -> str:
+def _css(colour: Iterable[int]) -> str:
     return "#" + bytes(colour).hex()
 
 
@@ -237,14 +239,15 @@ def _show(
     kind: str,
     erode: float,
     dilate: float,
-    painting: dict | None = None,
+    painting: EditorValue | None = None,
 ) -> gr.ImageEditor:
     """Show a photo, tinted by its trimap, below what is painted on it."""
     if photo is None:
         return gr.skip()
     read, marked = _read(photo, trimap, kind, erode, dilate)
     view = tint(_view(read.pixels), shrink(marked, LONGEST_SHOWN, cv2.INTER_NEAREST))
-    value = {"background": view, "layers": _layers(painting), "composite": None}
+    layers = _layers(painting)
+    value = EditorValue(background=view, layers=[*layers], composite=None)
     return gr.ImageEditor(value, visible=True)
 
 
@@ -255,7 +258,7 @@ def _mat(
     kind: str,
     erode: float,
     dilate: float,
-    painting: dict | None = None,
+    painting: EditorValue | None = None,
 ) -> Matted:
     if photo is None:
         raise ImageError("no photo yet: drop one first")
@@ -312,7 +315,7 @@ def _hex(colour: str) -> str:
     """Write a colour as #rrggbb, which the picker gives as rgba(r, g, b, 1) once it was used."""
     if colour.startswith("#"):
         return colour
-    return _css(tuple(round(float(part)) for part in re.findall(r"[\d.]+", colour)[:3]))
+    return _css(round(float(part)) for part in re.findall(r"[\d.]+", colour)[:3])
 
 
 def _view(pixels: np.ndarray) -> np.ndarray:
@@ -332,5 +335,5 @@ def _read(
     )
 
 
-def _layers(painting: dict | None) -> list[np.ndarray]:
-    return painting["layers"] if painting else []
+def _layers(painting: EditorValue | None) -> list[np.ndarray]:
+    return [np.asarray(layer) for layer in painting["layers"]] if painting else []

@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Cut out what a photo shows: send it with its trimap to a Triton server, write the alpha matte.
 
 Run it as a file, or use it as a library: ``from client.matte import Matte``.
@@ -10,6 +11,7 @@ import sys
 import time
 from collections import Counter
 from contextlib import closing
+from io import TextIOWrapper
 from itertools import chain
 from pathlib import Path
 
@@ -42,7 +44,8 @@ FAILURES_SHOWN = 20
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; return its exit code."""
-    sys.stdout.reconfigure(errors="backslashreplace")  # a file's name need not be valid text
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file's name need not be valid text
     options = parse(arguments)
     logging.basicConfig(format="%(message)s", level=logging.ERROR if options.quiet else None)
     try:
@@ -152,7 +155,7 @@ def _turned_away(rejections: int) -> str:
 def _print_json(record: Record) -> None:
     pair = record.pair
     outputs = {kind: str(path) for kind, path in pair.outputs.items()}
-    fields = {
+    fields: dict[str, str | int] = {
         "image": str(pair.image),
         "trimap": str(pair.trimap),
         **outputs,

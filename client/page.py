@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Open a page on this machine where a photo is matted by dropping it: ``python -m client.page``."""
 
 import argparse
@@ -5,9 +6,10 @@ import logging
 import os
 import signal
 import sys
-from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
+
+import argcomplete
 
 from client.address import DEFAULT_URL
 from client.arguments import add_connection, check_connection, tls_of
@@ -33,14 +35,18 @@ def main(arguments: list[str] | None = None) -> int:
             os.environ["GRADIO_TEMP_DIR"] = folder
             from client.layout import build, launch
 
-            with closing(build(matte, Path(folder))) as page:
+            page = build(matte, Path(folder))
+            try:
                 launch(page, options.host, options.port)
                 print(
                     f"open http://{options.host}:{options.port} in a browser; photos are sent to "
                     f"{' or '.join(urls)}; Ctrl-C stops it",
                     flush=True,
                 )
-                signal.pause()
+                while True:
+                    signal.pause()
+            finally:
+                page.close(verbose=False)
     except ModuleNotFoundError as error:
         return _fail(f"{error.name} is not installed: pip install -e '.[page]'", 2)
     except (AddressError, TlsError) as error:
@@ -64,6 +70,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--port", type=int, default=PORT, help="(%(default)s)")
     add_connection(parser)
+    argcomplete.autocomplete(parser)
     options = parser.parse_args(arguments)
     check_connection(parser, options)
     return options

@@ -58,7 +58,7 @@ def find_pairs(
         )
     root = Path(source).parent if from_list else _root(source)
     _check_folders(root, trimaps, folders)
-    if from_list:
+    if trimaps is None:
         found = _read_list(Path(source))
     else:
         found = _pair_by_name(source, root, trimaps, folders.values())

@@ -1,109 +1,115 @@
-"""Tiles of one shape over the unknown region of a photo, joined without seams.
+"""Rectangles over the unknown region of a photo, joined without seams.
 
-All tiles have one shape, so that the server can run those of several clients as one batch. They
-begin at multiples of the network's stride: each of its poolings then joins the pixels that it would
-join in the whole photo, and a tile's alpha differs only by the context that the tile lacks.
+They begin at multiples of the network's stride: each of its poolings then joins the pixels that it
+would join in the whole photo, and a tile's alpha differs only by the context that the tile lacks.
+Where the photo ends the tile ends, and the server pads it as it would pad the photo.
 
-How size and margin were chosen, with the default network on photos of 1 to 1.6 megapixels of which
-a tenth is unknown. Work is the share of their pixels that is sent (median of 19 photos). It stands
-for time, since a pixel costs the same in a tile of any size. SAD is the change against the truth;
-difference is the SAD between tiled and whole as a share of the whole's error.
+How the margin was chosen, with the default network on 12 photos of 1.5 megapixels of which a tenth
+is unknown. Work is the share of the photo's pixels that is sent (median). It stands for time, since
+a pixel costs the same in a rectangle of any size. SAD is the change of the mean against the truth;
+difference is the SAD between tiled and whole as a share of the whole's error (mean).
 
-====  ======  ====  ===============  ==========  =================
-size  margin  work  SAD              difference  seams
-====  ======  ====  ===============  ==========  =================
- 128      16  0.47  +0.1 %           23 %        in plain sight
- 192      16  0.52  +0.1 to +3.6 %   14 to 18 %  in plain sight
- 256      16  0.56  -0.1 to +0.0 %   6 to 11 %   none in 1 photo
- 256      32  0.70  -1.6 to +0.5 %   4 to 9 %    1 faint, 3 photos
- 512      64  1.13                               not less work
-====  ======  ====  ===============  ==========  =================
+======  ====  ======  ==========
+margin  work  SAD     difference
+======  ====  ======  ==========
+     8        +1.6 %  11 %
+    16  0.39  +0.8 %  9 %
+    32  0.47  +0.1 %  6 %
+======  ====  ======  ==========
 
-256 with 32 was served: on 7 photos, one of which is less work whole, SAD changed by -0.5 % in the
-mean, and the time was 0.65 of the whole's (median, on two busy cores). The others are of 1 or 2
-photos, 128 with weights that fade over the margin only.
-
-For 256 with 32 the law is work = 0.54 + 1.52 * unknown at 1.5 megapixels, 0.24 + 2.29 * unknown at
-6 and 0.14 + 2.54 * unknown at 13.5, where the band of unknown pixels is wide beside a margin.
+Squares of one size, which a server could join into batches, are 1.5 times the work: 0.70 with 256
+pixels on a side and a margin of 32. No rectangles can be less than the 0.34 that lies in cells of
+32 pixels within 32 pixels of something unknown.
 """
 
-from collections.abc import Iterable, Sequence
-from itertools import product
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
 
-import cv2
 import numpy as np
 
 from matting.trimaps import is_unknown
 
 STRIDE = 32
 """Five poolings by two."""
-TILE, MARGIN = 256, 32
-"""Side of a tile and width of its margin, in pixels."""
+MARGIN = 32
+"""Pixels of context that an unknown pixel has at least."""
+LARGEST = 1024
+"""Pixels on a tile's longer side at most: bounds the server's memory."""
 
+TILE_COST = 4000
+"""Pixels that take as long as a request does besides: 12 ms on two CPU cores."""
+MOST_BOXES = 500
+"""With more, the region is looked at in coarser cells: joining takes the square of their number."""
 DEEPEST = 255
 """Distances from a tile's border count up to this; sums of weighted alphas then fit 32 bits."""
 
-Corner = tuple[int, int]
-"""Row and column of a tile's first pixel in the photo."""
+
+class Tile(NamedTuple):
+    """A rectangle of a photo, in pixels; `bottom` and `right` lie outside it."""
+
+    top: int
+    left: int
+    bottom: int
+    right: int
+
+    @property
+    def pixels(self) -> int:
+        return (self.bottom - self.top) * (self.right - self.left)
+
+    def cut(self, array: np.ndarray) -> np.ndarray:
+        """Return the tile's part of H x W or H x W x C, not copied."""
+        return array[self.top : self.bottom, self.left : self.right]
 
 
-def plan_tiles(trimap: np.ndarray, size: int, margin: int) -> list[Corner]:
-    """Cover the unknown pixels with few square tiles.
+def plan_tiles(trimap: np.ndarray, largest: int = LARGEST, margin: int = MARGIN) -> list[Tile]:
+    """Cover the unknown pixels with few, small rectangles.
 
     Every unknown pixel has `margin` pixels of its tile, or the photo's own border, on each side.
-    A sweep over the trimap puts the first tile on the first row with something unknown, where it
-    covers most of what is left, and so on. Of the eight ways to turn and mirror the trimap, the one
-    that needs the fewest tiles is taken. On photos of 1 to 2 megapixels this needs 0.7 to 0.8
-    times the tiles of a grid.
+    The unknown runs of each row of cells are boxes at first; then those two become one whose common
+    rectangle saves most, until none saves any.
 
     Parameters
     ----------
     trimap : ndarray, uint8, shape (H, W)
-    size : int
-        Pixels on a side, a multiple of 32. Beyond the photo's right and lower borders, a tile goes
-        on with its reflection: see `cut_tile`.
+    largest : int
+        Pixels on a side at most, a multiple of 32 and at least 32 more than two margins.
     margin : int
-        `size` less two margins is a multiple of 32 above 0.
+        A multiple of 32 above 0, or less than 32.
 
     Returns
     -------
-    list of (int, int)
-        Corners in reading order. Empty if nothing is unknown.
+    list of Tile
+        In reading order. Empty if nothing is unknown.
     """
-    reach = size - 2 * margin
-    if size % STRIDE or reach % STRIDE or not 0 < margin < size / 2:
+    inside = largest - 2 * (-(-margin // STRIDE) * STRIDE)
+    if largest % STRIDE or inside < STRIDE or margin < 1:
         raise ValueError(
-            f"tile of {size} with margin {margin}: expected a multiple of {STRIDE} pixels, "
-            "with or without its margins"
+            f"tile of {largest} with margin {margin}: expected a multiple of {STRIDE} pixels, "
+            f"from {largest - inside + STRIDE}"
         )
-    before = -margin % STRIDE  # cells begin where tiles without their margins may begin
-    cells = _cells(is_unknown(trimap), before)
-    last = [max(0, -(-length // STRIDE) * STRIDE - size) for length in trimap.shape]
+    unknown = is_unknown(trimap)
+    cell = STRIDE
+    boxes = _boxes(unknown, cell, inside)
+    while len(boxes) > MOST_BOXES and 2 * cell <= inside:
+        cell *= 2
+        boxes = _boxes(unknown, cell, inside)
 
-    def inside(cover: list[Corner]) -> set[Corner]:
-        corners = np.array(cover, int).reshape(-1, 2) * STRIDE - before - margin
-        return {(top, left) for top, left in np.clip(corners, 0, last).tolist()}
+    def with_margins(boxes: np.ndarray) -> np.ndarray:
+        first = (boxes[..., :2] - margin) // STRIDE * STRIDE
+        last = -(-(boxes[..., 2:] + margin) // STRIDE) * STRIDE
+        return np.concatenate([np.maximum(first, 0), np.minimum(last, trimap.shape)], axis=-1)
 
-    turns = product((False, True), repeat=3)
-    covers = (inside(_turned_cover(cells, reach // STRIDE, *turn)) for turn in turns)
-    return sorted(min(covers, key=len))
+    def savings(box: np.ndarray, others: np.ndarray) -> np.ndarray:
+        common = with_margins(_union(box, others))
+        saved = _area(with_margins(box)) + _area(with_margins(others)) - _area(common) + TILE_COST
+        return np.where((common[:, 2:] - common[:, :2] <= largest).all(axis=1), saved, -1)
 
-
-def cut_tile(pixels: np.ndarray, corner: Corner, size: int) -> np.ndarray:
-    """Cut a tile from H x W or H x W x C, reflected where it reaches beyond the photo."""
-    top, left = corner
-    tile = pixels[top : top + size, left : left + size]
-    height, width = tile.shape[:2]
-    if (height, width) == (size, size):
-        return tile
-    return cv2.copyMakeBorder(tile, 0, size - height, 0, size - width, cv2.BORDER_REFLECT_101)
+    tiles = with_margins(_join(boxes, savings)) if len(boxes) else boxes
+    return sorted(Tile(*tile) for tile in tiles.tolist())
 
 
 def join_tiles(
-    trimap: np.ndarray,
-    corners: Sequence[Corner],
-    alphas: Iterable[np.ndarray],
-    size: int,
+    trimap: np.ndarray, tiles: Sequence[Tile], alphas: Iterable[np.ndarray]
 ) -> np.ndarray:
     """Join the alphas of tiles to that of the photo.
 
@@ -114,10 +120,9 @@ def join_tiles(
     Parameters
     ----------
     trimap : ndarray, uint8, shape (H, W)
-    corners : sequence of (int, int)
-    alphas : iterable of ndarray, uint8, shape (size, size)
-        Taken one by one, so they need not exist all at once.
-    size : int
+    tiles : sequence of Tile
+    alphas : iterable of ndarray, uint8
+        As large as their tiles. Taken one by one, so they need not exist all at once.
 
     Returns
     -------
@@ -125,68 +130,87 @@ def join_tiles(
         Known pixels are 0 or 255 as the trimap says.
     """
     sums, weights = np.zeros(trimap.shape, np.uint32), np.zeros(trimap.shape, np.uint32)
-    for (top, left), alpha in zip(corners, alphas, strict=True):
-        here = np.s_[top : top + size, left : left + size]
-        height, width = sums[here].shape
+    height, width = trimap.shape
+    for tile, alpha in zip(tiles, alphas, strict=True):
         weight = np.outer(
-            _depth(top, size, trimap.shape[0])[:height], _depth(left, size, trimap.shape[1])[:width]
+            _depth(tile.top, tile.bottom, height), _depth(tile.left, tile.right, width)
         )
-        sums[here] += weight * alpha[:height, :width]
-        weights[here] += weight
+        tile.cut(sums)[:] += weight * alpha
+        tile.cut(weights)[:] += weight
     joined = trimap.copy()
-    for top, left in corners:  # nothing else of a large photo needs to be touched
-        here = np.s_[top : top + size, left : left + size]
-        mean = (sums[here] + weights[here] // 2) // weights[here]
-        joined[here] = np.where(is_unknown(trimap[here]), mean, trimap[here])
+    for tile in tiles:  # nothing else of a large photo needs to be touched
+        known, weight = tile.cut(trimap), tile.cut(weights)
+        mean = (tile.cut(sums) + weight // 2) // weight
+        tile.cut(joined)[:] = np.where(is_unknown(known), mean, known)
     return joined
 
 
-def _cells(unknown: np.ndarray, before: int) -> np.ndarray:
-    """Say which squares of 32 x 32 pixels hold something unknown; the first begin at -before."""
-    padding = [(before, -(length + before) % STRIDE) for length in unknown.shape]
-    padded = np.pad(unknown, padding)
-    rows, columns = (length // STRIDE for length in padded.shape)
-    return padded.reshape(rows, STRIDE, columns, STRIDE).any(axis=(1, 3))
+def _boxes(unknown: np.ndarray, cell: int, longest: int) -> np.ndarray:
+    """Box what is unknown in each run of cells along a row of cells, no longer than `longest`.
+
+    Returns N x 4: the first row and column, and those after the last.
+    """
+    boxes = []
+    for top in range(0, len(unknown), cell):
+        strip = unknown[top : top + cell]
+        columns = strip.any(axis=0)
+        for left, right in _runs(columns, cell, longest // cell):
+            part = strip[:, left:right]
+            rows = np.flatnonzero(part.any(axis=1))
+            inside = np.flatnonzero(columns[left:right])
+            boxes.append(
+                (top + rows[0], left + inside[0], top + rows[-1] + 1, left + inside[-1] + 1)
+            )
+    return np.array(boxes, int).reshape(-1, 4)
 
 
-def _turned_cover(
-    cells: np.ndarray, span: int, transposed: bool, upward: bool, leftward: bool
-) -> list[Corner]:
-    """Cover cells that are turned and mirrored, and turn the corners back."""
-    turned = cells.T if transposed else cells
-    height, width = turned.shape
-    cover = _cover(turned[:: -1 if upward else 1, :: -1 if leftward else 1], span)
-    corners = [
-        (height - span - top if upward else top, width - span - left if leftward else left)
-        for top, left in cover
-    ]
-    return [(top, left) for left, top in corners] if transposed else corners
+def _runs(columns: np.ndarray, cell: int, most: int) -> Iterator[tuple[int, int]]:
+    """Yield the first column and the one after the last of runs of at most so many filled cells."""
+    cells = np.pad(columns, (0, -len(columns) % cell)).reshape(-1, cell).any(axis=1)
+    ends = np.flatnonzero(np.diff(cells, prepend=False, append=False)).tolist()
+    for first, last in zip(ends[::2], ends[1::2], strict=True):
+        for start in range(first, last, most):
+            yield start * cell, min(start + most, last) * cell
 
 
-def _cover(cells: np.ndarray, span: int) -> list[Corner]:
-    """Cover all true cells with squares of span x span cells, sweeping down; some begin outside."""
-    outside = span - 1
-    cells = np.pad(cells, ((0, 0), (outside, outside)))
-    top, cover = 0, []
-    while (rows := np.flatnonzero(cells[top:].any(axis=1))).size:
-        top += int(rows[0])
-        strip = cells[top : top + span]
-        first = int(strip[0].argmax())
-        # Of the squares that cover the first cell, the one that covers most; if equal, the last.
-        counts = strip[:, first - outside : first + span].sum(axis=0)
-        covered = np.convolve(counts, np.ones(span, int), "valid")
-        left = first - int(covered[::-1].argmax())
-        strip[:, left : left + span] = False
-        cover.append((top, left - outside))
-    return cover
+def _join(boxes: np.ndarray, savings: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> np.ndarray:
+    """Make one of those two boxes that save most by it, again and again."""
+    boxes = boxes.copy()
+    gains = np.stack([savings(box, boxes) for box in boxes])
+    np.fill_diagonal(gains, -1)
+    gone = np.zeros(len(boxes), bool)
+    while gains.flat[best := int(gains.argmax())] > 0:
+        one, other = divmod(best, len(boxes))
+        boxes[one] = _union(boxes[one], boxes[other])
+        inside = (boxes[one] == _union(boxes[one], boxes)).all(axis=1)
+        inside[one] = False
+        gone |= inside
+        gains[one] = gains[:, one] = np.where(gone, -1, savings(boxes[one], boxes))
+        gains[inside] = gains[:, inside] = gains[one, one] = -1
+    return boxes[~gone]
 
 
-def _depth(start: int, size: int, length: int) -> np.ndarray:
+def _union(box: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Return the smallest box around one and each of the others."""
+    return np.concatenate(
+        [
+            np.minimum(box[..., :2], others[..., :2]),
+            np.maximum(box[..., 2:], others[..., 2:]),
+        ],
+        axis=-1,
+    )
+
+
+def _area(boxes: np.ndarray) -> np.ndarray:
+    return (boxes[..., 2:] - boxes[..., :2]).prod(axis=-1)
+
+
+def _depth(start: int, end: int, length: int) -> np.ndarray:
     """Distances from both ends of a tile's side; an end on the photo's border is no end."""
-    steps = np.arange(1, size + 1, dtype=np.uint32)
-    depth = np.full(size, min(size // 2, DEEPEST), np.uint32)
+    steps = np.arange(1, end - start + 1, dtype=np.uint32)
+    depth = np.full(end - start, DEEPEST, np.uint32)
     if start > 0:
         depth = np.minimum(depth, steps)
-    if start + size < length:
+    if end < length:
         depth = np.minimum(depth, steps[::-1])
     return depth

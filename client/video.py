@@ -7,7 +7,7 @@ have and that common programs read.
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
 from itertools import islice
@@ -83,7 +83,7 @@ def matte_video(
     matte: Matte,
     options: Options,
     jobs: int,
-) -> Iterator[Path]:
+) -> Generator[Path, None, None]:
     """Mat a video with `jobs` frames under way; yield each frame's trimap when it is written.
 
     The frames keep their order. All outputs take their places together after the last frame; on
@@ -175,7 +175,7 @@ def _in_order(
     frames: Iterator[np.ndarray],
     trimaps: list[Path],
     jobs: int,
-) -> Iterator[dict[str, np.ndarray]]:
+) -> Generator[dict[str, np.ndarray], None, None]:
     """Work on frames with `jobs` threads; at most twice as many frames are in memory."""
     pool = ThreadPoolExecutor(jobs)
     waiting: deque[Future[dict[str, np.ndarray]]] = deque()

@@ -34,7 +34,8 @@ def composite(alpha: np.ndarray, foreground: np.ndarray, background: np.ndarray)
     depth = foreground.dtype.type
     background = to_depth(background, depth)
     # At most 255 * 255 + 127 fits 16 bits. 255 is odd, so no sum lies half-way.
-    weight = alpha[..., None].astype(np.uint16 if depth == np.uint8 else np.uint32)
+    wide = np.uint16 if depth == np.uint8 else np.uint32
+    weight: np.ndarray = alpha[..., None].astype(wide)
     return ((weight * foreground + (255 - weight) * background + 127) // 255).astype(depth)
 
 

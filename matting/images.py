@@ -48,11 +48,11 @@ class WriteError(ImageError):
 
     Attributes
     ----------
-    strerror : str
+    strerror : str or None
         The reason in words, as `OSError` has it.
     """
 
-    def __init__(self, path: str | Path, strerror: str) -> None:
+    def __init__(self, path: str | Path, strerror: str | None) -> None:
         super().__init__(f"{path}: cannot be written ({strerror})")
         self.strerror = strerror
 

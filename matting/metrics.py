@@ -184,8 +184,9 @@ def _thickest_peak(alpha: np.ndarray) -> tuple[int, int]:
 
     Mattes have many pixels of 255, and the first of them is often a speck, not the object.
     """
-    rank = alpha.astype(np.uint16) << 8 | cv2.blur(alpha, (31, 31))
-    return cv2.minMaxLoc(rank)[3]
+    rank = np.bitwise_or(alpha.astype(np.uint16) << 8, cv2.blur(alpha, (31, 31)))
+    x, y = cv2.minMaxLoc(rank)[3]
+    return x, y
 
 
 def _fill(alpha: np.ndarray, seed: tuple[int, int], cut: int) -> tuple[int, np.ndarray]:
@@ -195,7 +196,7 @@ def _fill(alpha: np.ndarray, seed: tuple[int, int], cut: int) -> tuple[int, np.n
     if below_peak < 0:
         return 0, mask[1:-1, 1:-1]
     fill_with_one = 4 | cv2.FLOODFILL_MASK_ONLY | cv2.FLOODFILL_FIXED_RANGE | 1 << 8
-    area, *_ = cv2.floodFill(alpha, mask, seed, 0, below_peak, 0, fill_with_one)
+    area, *_ = cv2.floodFill(alpha, mask, seed, (0,), (below_peak,), (0,), fill_with_one)
     return area, mask[1:-1, 1:-1]
 
 
@@ -203,8 +204,8 @@ def _largest_component(mask: np.ndarray) -> tuple[np.ndarray, int]:
     """Return the largest 4-connected component (0 and 1), and the area of the second largest."""
     _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.view(np.uint8), connectivity=4)
     areas = stats[1:, cv2.CC_STAT_AREA]
-    largest = np.flatnonzero(areas == areas.max()) + 1
+    largest: np.ndarray = np.flatnonzero(areas == areas.max()) + 1
     if largest.size > 1:  # the first in row-major order, which is where argmax finds the first True
-        largest = labels.flat[np.argmax(np.isin(labels, largest))]
+        largest = labels.flat[[np.argmax(np.isin(labels, largest))]]
     second = np.delete(areas, largest - 1).max(initial=0)
     return (labels == largest).view(np.uint8), int(second)

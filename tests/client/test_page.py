@@ -137,6 +137,19 @@ def test_strokes_lie_over_the_trimap(use, files, picture, expected_alpha):
     np.testing.assert_array_equal(alpha, expected)
 
 
+def test_strokes_stay_when_the_trimap_changes(page, files, tmp_path):
+    strokes = np.zeros((37, 53, 4), np.uint8)
+    strokes[:, :20] = (*BRUSHES[FOREGROUND], 255)
+    write_image(tmp_path / "strokes.png", strokes)
+    layers = [handle_file(tmp_path / "strokes.png")]
+    painting = {"background": None, "layers": layers, "composite": None}
+    client = Client(page, verbose=False, download_files=tmp_path / "downloads")
+    marks = [handle_file(file) for file in files]
+    shown = client.predict(*marks, COMPRESSED, 5, 5, painting, api_name="/show")["value"]
+    kept = cv2.imread(shown["layers"][0], cv2.IMREAD_UNCHANGED)
+    np.testing.assert_array_equal(cv2.cvtColor(kept, cv2.COLOR_BGRA2RGBA), strokes)
+
+
 @pytest.mark.parametrize("colour", ["#07f", "#0077ff", "rgba(0, 119, 255, 1)"])
 def test_colours(use, files, colour):
     composite = read_image(use(*files, colour=colour)[2])

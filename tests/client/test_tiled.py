@@ -9,7 +9,7 @@ import pytest
 from client import connection
 from client.connection import Matte
 from client.errors import ServerRefusedError
-from client.tiles import MARGIN, TILE, cut_tile, join_tiles, plan_tiles
+from client.tiles import MARGIN, join_tiles, plan_tiles
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def test_tiles_join_to_what_the_whole_photo_gives(
     with Matte(standin.grpc_url) as matte:
         alpha = matte.alpha(image, trimap, tile)
     np.testing.assert_array_equal(alpha, expected_alpha(image, trimap))
-    assert asked() == len(plan_tiles(trimap, tile, MARGIN)) > 1
+    assert asked() == len(plan_tiles(trimap, tile)) > 1
 
 
 def test_tiles_that_disagree_are_joined_the_same_way_however_they_come_back(
@@ -44,10 +44,10 @@ def test_tiles_that_disagree_are_joined_the_same_way_however_they_come_back(
 ):
     image, trimap = make_picture(400, 500)
     urls = [launch_standin(answer="mean").grpc_url, launch_standin(answer="mean").grpc_url]
-    corners = plan_tiles(trimap, 128, MARGIN)
-    tiles = [cut_tile(image, corner, 128) for corner in corners]
-    means = [np.full((128, 128), tile[..., 1].mean().round(), np.uint8) for tile in tiles]
-    expected = join_tiles(trimap, corners, means, 128)
+    tiles = plan_tiles(trimap, 128)
+    greens = (tile.cut(image)[..., 1] for tile in tiles)
+    means = [np.full(green.shape, green.mean().round(), np.uint8) for green in greens]
+    expected = join_tiles(trimap, tiles, means)
     for servers in (urls[0], urls):
         with Matte(servers) as matte:
             np.testing.assert_array_equal(matte.alpha(image, trimap, 128), expected)
@@ -56,39 +56,43 @@ def test_tiles_that_disagree_are_joined_the_same_way_however_they_come_back(
 def test_auto_makes_tiles_where_they_are_less_work(standin, asked, spot, expected_alpha):
     with Matte(standin.grpc_url) as matte:
         np.testing.assert_array_equal(matte.alpha(*spot), expected_alpha(*spot))
-    assert asked() == len(plan_tiles(spot[1], TILE, MARGIN)) == 1
+    assert asked() == len(plan_tiles(spot[1])) == 1
 
 
-def test_auto_sends_whole_what_tiles_would_not_make_less(standin, asked, make_picture):
-    image, trimap = make_picture(300, 400)
+def test_auto_sends_whole_what_tiles_would_not_make_less(standin, asked):
+    image, trimap = np.zeros((600, 800, 3), np.uint8), np.full((600, 800), 128, np.uint8)
+    trimap[:100] = 0  # leaves 0.86 of the photo
     with Matte(standin.grpc_url) as matte:
-        matte.alpha(image, trimap)
-    assert asked() == 1 < len(plan_tiles(trimap, TILE, MARGIN))
+        np.testing.assert_array_equal(matte.alpha(image, trimap), np.zeros((600, 800)))
+    assert asked() == 1
 
 
-def test_auto_makes_tiles_of_what_the_server_refuses(launch_standin, make_picture, expected_alpha):
-    server = launch_standin(max_pixels=TILE**2)
-    image, trimap = make_picture(300, 400)  # tiles are more work
+def test_auto_sends_small_photos_whole(launch_standin, spot):
+    server = launch_standin(answer="mean")  # of what it was sent
+    image, trimap = (pixels[200:500, 200:700] for pixels in spot)
     with Matte(server.grpc_url) as matte:
-        with pytest.raises(ServerRefusedError, match="too large"):
-            matte.alpha(image, trimap, "off")
-        np.testing.assert_array_equal(matte.alpha(image, trimap), expected_alpha(image, trimap))
+        alpha = matte.alpha(image, trimap)
+    assert (alpha[trimap == 128] == image[..., 1].mean().round()).all()
+
+
+def test_auto_makes_small_tiles_of_what_the_server_refuses(
+    launch_standin, make_picture, expected_alpha
+):
+    server = launch_standin(max_pixels=256**2)
+    for shape in ((300, 400), (700, 900)):  # whole, and in larger tiles at first
+        image, trimap = make_picture(*shape)
+        with Matte(server.grpc_url) as matte:
+            with pytest.raises(ServerRefusedError, match="too large"):
+                matte.alpha(image, trimap, "off")
+            np.testing.assert_array_equal(matte.alpha(image, trimap), expected_alpha(image, trimap))
 
 
 def test_auto_does_not_even_ask_for_the_largest_photos_whole(standin, asked, monkeypatch):
-    monkeypatch.setattr(connection, "LARGEST_WHOLE", 300 * 400 - 1)
-    image, trimap = np.zeros((300, 400, 3), np.uint8), np.full((300, 400), 128, np.uint8)
+    monkeypatch.setattr(connection, "LARGEST_WHOLE", 300 * 1200 - 1)
+    image, trimap = np.zeros((300, 1200, 3), np.uint8), np.full((300, 1200), 128, np.uint8)
     with Matte(standin.grpc_url) as matte:
         matte.alpha(image, trimap)
-    assert asked() == len(plan_tiles(trimap, TILE, MARGIN))
-
-
-def test_small_photos_are_one_whole_tile(standin, asked, make_picture, expected_alpha):
-    image, trimap = make_picture(128, 100)
-    with Matte(standin.grpc_url) as matte:
-        alpha = matte.alpha(image, trimap, 128)
-    np.testing.assert_array_equal(alpha, expected_alpha(image, trimap))
-    assert asked() == 1
+    assert asked() == len(plan_tiles(trimap)) > 1
 
 
 def test_off_sends_the_photo_whole(standin, asked, make_picture):
@@ -107,7 +111,7 @@ def test_after_a_tile_failed_the_rest_is_not_asked_for(
         pytest.raises(ServerRefusedError, match=r"refused request \w{32}: out of memory"),
     ):
         matte.alpha(image, trimap, 96)
-    assert count_requests(server.grpc_url) < len(plan_tiles(trimap, 96, MARGIN)) / 2
+    assert count_requests(server.grpc_url) < len(plan_tiles(trimap, 96)) / 2
 
 
 @pytest.mark.parametrize("tile", [100, 64, 0])

@@ -1,16 +1,14 @@
-"""Tiles as pure functions: where they lie, what they hold, how they are joined."""
-
-from itertools import product
+"""Tiles as pure functions: where they lie, how they are joined."""
 
 import cv2
 import numpy as np
 import pytest
 
-from client.tiles import STRIDE, cut_tile, join_tiles, plan_tiles
+from client.tiles import STRIDE, Tile, join_tiles, plan_tiles
 from matting.trimaps import is_unknown
 
 SHAPES = [(1, 1), (5, 700), (300, 200), (256, 256), (353, 470), (640, 640)]
-TILES = [(256, 32), (128, 16), (96, 16)]
+SETTINGS = [(1024, 32), (256, 32), (128, 16), (96, 16)]
 
 
 @pytest.fixture
@@ -31,96 +29,106 @@ def make_trimap():
     return make
 
 
-def depth(corner, size, shape):
+def work(tiles):
+    return sum(tile.pixels for tile in tiles)
+
+
+def depth(tile, shape):
     """Pixels from each pixel to the outside of a tile, where that is not outside the photo too."""
     sides = []
-    for start, length in zip(corner, shape, strict=True):
+    for start, end, length in zip(tile[:2], tile[2:], shape, strict=True):
         position = np.arange(length)
-        before = position - start if start > 0 else np.full(length, size)
-        after = start + size - 1 - position if start + size < length else np.full(length, size)
+        before = position - start if start > 0 else np.full(length, 10**6)
+        after = end - 1 - position if end < length else np.full(length, 10**6)
         sides.append(np.minimum(before, after))
     return np.minimum.outer(*sides)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize(("size", "margin"), TILES)
-def test_every_unknown_pixel_has_its_margin_in_some_tile(make_trimap, shape, size, margin):
+@pytest.mark.parametrize(("largest", "margin"), SETTINGS)
+def test_every_unknown_pixel_has_its_margin_in_some_tile(make_trimap, shape, largest, margin):
     for seed in range(2):
         trimap = make_trimap(*shape, seed)
-        corners = plan_tiles(trimap, size, margin)
-        deepest = np.max([depth(corner, size, shape) for corner in corners], axis=0)
-        assert deepest[is_unknown(trimap)].min() >= margin
+        tiles = plan_tiles(trimap, largest, margin)
+        enough = np.any([depth(tile, shape) >= margin for tile in tiles], axis=0)
+        assert enough[is_unknown(trimap)].all()
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_tiles_lie_on_the_networks_grid_and_begin_inside(make_trimap, shape):
-    corners = plan_tiles(make_trimap(*shape), 128, 16)
-    assert corners == sorted(set(corners))
-    for corner in corners:
-        for start, length in zip(corner, shape, strict=True):
-            assert start % STRIDE == 0
-            # No further out than the padding that the whole photo would get.
-            assert 0 <= start <= max(0, -(-length // STRIDE) * STRIDE - 128)
+@pytest.mark.parametrize(("largest", "margin"), SETTINGS)
+def test_tiles_lie_on_the_networks_grid_and_inside(make_trimap, shape, largest, margin):
+    tiles = plan_tiles(make_trimap(*shape), largest, margin)
+    assert tiles == sorted(set(tiles))
+    for tile in tiles:
+        for start, end, length in zip(tile[:2], tile[2:], shape, strict=True):
+            assert start % STRIDE == 0 <= start < end <= length
+            assert end % STRIDE == 0 or end == length
+            assert end - start <= largest
 
 
-def test_fewer_tiles_than_a_grid_needs():
+def test_two_thirds_of_the_work_of_a_grid_of_squares():
     trimap = np.zeros((1200, 1500), np.uint8)
     cv2.ellipse(trimap, (740, 610), (420, 510), 20, 0, 360, 255, cv2.FILLED)
     cv2.ellipse(trimap, (740, 610), (420, 510), 20, 0, 360, 128, 40)
     size, margin = 256, 32
     reach = size - 2 * margin
-    blocks = product(range(0, 1200, reach), range(0, 1500, reach))
-    grid = sum(bool((trimap[y : y + reach, x : x + reach] == 128).any()) for y, x in blocks)
-    assert len(plan_tiles(trimap, size, margin)) <= 0.8 * grid
+    padded = np.pad(trimap == 128, [(0, -length % reach) for length in trimap.shape])
+    rows, columns = (length // reach for length in padded.shape)
+    squares = padded.reshape(rows, reach, columns, reach).any(axis=(1, 3)).sum() * size**2
+    assert work(plan_tiles(trimap, 1024, margin)) < 0.67 * squares
+
+
+def test_what_is_far_apart_is_not_in_one_tile():
+    trimap = np.zeros((1000, 1000), np.uint8)
+    trimap[[100, 900], [100, 900]] = 128
+    assert [tile.pixels for tile in plan_tiles(trimap)] == [96 * 96] * 2
 
 
 def test_nothing_unknown_needs_no_tile():
-    assert plan_tiles(np.full((300, 300), 255, np.uint8), 128, 16) == []
+    assert plan_tiles(np.full((300, 300), 255, np.uint8)) == []
 
 
-def test_whole_photo_unknown():
-    corners = plan_tiles(np.full((512, 512), 128, np.uint8), 256, 32)
-    # Three tiles a side: 256 less a margin, 256 less two, 256 less a margin reach over 512.
-    assert len(corners) == 9
+def test_whole_photo_unknown_is_one_tile_where_it_fits():
+    trimap = np.full((500, 700), 128, np.uint8)
+    assert plan_tiles(trimap) == [Tile(0, 0, 500, 700)]
+    tiles = plan_tiles(trimap, 256)
+    assert max(max(t.bottom - t.top, t.right - t.left) for t in tiles) == 256
+    assert work(tiles) < 2 * trimap.size
 
 
-@pytest.mark.parametrize("turned", range(8))
-def test_turning_the_photo_does_not_change_the_number_of_tiles(make_trimap, turned):
-    trimap = make_trimap(640, 640, seed=3)
-    other = np.rot90(trimap.T if turned >= 4 else trimap, turned % 4)
-    assert len(plan_tiles(other, 128, 32)) == len(plan_tiles(trimap, 128, 32))
+def test_thousands_of_specks_are_planned_in_coarser_cells():
+    trimap = np.zeros((4000, 4000), np.uint8)
+    trimap[::70, ::70] = 128  # in every other cell
+    tiles = plan_tiles(trimap)
+    covered = np.zeros(trimap.shape, bool)
+    for tile in tiles:
+        tile.cut(covered)[:] = True
+    assert covered[trimap == 128].all()
+    assert work(tiles) < 1.5 * trimap.size
 
 
-@pytest.mark.parametrize(("size", "margin"), [(250, 32), (256, 24), (64, 32), (0, 0), (128, 0)])
-def test_impossible_tiles_are_refused(size, margin):
-    with pytest.raises(ValueError, match=f"tile of {size} with margin {margin}"):
-        plan_tiles(np.full((300, 300), 128, np.uint8), size, margin)
-
-
-@pytest.mark.parametrize("shape", [(40, 30), (40, 30, 3), (1, 1), (200, 70, 3)])
-def test_tiles_go_on_with_the_reflection(shape):
-    pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-    padding = [(0, max(0, 96 - length)) for length in shape[:2]] + [(0, 0)] * (len(shape) - 2)
-    expected = np.pad(pixels, padding, mode="reflect")[:96, :96]
-    np.testing.assert_array_equal(cut_tile(pixels, (0, 0), 96), expected)
+@pytest.mark.parametrize(("largest", "margin"), [(250, 32), (64, 32), (0, 0), (128, 0), (96, 40)])
+def test_impossible_tiles_are_refused(largest, margin):
+    with pytest.raises(ValueError, match=f"tile of {largest} with margin {margin}"):
+        plan_tiles(np.full((300, 300), 128, np.uint8), largest, margin)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize(("size", "margin"), TILES)
-def test_equal_answers_join_exactly(make_trimap, shape, size, margin):
+@pytest.mark.parametrize(("largest", "margin"), SETTINGS)
+def test_equal_answers_join_exactly(make_trimap, shape, largest, margin):
     trimap = make_trimap(*shape, seed=1)
     truth = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-    corners = plan_tiles(trimap, size, margin)
-    tiles = (cut_tile(truth, corner, size) for corner in corners)
-    joined = join_tiles(trimap, corners, tiles, size)
+    tiles = plan_tiles(trimap, largest, margin)
+    joined = join_tiles(trimap, tiles, (tile.cut(truth) for tile in tiles))
     assert joined.dtype == np.uint8
     np.testing.assert_array_equal(joined, np.where(is_unknown(trimap), truth, trimap))
 
 
 def test_overlap_is_the_mean_weighted_with_the_distance_to_the_tiles_borders():
     trimap = np.full((128, 224), 128, np.uint8)
-    tiles = [np.full((128, 128), value, np.uint8) for value in (40, 200)]
-    joined = join_tiles(trimap, [(0, 0), (0, 96)], tiles, 128)
+    tiles = [Tile(0, 0, 128, 128), Tile(0, 96, 128, 224)]
+    alphas = [np.full((128, 128), value, np.uint8) for value in (40, 200)]
+    joined = join_tiles(trimap, tiles, alphas)
     rising = np.arange(1, 33)  # of the second tile, over columns 96..127
     falling = rising[::-1]
     overlap = np.floor((40 * falling + 200 * rising) / (falling + rising) + 0.5)
@@ -128,13 +136,15 @@ def test_overlap_is_the_mean_weighted_with_the_distance_to_the_tiles_borders():
     np.testing.assert_array_equal(joined, np.tile(expected, (128, 1)))
 
 
-def test_no_seam_where_tiles_disagree(make_trimap):
+def test_no_seam_where_tiles_disagree():
     trimap = np.full((640, 640), 128, np.uint8)
-    size, margin = 256, 32
-    corners = plan_tiles(trimap, size, margin)
-    values = np.random.default_rng(0).integers(0, 256, len(corners))
-    tiles = [np.full((size, size), value, np.uint8) for value in values]
-    joined = join_tiles(trimap, corners, tiles, size).astype(int)
+    tiles = plan_tiles(trimap, 256)
+    values = np.random.default_rng(0).integers(0, 256, len(tiles))
+    alphas = [
+        np.full((tile.bottom - tile.top, tile.right - tile.left), value, np.uint8)
+        for tile, value in zip(tiles, values, strict=True)
+    ]
+    joined = join_tiles(trimap, tiles, alphas).astype(int)
     # From 0 to 255 over a margin is 8 a pixel; more only where several tiles end at one place.
     assert np.abs(np.diff(joined, axis=0)).max() <= 24
     assert np.abs(np.diff(joined, axis=1)).max() <= 24
@@ -142,12 +152,12 @@ def test_no_seam_where_tiles_disagree(make_trimap):
 
 def test_order_of_tiles_changes_nothing(make_trimap):
     trimap = make_trimap(640, 640, seed=2)
-    corners = plan_tiles(trimap, 128, 32)
+    tiles = plan_tiles(trimap, 128)
     random = np.random.default_rng(0)
-    tiles = [random.integers(0, 256, (128, 128), np.uint8) for _ in corners]
-    joined = join_tiles(trimap, corners, tiles, 128)
-    order = random.permutation(len(corners))
-    shuffled = join_tiles(trimap, [corners[i] for i in order], [tiles[i] for i in order], 128)
+    alphas = [random.integers(0, 256, tile.cut(trimap).shape, np.uint8) for tile in tiles]
+    joined = join_tiles(trimap, tiles, alphas)
+    order = random.permutation(len(tiles))
+    shuffled = join_tiles(trimap, [tiles[i] for i in order], [alphas[i] for i in order])
     np.testing.assert_array_equal(shuffled, joined)
     assert (joined[~is_unknown(trimap)] == trimap[~is_unknown(trimap)]).all()
 
@@ -155,5 +165,5 @@ def test_order_of_tiles_changes_nothing(make_trimap):
 def test_sums_of_many_large_tiles_fit():
     trimap = np.full((512, 512), 128, np.uint8)
     white = np.full((512, 512), 255, np.uint8)
-    joined = join_tiles(trimap, [(0, 0)] * 200, [white] * 200, 512)
+    joined = join_tiles(trimap, [Tile(0, 0, 512, 512)] * 200, [white] * 200)
     assert (joined == 255).all()
