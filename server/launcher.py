@@ -3,6 +3,7 @@
 import http.client
 import os
 import re
+import secrets
 import shutil
 import signal
 import socket
@@ -20,6 +21,8 @@ from server.installation import find_tritonserver
 
 LOOPBACK = "127.0.0.1"
 SHARED_MEMORY = Path("/dev/shm")
+NOT_FOR_CLIENTS = "shared-memory,model-repository,trace,logging"
+"""Triton's names of what its gRPC and HTTP offer besides answers and figures."""
 # Seconds that tritonserver gives requests in flight when it is asked to stop (its own default).
 EXIT_TIMEOUT = 30
 
@@ -150,6 +153,7 @@ def launch(
                 *_flags(repository, host, ports),
                 f"--backend-config=python,shm-region-prefix-name={folder.name}",
                 *installation.flags,
+                *_restrictions(flags),
                 *flags,
             ],
             env={**os.environ, **installation.environment},
@@ -213,6 +217,16 @@ def _flags(repository: Path | str, host: str, ports: Sequence[int]) -> list[str]
     ]
 
 
+def _restrictions(flags: Sequence[str]) -> list[str]:
+    """Close `NOT_FOR_CLIENTS` with a key that nobody is told, unless `flags` say otherwise."""
+    names = ("--grpc-restricted-protocol", "--http-restricted-api")
+    return [
+        f"{name}={NOT_FOR_CLIENTS}:admin={secrets.token_hex(16)}"
+        for name in names
+        if not any(flag.startswith(name) for flag in flags)
+    ]
+
+
 def _wait_until_ready(server: Server, timeout: float) -> bool:
     deadline = time.monotonic() + timeout
     while server.process.poll() is None and time.monotonic() < deadline:
@@ -234,5 +248,6 @@ def _why_it_failed(process: subprocess.Popen, log_file: Path, timeout: float) ->
     # The last error that it logs names the cause. A GPU that is not there is no error.
     errors = [e for e in re.findall(r'^E\d{4} .*?\] "(.*)"$', log, re.M) if "Cuda" not in e]
     errors = errors or re.findall(r"^(?:error|\S*tritonserver): (.*)$", log, re.M) or [log[-300:]]
-    reason = errors[-1].split(r"\n")[0]  # Triton logs a traceback on one line, its ends spelled out
+    # Triton logs a traceback on one line, its ends spelled out; OpenVINO's reason has several.
+    reason = " ".join(errors[-1].split(r"\n\nAt:")[0].replace(r"\n", " ").split())
     return f"{how}: {reason}"
