@@ -10,13 +10,16 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import IO
+
+import psutil
 
 from server.installation import find_tritonserver
 
 LOOPBACK = "127.0.0.1"
+SHARED_MEMORY = Path("/dev/shm")
 # Seconds that tritonserver gives requests in flight when it is asked to stop (its own default).
 EXIT_TIMEOUT = 30
 
@@ -49,17 +52,41 @@ class Server:
             except OSError:
                 return False
 
+    def wait(self) -> str:
+        """Wait until no request can be answered any more; return why, in words.
+
+        Triton does not notice when the process that runs a model for it dies, of lack of memory for
+        example: it goes on to say that it is ready, and fails every request. Here it is ended then.
+        """
+        dead: set[int] = set()
+        while True:
+            try:
+                return f"tritonserver ended by itself with exit code {self.process.wait(1)}"
+            except subprocess.TimeoutExpired:
+                dead, before = self._dead_backends(), dead
+            if dead & before:  # Triton takes leave of one that it ended itself at once
+                self._kill()
+                return "a process that ran a model was killed, by lack of memory perhaps"
+
+    def _dead_backends(self) -> set[int]:
+        with suppress(psutil.NoSuchProcess):
+            children = psutil.Process(self.process.pid).children()
+            return {child.pid for child in children if child.status() == psutil.STATUS_ZOMBIE}
+        return set()
+
     def stop(self) -> None:
         """Let requests in flight finish, then end the server and its backend processes."""
         self.process.terminate()
-        try:
+        # It hangs, or no patience is left.
+        with suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
             self.process.wait(EXIT_TIMEOUT + 10)
-        except (
-            subprocess.TimeoutExpired,
-            KeyboardInterrupt,
-        ):  # hangs, or no patience left
+        self._kill()
+
+    def _kill(self) -> None:
+        """End what is left: a backend process notices only after its request that Triton died."""
+        with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
+        self.process.wait()
 
 
 @contextmanager
@@ -111,6 +138,7 @@ def launch(
     with ExitStack() as stack:
         folder = Path(tempfile.mkdtemp(prefix="tritonserver-"))
         stack.callback(shutil.rmtree, folder)
+        stack.callback(_free_shared_memory, folder.name)
         log_file = folder / "log"
         output = log or stack.enter_context(log_file.open("w"))
         ports = _claim_ports(host, grpc_port, http_port, metrics_port)
@@ -120,6 +148,7 @@ def launch(
                 *([] if keep else ["setpriv", "--pdeathsig", "TERM"]),
                 installation.executable,
                 *_flags(repository, host, ports),
+                f"--backend-config=python,shm-region-prefix-name={folder.name}",
                 *installation.flags,
                 *flags,
             ],
@@ -137,6 +166,12 @@ def launch(
         yield server
         if keep:
             stack.pop_all()
+
+
+def _free_shared_memory(prefix: str) -> None:
+    """Remove what a Python backend that was killed leaves behind: memory until the next boot."""
+    for region in SHARED_MEMORY.glob(f"{prefix}*"):
+        region.unlink(missing_ok=True)
 
 
 def _claim_ports(host: str, *ports: int) -> list[int]:
