@@ -89,12 +89,12 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
             making = in_turns(
                 makers(sources, count),
                 title="samples",
-                **(once if options.quick else {"warmup": 2, "most": 20}),
+                **(once if options.quick else {"warmup": 1, "most": 20, "seconds": 60}),
             )
         training = in_turns(
             trainers(sources, batch),
             title="steps",
-            **(once if options.quick else {"warmup": 1, "most": 6}),
+            **(once if options.quick else {"warmup": 1, "most": 6, "seconds": 60}),
         )
     sizes = [foreground.alpha.numel() / 1e6 for foreground in sources.foregrounds]
     return {
