@@ -9,7 +9,16 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import connectivity, foreground, latency, parity, scaling, throughput, tiles
+from benchmarks import (
+    connectivity,
+    foreground,
+    latency,
+    parity,
+    scaling,
+    throughput,
+    tiles,
+    training,
+)
 from benchmarks.record import caption, read_record, write_files
 from benchmarks.tables import Section, to_markdown
 
@@ -22,6 +31,7 @@ DRAW: dict[str, Callable[[dict], list[Section]]] = {
     "scaling": scaling.render,
     "connectivity": connectivity.render,
     "foreground": foreground.render,
+    "training": training.render,
 }
 MARKED = re.compile(r"(<!-- results: (\S+) -->\n).*?(<!-- /results -->)", re.DOTALL)
 

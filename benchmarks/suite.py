@@ -4,7 +4,16 @@ import argparse
 from pathlib import Path
 from types import ModuleType
 
-from benchmarks import connectivity, foreground, latency, parity, scaling, throughput, tiles
+from benchmarks import (
+    connectivity,
+    foreground,
+    latency,
+    parity,
+    scaling,
+    throughput,
+    tiles,
+    training,
+)
 from benchmarks.record import new_record, to_json, write_files
 from benchmarks.tables import to_markdown
 from client.errors import ServerError
@@ -20,6 +29,7 @@ BENCHMARKS: dict[str, ModuleType] = {
     "scaling": scaling,
     "connectivity": connectivity,
     "foreground": foreground,
+    "training": training,
 }
 FAILURES = (ExportError, ServerError, LaunchError, InstallationError)
 """What keeps a benchmark from running on this machine; every message is one line."""

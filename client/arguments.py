@@ -40,7 +40,7 @@ examples:
   for frames instead, name a folder:
     python client/matte.py clip.mp4 --trimaps clip-masks/ --mask -o clip-alpha.mkv
 
-exit codes: 0 all done, 1 the server or some of many photos failed, 2 bad input or usage
+exit codes: 0 all done, 1 the server, the disk or some of many photos failed, 2 bad input or usage
 """
 
 

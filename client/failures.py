@@ -1,5 +1,6 @@
 """What a failed call means: whether another attempt is worth it, and what to tell the user."""
 
+import re
 from typing import TypeGuard
 
 import tenacity
@@ -17,6 +18,8 @@ from client.request import Request
 
 BUSY = ("Exceeds maximum queue size", "Request timeout expired")
 """What Triton says when a queue is full, and when a request has waited in it for too long."""
+DEAD_BACKEND = re.compile("Stub process '.*' is not healthy")
+"""What Triton says when its Python backend's process was killed."""
 NOT_TRUSTED = ("handshake failed", "security handshaker", "Verification Check failed")
 """What gRPC says of certificates: one side's is not signed or named as the other expects."""
 
@@ -29,7 +32,7 @@ def is_busy(error: BaseException | None) -> bool:
 def is_gone(error: BaseException | None) -> bool:
     """Whether no server could be reached, or it went away."""
     # Who is not trusted now will not be trusted in a second.
-    return _is_unavailable(error) and not _is_distrust(error)
+    return _is_dead(error) or (_is_unavailable(error) and not _is_distrust(error))
 
 
 def last_error(state: tenacity.RetryCallState) -> BaseException | None:
@@ -57,7 +60,7 @@ def explain(
         return ServerRefusedError(
             f"no TLS connection to {servers} ({reason}); check --ca, --cert and --key"
         )
-    if status == "UNAVAILABLE":
+    if status == "UNAVAILABLE" or _is_dead(error):
         return ServerUnavailableError(
             f"no server at {servers} for {timeout:g} s ({reason}); "
             "start one with `python -m server`, or give --url another server's gRPC port"
@@ -76,6 +79,13 @@ def explain(
 
 def _is_distrust(error: InferenceServerException) -> bool:
     return any(words in error.message() for words in NOT_TRUSTED)
+
+
+def _is_dead(error: BaseException | None) -> bool:
+    """Whether the server has lost the process that ran the model, and will be started anew."""
+    return isinstance(error, InferenceServerException) and (
+        DEAD_BACKEND.search(error.message()) is not None
+    )
 
 
 def _is_unavailable(error: BaseException | None) -> TypeGuard[InferenceServerException]:

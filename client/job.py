@@ -17,6 +17,7 @@ from matting.images import (
     ALPHA_SUFFIXES,
     ImageError,
     Photo,
+    WriteError,
     check_writable,
     read_photo,
     read_trimap,
@@ -214,10 +215,13 @@ def write_outputs(
         staged = {}
         for kind, image in made.items():
             target = outputs[kind].resolve()  # a link is followed, not replaced
-            folder = leftovers.enter_context(TemporaryDirectory(prefix=".", dir=target.parent))
-            staged[target] = Path(folder, target.name)
-            # An alpha has no colours, and is no photograph.
-            write_image(staged[target], image, None if kind == "alpha" else metadata)
+            try:
+                folder = leftovers.enter_context(TemporaryDirectory(prefix=".", dir=target.parent))
+                staged[target] = Path(folder, target.name)
+                # An alpha has no colours, and is no photograph.
+                write_image(staged[target], image, None if kind == "alpha" else metadata)
+            except (OSError, WriteError) as error:  # names the temporary file
+                raise WriteError(outputs[kind], error.strerror) from error
         for target, temporary in staged.items():
             temporary.replace(target)
 

@@ -29,7 +29,7 @@ try:
     from client.pairs import PairError, find_pairs, is_many
     from client.request import Request
     from client.video import is_video, list_frames, matte_video
-    from matting.images import ImageError, check_writable, read_photo
+    from matting.images import ImageError, WriteError, check_writable, read_photo
 except ModuleNotFoundError as error:
     if __name__ != "__main__":
         raise
@@ -55,7 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
             if is_video(options.image):
                 return _run_video(matte, options)
             return (_run_many if is_many(options.image) else _run_one)(matte, options)
-    except ServerError as error:
+    except (ServerError, WriteError) as error:
         return _fail(error, FAILURE)
     except (AddressError, ImageError, PairError, TlsError) as error:
         return _fail(error, BAD_INPUT)

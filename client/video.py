@@ -9,7 +9,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,7 +20,7 @@ import numpy as np
 from client.connection import Matte
 from client.job import Options, make_outputs, trimap_for
 from client.pairs import PairError, images_below
-from matting.images import ImageError, silent_opencv, write_image
+from matting.images import ImageError, WriteError, silent_opencv, write_image
 
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".avi", ".webm")
 WRITTEN_SUFFIX = ".mkv"
@@ -115,10 +115,13 @@ def matte_video(
             files.enter_context(closing(made))
             for trimap, images in zip(trimaps, made, strict=True):
                 for kind, image in images.items():
-                    write[kind](image)
+                    try:
+                        write[kind](image)
+                    except WriteError as error:  # names the temporary file
+                        raise WriteError(outputs[kind], error.strerror) from error
                 yield trimap
-        for path in writers.values():
-            _check_whole(path, len(trimaps))
+        for kind, path in writers.items():
+            _check_whole(path, outputs[kind], len(trimaps))
         for temporary, target in staged.items():
             temporary.replace(target)
 
@@ -212,13 +215,13 @@ def _writer(path: Path, rate: float) -> Iterator[Writer]:
             video.release()
 
 
-def _check_whole(path: Path, frames: int) -> None:
-    """Count what was written: OpenCV says nothing when the disk is full."""
-    if path.is_dir():
+def _check_whole(written: Path, output: Path, frames: int) -> None:
+    """Count what was written for an output: OpenCV says nothing when the disk is full."""
+    if written.is_dir():
         return
-    with _opened(path) as capture:
-        written = 0
+    count = 0
+    with suppress(ImageError), _opened(written) as capture:
         while capture.grab():
-            written += 1
-    if written != frames:
-        raise ImageError(f"{path.name}: only {written} of {frames} frames were written; disk full?")
+            count += 1
+    if count != frames:
+        raise WriteError(output, f"it has only {count} of {frames} frames; is the disk full?")

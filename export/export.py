@@ -204,7 +204,11 @@ def put_in_place(build: Path, model: Path, artifact: str, entry: dict) -> None:
     version = model / "1"
     if not model.exists():
         shutil.copytree(TEMPLATE, model, ignore=shutil.ignore_patterns(*GENERATED))
-    entries = read_manifest(version) | {artifact: entry}
+    try:
+        entries = read_manifest(version)
+    except ExportError:  # damaged: the new one heals it
+        entries = {}
+    entries[artifact] = entry
     for name in entry["files"]:
         (build / name).replace(version / name)
     manifest = build / MANIFEST

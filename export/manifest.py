@@ -36,9 +36,18 @@ def tool_versions() -> dict[str, str]:
 
 
 def read_manifest(folder: Path) -> dict[str, dict]:
-    """Return the entries of a version folder's manifest by artifact; empty if there is none."""
+    """Return the entries of a version folder's manifest by artifact; empty if there is none.
+
+    Raises
+    ------
+    ExportError
+        It is damaged.
+    """
     path = folder / MANIFEST
-    return json.loads(path.read_text()) if path.is_file() else {}
+    try:
+        return json.loads(path.read_text()) if path.is_file() else {}
+    except ValueError as error:
+        raise ExportError(f"{path} is damaged: export the model again") from error
 
 
 def check(folder: Path) -> list[str]:
@@ -49,7 +58,10 @@ def check(folder: Path) -> list[str]:
     list of str
         One line per fault, each with what to rebuild; empty if all is as the manifest says.
     """
-    entries = read_manifest(folder)
+    try:
+        entries = read_manifest(folder)
+    except ExportError as error:
+        return [str(error)]
     if not entries:
         return [f"{folder / MANIFEST} is missing: export the model again"]
     faults = []

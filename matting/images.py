@@ -43,6 +43,20 @@ class ImageError(ValueError):
     """An image file cannot be read or written. The message is one line that names the way out."""
 
 
+class WriteError(ImageError):
+    """A file cannot be written though nothing spoke against it: the disk is full, or failed.
+
+    Attributes
+    ----------
+    strerror : str or None
+        The reason in words, as `OSError` has it.
+    """
+
+    def __init__(self, path: str | Path, strerror: str | None) -> None:
+        super().__init__(f"{path}: cannot be written ({strerror})")
+        self.strerror = strerror
+
+
 class Photo(NamedTuple):
     """A photo as its file holds it, but upright.
 
@@ -133,7 +147,9 @@ def write_image(path: str | Path, array: np.ndarray, metadata: Metadata | None =
     Raises
     ------
     ImageError
-        See `check_writable`; or the array does not fit the format, or the disk is full.
+        See `check_writable`; or the array does not fit the format.
+    WriteError
+        The disk is full.
     """
     try:
         target = _target(Path(path))
@@ -147,7 +163,7 @@ def write_image(path: str | Path, array: np.ndarray, metadata: Metadata | None =
                 shutil.copymode(target, temporary)
             temporary.replace(target)
     except OSError as error:
-        raise ImageError(f"{path}: cannot be written ({error.strerror})") from error
+        raise WriteError(path, error.strerror) from error
 
 
 def check_writable(path: str | Path) -> None:

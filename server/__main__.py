@@ -46,8 +46,8 @@ def main() -> int:
                 f"metrics {server.metrics_url}/metrics; Ctrl-C stops it",
                 flush=True,
             )
-            code = server.process.wait()
-        print(f"error: tritonserver ended by itself with exit code {code}", file=sys.stderr)
+            reason = server.wait()
+        print(f"error: {reason}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 0

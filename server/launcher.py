@@ -3,6 +3,7 @@
 import http.client
 import os
 import re
+import secrets
 import shutil
 import signal
 import socket
@@ -10,13 +11,18 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import IO
+
+import psutil
 
 from server.installation import find_tritonserver
 
 LOOPBACK = "127.0.0.1"
+SHARED_MEMORY = Path("/dev/shm")
+NOT_FOR_CLIENTS = "shared-memory,model-repository,trace,logging"
+"""Triton's names of what its gRPC and HTTP offer besides answers and figures."""
 # Seconds that tritonserver gives requests in flight when it is asked to stop (its own default).
 EXIT_TIMEOUT = 30
 
@@ -49,17 +55,41 @@ class Server:
             except OSError:
                 return False
 
+    def wait(self) -> str:
+        """Wait until no request can be answered any more; return why, in words.
+
+        Triton does not notice when the process that runs a model for it dies, of lack of memory for
+        example: it goes on to say that it is ready, and fails every request. Here it is ended then.
+        """
+        dead: set[int] = set()
+        while True:
+            try:
+                return f"tritonserver ended by itself with exit code {self.process.wait(1)}"
+            except subprocess.TimeoutExpired:
+                dead, before = self._dead_backends(), dead
+            if dead & before:  # Triton takes leave of one that it ended itself at once
+                self._kill()
+                return "a process that ran a model was killed, by lack of memory perhaps"
+
+    def _dead_backends(self) -> set[int]:
+        with suppress(psutil.NoSuchProcess):
+            children = psutil.Process(self.process.pid).children()
+            return {child.pid for child in children if child.status() == psutil.STATUS_ZOMBIE}
+        return set()
+
     def stop(self) -> None:
         """Let requests in flight finish, then end the server and its backend processes."""
         self.process.terminate()
-        try:
+        # It hangs, or no patience is left.
+        with suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
             self.process.wait(EXIT_TIMEOUT + 10)
-        except (
-            subprocess.TimeoutExpired,
-            KeyboardInterrupt,
-        ):  # hangs, or no patience left
+        self._kill()
+
+    def _kill(self) -> None:
+        """End what is left: a backend process notices only after its request that Triton died."""
+        with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
+        self.process.wait()
 
 
 @contextmanager
@@ -111,6 +141,7 @@ def launch(
     with ExitStack() as stack:
         folder = Path(tempfile.mkdtemp(prefix="tritonserver-"))
         stack.callback(shutil.rmtree, folder)
+        stack.callback(_free_shared_memory, folder.name)
         log_file = folder / "log"
         output = log or stack.enter_context(log_file.open("w"))
         ports = _claim_ports(host, grpc_port, http_port, metrics_port)
@@ -120,7 +151,9 @@ def launch(
                 *([] if keep else ["setpriv", "--pdeathsig", "TERM"]),
                 installation.executable,
                 *_flags(repository, host, ports),
+                f"--backend-config=python,shm-region-prefix-name={folder.name}",
                 *installation.flags,
+                *_restrictions(flags),
                 *flags,
             ],
             env={**os.environ, **installation.environment},
@@ -137,6 +170,12 @@ def launch(
         yield server
         if keep:
             stack.pop_all()
+
+
+def _free_shared_memory(prefix: str) -> None:
+    """Remove what a Python backend that was killed leaves behind: memory until the next boot."""
+    for region in SHARED_MEMORY.glob(f"{prefix}*"):
+        region.unlink(missing_ok=True)
 
 
 def _claim_ports(host: str, *ports: int) -> list[int]:
@@ -178,6 +217,16 @@ def _flags(repository: Path | str, host: str, ports: Sequence[int]) -> list[str]
     ]
 
 
+def _restrictions(flags: Sequence[str]) -> list[str]:
+    """Close `NOT_FOR_CLIENTS` with a key that nobody is told, unless `flags` say otherwise."""
+    names = ("--grpc-restricted-protocol", "--http-restricted-api")
+    return [
+        f"{name}={NOT_FOR_CLIENTS}:admin={secrets.token_hex(16)}"
+        for name in names
+        if not any(flag.startswith(name) for flag in flags)
+    ]
+
+
 def _wait_until_ready(server: Server, timeout: float) -> bool:
     deadline = time.monotonic() + timeout
     while server.process.poll() is None and time.monotonic() < deadline:
@@ -199,5 +248,6 @@ def _why_it_failed(process: subprocess.Popen, log_file: Path, timeout: float) ->
     # The last error that it logs names the cause. A GPU that is not there is no error.
     errors = [e for e in re.findall(r'^E\d{4} .*?\] "(.*)"$', log, re.M) if "Cuda" not in e]
     errors = errors or re.findall(r"^(?:error|\S*tritonserver): (.*)$", log, re.M) or [log[-300:]]
-    reason = errors[-1].split(r"\n")[0]  # Triton logs a traceback on one line, its ends spelled out
+    # Triton logs a traceback on one line, its ends spelled out; OpenVINO's reason has several.
+    reason = " ".join(errors[-1].split(r"\n\nAt:")[0].replace(r"\n", " ").split())
     return f"{how}: {reason}"

@@ -8,9 +8,11 @@ examples:
   python -m train --stage 1 --data DATA --vgg16 vgg16.npz -o runs/stage1 --seeds 3
   python -m train --stage 2 --data DATA --from runs/stage1/best.safetensors -o runs/stage2
   python -m train --stage 2 --data DATA --from runs/stage1/best.safetensors -o runs/stage2 --resume
+  MASTER_ADDR=10.0.0.1 MASTER_PORT=29500 NODE_RANK=0 python -m train --nodes 2 ...
 """
 
 import argparse
+import os
 import shutil
 import statistics
 import sys
@@ -67,6 +69,17 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         help="Lightning's name for it (default here: %(default)s)",
     )
     return parser.parse_args(arguments)
+
+
+def check_nodes(nodes: int) -> None:
+    """Refuse to wait for other machines for ever: without these variables none finds another."""
+    names = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK")
+    missing = [name for name in names if name not in os.environ]
+    if nodes > 1 and missing and not {"TORCHELASTIC_RUN_ID", "SLURM_JOB_ID"} & os.environ.keys():
+        raise RunError(
+            f"--nodes {nodes}: {', '.join(missing)} not set; on each machine give the address and "
+            "a free port of the first, and its own number from 0; or start with torchrun or Slurm"
+        )
 
 
 def run_seeds(
@@ -133,6 +146,7 @@ def main(arguments: list[str] | None = None) -> int:
     numbers = list(STAGES) if options.stage == "all" else [int(options.stage)]
     runs, start = [], options.start
     try:
+        check_nodes(options.nodes)
         data = TrainingData.read(options.data, options.validation_images, options.backgrounds)
         for number in numbers:
             folder = options.output / f"stage{number}" if len(numbers) > 1 else options.output

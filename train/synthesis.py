@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import cv2
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -22,6 +23,8 @@ from train.jpeg import jpeg
 from train.predict import normalise
 
 UNKNOWN = 128 / 255
+FAR = 10_000
+"""Pixels, where there is none to measure the distance to."""
 
 
 @dataclass(frozen=True)
@@ -60,20 +63,49 @@ def soft_pixels(alpha: Tensor) -> Tensor:
 
 
 def dilate(mask: Tensor, diameters: list[int]) -> Tensor:
-    """Dilate each N×1×H×W mask by an ellipse of its own size, all in one grouped convolution.
+    """Dilate each N×1×H×W mask by an ellipse of its own size, all at once.
 
     The ellipses are OpenCV's, whose even ones are not symmetric. Outside the image is empty.
+    Each row of an ellipse is one run of pixels around its middle. So a pixel is reached where, in
+    the row so far above or below it, the nearest pixel of the mask is not beyond the run's end.
     """
-    reach = max(diameters) // 2 + 1
-    kernels = torch.zeros(len(diameters), 1, 2 * reach + 1, 2 * reach + 1)
-    for kernel, size in zip(kernels, diameters, strict=True):
+    reach, height = max(diameters) // 2, mask.shape[-2]
+    left, right = (F.pad(far, (0, 0, reach, reach), value=FAR) for far in distances(mask[:, 0]))
+    nearest = torch.minimum(left, right)
+    # Subtracting and minimum: PyTorch compares small integers many times slower on a CPU.
+    beyond = torch.full_like(left[:, :height], FAR)
+    for row, runs in enumerate(ellipse_runs(diameters, reach).unbind(1)):
+        to_left, to_right = runs.to(mask.device)[..., None, None].unbind(1)
+        window = slice(row, row + height)
+        if torch.equal(runs[:, 0], runs[:, 1]):
+            torch.minimum(beyond, nearest[:, window] - to_left, out=beyond)
+        else:
+            torch.minimum(beyond, left[:, window] - to_left, out=beyond)
+            torch.minimum(beyond, right[:, window] - to_right, out=beyond)
+    return (beyond < 0)[:, None]
+
+
+def distances(mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Return how far to the left and right the nearest pixel of N×H×W masks is, int16."""
+    columns = torch.arange(mask.shape[-1], dtype=torch.int16, device=mask.device)
+    before = torch.where(mask, columns, -FAR).cummax(-1).values
+    after = torch.where(mask, columns, FAR).flip(-1).cummin(-1).values.flip(-1)
+    return columns - before, after - columns
+
+
+def ellipse_runs(diameters: list[int], reach: int) -> Tensor:
+    """Return how far each row of OpenCV's ellipses goes to the left and right of their middle.
+
+    Plus one, so that 0 is a row that the ellipse does not have: N × (2 reach + 1) × 2 int16.
+    """
+    runs = torch.zeros(len(diameters), 2 * reach + 1, 2, dtype=torch.int16)
+    for lengths, size in zip(runs, diameters, strict=True):
         ellipse = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))
-        window = slice(reach - size // 2, reach - size // 2 + size)
-        kernel[0, window, window] = torch.from_numpy(ellipse)
-    images_as_channels = mask.float().reshape(1, len(mask), *mask.shape[-2:])
-    # Padded beforehand: with `padding=` the convolution takes a path that is 50 times slower.
-    padded = F.pad(images_as_channels, (reach, reach, reach, reach))
-    return F.conv2d(padded, kernels.to(mask.device), groups=len(mask)).view(mask.shape) > 0.5
+        middle, above = size // 2, reach - size // 2
+        to_left = middle - ellipse.argmax(axis=1) + 1
+        to_right = ellipse.sum(axis=1) + 1 - to_left
+        lengths[above : above + size] = torch.from_numpy(np.stack([to_left, to_right], axis=1))
+    return runs
 
 
 def make_trimaps(alpha: Tensor, inwards: list[int], outwards: list[int]) -> Tensor:
@@ -102,31 +134,34 @@ def sample_window(
     `centre` is y, x in pixels of the picture, and `zoom` how many of them make one of the window.
     `padding` is `grid_sample`'s, for what lies outside the picture.
     """
-    reach = math.ceil(size * zoom * 0.75) + 2
-    top, left = max(int(centre[0]) - reach, 0), max(int(centre[1]) - reach, 0)
-    patch = source[:, top : int(centre[0]) + reach, left : int(centre[1]) + reach].float() / 255
-    height, width = patch.shape[-2:]
     cos, sin = math.cos(math.radians(degrees)) * zoom, math.sin(math.radians(degrees)) * zoom
-    sign = -1 if flip else 1
-    y, x = centre[0] - top, centre[1] - left
-    theta = torch.tensor(
-        [
-            [sign * cos * size / width, -sin * size / width, 2 * x / width - 1],
-            [sign * sin * size / height, cos * size / height, 2 * y / height - 1],
-        ],
-        device=patch.device,
-    )
-    grid = F.affine_grid(theta[None], [1, 1, size, size], align_corners=False)
-    return F.grid_sample(patch[None], grid, padding_mode=padding, align_corners=False)[0]
+    reach = math.ceil(size * (abs(cos) + abs(sin)) / 2) + 2
+    top, left = max(int(centre[0]) - reach, 0), max(int(centre[1]) - reach, 0)
+    patch = source[:, top : int(centre[0]) + reach, left : int(centre[1]) + reach].float()
+    height, width = patch.shape[-2:]
+    # Where the window's pixels are in the patch, in `grid_sample`'s -1..1. `affine_grid` takes
+    # longer than the sampling.
+    steps = torch.arange(size, device=patch.device) - (size - 1) / 2
+    across = -steps if flip else steps
+    x, y = centre[1] - left - steps * sin, centre[0] - top + steps * cos
+    grid = patch.new_empty(size, size, 2)
+    torch.add(across * (cos * 2 / width), (x * (2 / width) - 1)[:, None], out=grid[..., 0])
+    torch.add(across * (sin * 2 / height), (y * (2 / height) - 1)[:, None], out=grid[..., 1])
+    window = F.grid_sample(patch[None], grid[None], padding_mode=padding, align_corners=False)[0]
+    return window / 255
 
 
 def jitter(colour: Tensor, s: Synthesis, generator: torch.Generator) -> Tensor:
     """Change gamma, brightness, contrast and saturation of 3×H×W in 0..1."""
-    colour = colour.clamp(1e-4, 1) ** math.exp(uniform(-s.gamma, s.gamma, generator))
-    grey = colour.mean(dim=0, keepdim=True)
-    colour = torch.lerp(grey, colour, 1 + uniform(-s.saturation, s.saturation, generator))
-    colour = (colour - 0.5) * (1 + uniform(-s.contrast, s.contrast, generator)) + 0.5
-    return (colour * (1 + uniform(-s.brightness, s.brightness, generator))).clamp(0, 1)
+    colour = colour.clamp(1e-4, 1).pow_(math.exp(uniform(-s.gamma, s.gamma, generator)))
+    saturation = 1 + uniform(-s.saturation, s.saturation, generator)
+    contrast = 1 + uniform(-s.contrast, s.contrast, generator)
+    brightness = 1 + uniform(-s.brightness, s.brightness, generator)
+    # Each is linear, so all are one: away from grey, away from the middle, all brighter.
+    gain = contrast * brightness
+    grey = (colour[0] + colour[1] + colour[2]) / 3
+    base = grey * ((1 - saturation) * gain) + (1 - contrast) * brightness / 2
+    return torch.add(base, colour, alpha=saturation * gain).clamp_(0, 1)
 
 
 class Samples(IterableDataset):
@@ -170,13 +205,14 @@ class Samples(IterableDataset):
         low, high = self.synthesis.trimap_kernel
         inwards, outwards = torch.randint(low, high, (2, len(alpha)), generator=generator).tolist()
         trimap = make_trimaps(alpha, inwards, outwards)
-        composite = alpha * foreground + (1 - alpha) * background
-        noise = torch.empty_like(composite).normal_(
+        composite = torch.lerp(background, foreground, alpha)
+        image = torch.empty_like(composite).normal_(
             std=uniform(0, self.synthesis.noise, generator),
             generator=torch.Generator(alpha.device).manual_seed(seed),
         )
+        image.add_(composite).clamp_(0, 1)
         return {
-            "image": normalise(self.compress((composite + noise).clamp(0, 1), generator)),
+            "image": normalise(self.compress(image, generator)),
             "trimap": trimap,
             "unknown": (trimap == trimap.new_tensor(UNKNOWN)).float(),
             "alpha": alpha,
@@ -186,12 +222,14 @@ class Samples(IterableDataset):
         }
 
     def compress(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Pass some of N×3×S×S in 0..1 through JPEG, each at a quality of its own."""
+        """Pass some of N×3×S×S in 0..1 through JPEG, each at a quality of its own, in place."""
         low, high = self.synthesis.jpeg_quality
         quality = torch.randint(low, high + 1, (len(images),), generator=generator)
         chosen = torch.rand(len(images), generator=generator) < self.synthesis.jpeg
-        compressed = jpeg(images, quality.to(images.device))
-        return torch.where(chosen.to(images.device).view(-1, 1, 1, 1), compressed, images)
+        if chosen.any():
+            number = chosen.nonzero()[:, 0].to(images.device)
+            images[number] = jpeg(images[number], quality[chosen].to(images.device))
+        return images
 
     def sample(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """Return one foreground, background (3×S×S) and alpha (1×S×S), in 0..1."""

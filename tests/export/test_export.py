@@ -236,6 +236,9 @@ def test_check_names_what_to_rebuild(
     (models / "dim/1/weights.safetensors").unlink()
     assert main(["check", str(models)]) == 1
     assert "weights.safetensors is missing: rebuild it" in capsys.readouterr().err
+    (models / "dim/1/manifest.json").write_text('{"model.onnx": ')  # half copied
+    assert main(["check", str(models)]) == 1
+    assert "manifest.json is damaged: export the model again" in capsys.readouterr().err
     (models / "dim/1/manifest.json").unlink()
     assert main(["check", str(models)]) == 1
     assert "manifest.json is missing" in capsys.readouterr().err

@@ -1,6 +1,9 @@
 """The shipped configuration and model.py with a tiny network whose every byte can be foretold."""
 
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,7 +21,8 @@ from server.launcher import Server, launch
 Pair = tuple[np.ndarray, np.ndarray]
 """Image and trimap as they go over the wire, uint8, N x H x W x 3 and N x H x W x 1."""
 
-SHIPPED = Path(__file__).parents[2] / "model_repository" / "dim"
+ROOT = Path(__file__).parents[2]
+SHIPPED = ROOT / "model_repository" / "dim"
 MAX_PIXELS = 500_000
 MAX_WIDTH = 999
 """A wider image makes the tiny network itself fail, as the real one does when memory runs out."""
@@ -77,6 +81,32 @@ def tiny_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_server(tiny_repository: Path) -> Iterator[Server]:
     with launch(tiny_repository) as running:
         yield running
+
+
+@pytest.fixture
+def start(tiny_repository: Path, tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen]]:
+    """Run `python -m server`, on free ports, and wait for the line that says it is ready."""
+    started = []
+
+    def run(*arguments: str, repository: Path = tiny_repository) -> subprocess.Popen:
+        command = [sys.executable, "-m", "server", "--repository", str(repository)]
+        ports = ["--grpc-port=0", "--http-port=0", "--metrics-port=0"]
+        process = subprocess.Popen(
+            [*command, *ports, *arguments],
+            cwd=ROOT,
+            env={**os.environ, "TMPDIR": str(tmp_path)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        assert process.stdout.readline().startswith("ready: gRPC 127.0.0.1:")
+        return process
+
+    yield run
+    for process in started:
+        process.terminate()
+        process.communicate()
 
 
 @pytest.fixture(scope="session")

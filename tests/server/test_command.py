@@ -5,39 +5,13 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
 Start = Callable[..., subprocess.Popen]
-
-
-@pytest.fixture
-def start(tiny_repository: Path, tmp_path: Path) -> Iterator[Start]:
-    """Start the command on free ports and wait for the line that says it is ready."""
-    started = []
-
-    def run(*arguments: str) -> subprocess.Popen:
-        command = [sys.executable, "-m", "server", "--repository", str(tiny_repository)]
-        ports = ["--grpc-port=0", "--http-port=0", "--metrics-port=0"]
-        process = subprocess.Popen(
-            [*command, *ports, *arguments],
-            cwd=ROOT,
-            env={**os.environ, "TMPDIR": str(tmp_path)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        started.append(process)
-        assert process.stdout.readline().startswith("ready: gRPC 127.0.0.1:")
-        return process
-
-    yield run
-    for process in started:
-        process.terminate()
-        process.communicate()
 
 
 @pytest.mark.parametrize("signal_", [signal.SIGINT, signal.SIGTERM])

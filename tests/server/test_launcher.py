@@ -80,8 +80,12 @@ def test_missing_repository(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "content", "reason"),
     [
-        ("1/model.onnx", "no network", "failed to load 'dim'.*Protobuf parsing failed"),
-        ("1/model.onnx", None, "failed to load 'dim'.*File doesn't exist"),
+        (
+            "1/model.onnx",
+            "no network",
+            "failed to load 'dim'.*Unable to read the model.*model.onnx",
+        ),
+        ("1/model.onnx", None, "failed to load 'dim'.*Could not open the file.*model.onnx"),
         ("config.pbtxt", "nonsense", "failed to read text proto from .*config.pbtxt"),
     ],
 )

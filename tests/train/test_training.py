@@ -7,6 +7,7 @@ import csv
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -49,9 +50,19 @@ def command(data, start):
     return ["--stage", "1", "--data", str(data), "--from", str(start), *TINY]
 
 
-def launch(arguments):
-    process = [sys.executable, "-m", "train", *arguments]
-    return subprocess.Popen(process, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+def launch(arguments, variables=None):
+    return subprocess.Popen(
+        [sys.executable, "-m", "train", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=os.environ | (variables or {}),
+    )
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
 
 
 def weights(folder):
@@ -87,12 +98,18 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(command, folder):
     assert Run.finished(cut).sad == Run.finished(whole).sad
 
 
-def test_two_processes_average_the_gradients_of_different_batches(command, data, start, folder):
-    machine = ["--accelerator", "cpu", "--devices", "2"]
-    process = launch([*command, *machine, "--steps", "1", "-o", str(folder)])
-    output, _ = process.communicate(timeout=DEADLINE)
-    assert process.returncode == 0, output
-    assert output.count("| best SAD |") == 1  # one of the two speaks
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_two_processes_average_the_gradients_of_different_batches(
+    nodes, command, data, start, folder
+):
+    """Of one machine, or of two that know each other by address and port only."""
+    command += ["--accelerator", "cpu", "--devices", str(2 // nodes), "--nodes", str(nodes)]
+    command += ["--steps", "1", "-o", str(folder)]
+    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())} if nodes > 1 else {}
+    processes = [launch(command, meeting | {"NODE_RANK": str(n)}) for n in range(nodes)]
+    outputs = [process.communicate(timeout=DEADLINE)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0] * nodes, outputs
+    assert "".join(outputs).count("| best SAD |") == 1  # one of the two speaks
 
     read, settings = TrainingData.read(data), stage(1)
     samples = Samples(read.foregrounds, read.backgrounds, Synthesis(crop=32), 1, seed=0)
@@ -159,6 +176,7 @@ def test_mistakes_are_one_line(command, data, tmp_path, capsys):
         (["--stage", "1", "--data", str(data), *output], "give --vgg16 FILE or --from CHECKPOINT"),
         (["--stage", "2", "--data", str(data), *output], "give --from CHECKPOINT"),
         (["--stage", "1", "--data", str(data), "--from", "no.pth", *output], "no such file"),
+        ([*command, "--nodes", "2", *output], "MASTER_ADDR, MASTER_PORT, NODE_RANK not set"),
     ):
         assert main(arguments) == 2
         error = capsys.readouterr().err

@@ -4,6 +4,7 @@ Everything that serving adds to the network (padding, normalisation, rounding) i
 model.onnx, so this file only moves tensors and refuses what cannot be matted.
 """
 
+import hashlib
 import json
 import traceback
 from collections.abc import Callable
@@ -49,6 +50,20 @@ def load_engine(name: str, model: Path, threads: int, precision: str) -> Engine:
     )
 
 
+def check_files(folder: Path) -> None:
+    """Refuse files that are not those of the export: half copied, damaged, or of another one."""
+    manifest = folder / "manifest.json"
+    if not manifest.is_file():
+        return
+    for name, expected in json.loads(manifest.read_text())["model.onnx"]["files"].items():
+        path = folder / name
+        if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != expected:
+            raise pb_utils.TritonModelException(
+                f"{path} is not the file that {manifest.name} names: "
+                "copy the whole folder again, or export it again"
+            )
+
+
 class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         parameters = json.loads(args["model_config"])["parameters"]
@@ -56,8 +71,9 @@ class TritonPythonModel:
             parameters[key]["string_value"]
             for key in ("engine", "threads", "precision", "max_pixels")
         )
-        model = Path(args["model_repository"]) / args["model_version"] / "model.onnx"
-        self.engine = load_engine(engine, model, int(threads), precision)
+        folder = Path(args["model_repository"]) / args["model_version"]
+        check_files(folder)
+        self.engine = load_engine(engine, folder / "model.onnx", int(threads), precision)
         self.max_pixels = int(max_pixels)
 
     def execute(self, requests: list) -> list:

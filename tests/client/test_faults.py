@@ -1,0 +1,206 @@
+"""What fails between the client and its files, its server and the clock."""
+
+import os
+import resource
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from client.connection import Matte
+from client.errors import ServerTimeoutError
+from matting.images import write_image
+
+COMMAND = [sys.executable, "-m", "client.matte"]
+PATH = {"PYTHONPATH": str(Path(__file__).parents[2])}
+FAKETIME = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
+
+
+@pytest.fixture
+def run_limited(standin, tmp_path) -> Callable[..., subprocess.CompletedProcess]:
+    """Run the command in tmp_path where no file can grow beyond `size` bytes.
+
+    To a program that is a disk with so much left: writing fails half-way through a file.
+    """
+
+    def run(size: int, *arguments: str | Path) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [*COMMAND, *arguments, "--url", standin.grpc_url],
+            cwd=tmp_path,
+            env={**os.environ, **PATH, "PYTHONDONTWRITEBYTECODE": "1"},
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size)),
+            capture_output=True,
+            text=True,
+        )
+
+    return run
+
+
+def whole(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_full_disk_writes_nothing(run_limited, files, tmp_path) -> None:
+    """The alpha fits, the cut-out does not: neither is written, and an older one stays."""
+    (tmp_path / "alpha.png").write_bytes(b"an older matte")
+    before = whole(tmp_path)
+    outputs = ["-o", "alpha.png", "--cutout", "cutout.png"]
+    done = run_limited(4000, *files, *outputs)
+    assert done.returncode == 1
+    assert done.stderr == "error: cutout.png: cannot be written (File too large)\n"
+    assert whole(tmp_path) == before
+    assert run_limited(10**6, *files, *outputs).returncode == 0
+
+
+def test_full_disk_in_a_folder_of_photos(run_limited, make_picture, tmp_path) -> None:
+    """Small photos are written, the large one is reported, and the next run finishes."""
+    for name, size in (("a", 10), ("b", 90), ("c", 10)):
+        for folder, pixels in zip(("photos", "trimaps"), make_picture(size, size), strict=True):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            write_image(tmp_path / folder / f"{name}.png", pixels)
+    folders = ["photos", "--trimaps", "trimaps", "-o", "out"]
+    done = run_limited(2000, *folders)
+    assert done.returncode == 1
+    assert "failed: " in done.stderr and "b.png: cannot be written (File too large)" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert sorted(whole(tmp_path / "out")) == ["a.png", "c.png"]
+    done = run_limited(10**6, *folders)
+    assert (done.returncode, done.stdout) == (0, "1 written, 2 were there, 0 failed\n")
+
+
+def write_video(path: Path, frames: tuple[np.ndarray, ...]) -> None:
+    """Without loss, so that every frame is large."""
+    size = frames[0].shape[1], frames[0].shape[0]
+    codec = cv2.VideoWriter_fourcc(*"FFV1")
+    video = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, codec, 25, size)
+    for frame in frames:
+        video.write(frame)
+    video.release()
+
+
+def test_full_disk_under_a_video(run_limited, make_picture, tmp_path) -> None:
+    images, trimaps = zip(*(make_picture(64, 64, seed) for seed in range(6)), strict=True)
+    write_video(tmp_path / "clip.mkv", images)
+    (tmp_path / "trimaps").mkdir()
+    for number, trimap in enumerate(trimaps):
+        write_image(tmp_path / f"trimaps/{number}.png", trimap)
+    before = whole(tmp_path)
+    for output, reason in (("alpha.mkv", "it has only "), ("frames", "File too large")):
+        done = run_limited(1000, "clip.mkv", "--trimaps", "trimaps", "-o", output)
+        assert done.returncode == 1
+        assert f"error: {output}: cannot be written ({reason}" in done.stderr
+        assert "Traceback" not in done.stderr
+        assert whole(tmp_path) == before
+
+
+@contextmanager
+def line(url: str, bytes_per_second: float) -> Iterator[tuple[str, Callable[[], None]]]:
+    """A slow line to a server: its near end, and what cuts all of its connections."""
+    host, _, port = url.rpartition(":")
+    ends: list[socket.socket] = []
+    chunk = 4096
+
+    def relay(source: socket.socket, target: socket.socket) -> None:
+        try:
+            while data := source.recv(chunk):
+                time.sleep(len(data) / bytes_per_second)
+                target.sendall(data)
+        except OSError:  # cut
+            pass
+        for end in (source, target):
+            end.close()
+
+    def accept(listener: socket.socket) -> None:
+        while True:
+            try:
+                near, _ = listener.accept()
+                far = socket.create_connection((host, int(port)))
+            except OSError:  # the end of the test
+                return
+            ends.extend((near, far))
+            for pair in ((near, far), (far, near)):
+                threading.Thread(target=relay, args=pair, daemon=True).start()
+
+    def cut() -> None:
+        while ends:
+            with ends.pop() as end, suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        # A small window, or the kernel would take a whole picture at once.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, chunk)
+        threading.Thread(target=accept, args=(listener,), daemon=True).start()
+        yield f"127.0.0.1:{listener.getsockname()[1]}", cut
+        listener.shutdown(socket.SHUT_RDWR)
+        cut()
+
+
+def test_slow_line_is_waited_for(standin, make_picture, expected_alpha) -> None:
+    image, trimap = make_picture(60, 100)
+    with line(standin.grpc_url, 100_000) as (url, _), Matte(url) as matte:
+        np.testing.assert_array_equal(matte.alpha(image, trimap), expected_alpha(image, trimap))
+
+
+def test_too_slow_a_line_is_said(standin, make_picture) -> None:
+    with (
+        line(standin.grpc_url, 2000) as (url, _),
+        Matte(url, timeout=1) as matte,
+        pytest.raises(ServerTimeoutError, match=r"no answer from .* within 1 s"),
+    ):
+        matte.alpha(*make_picture(60, 100))
+
+
+def test_a_cut_line_is_taken_up_again(standin, make_picture, expected_alpha) -> None:
+    image, trimap = make_picture(60, 100)
+    with (
+        line(standin.grpc_url, 20_000) as (url, cut),
+        Matte(url) as matte,
+        ThreadPoolExecutor() as pool,
+    ):
+        answer = pool.submit(matte.alpha, image, trimap)
+        time.sleep(0.5)  # it takes more than a second
+        assert not answer.done()
+        cut()
+        np.testing.assert_array_equal(answer.result(), expected_alpha(image, trimap))
+
+
+@pytest.mark.skipif(not FAKETIME, reason="needs libfaketime: sudo apt-get install faketime")
+@pytest.mark.parametrize(("seconds", "timeout"), [(1, 60), (60, 2)])
+def test_clock_that_jumps(launch_standin, files, tmp_path, seconds: float, timeout: float) -> None:
+    """The client's, from two days ahead to two days ago, five times a second."""
+    server = launch_standin(seconds=seconds)
+    clock, partial = tmp_path / "clock", tmp_path / "partial"
+    clock.write_text("+0")
+    jumping = {
+        "LD_PRELOAD": str(FAKETIME[0]),
+        "FAKETIME_TIMESTAMP_FILE": str(clock),
+        "FAKETIME_NO_CACHE": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+    }
+    arguments = [*files, "-o", tmp_path / "alpha.png", f"--timeout={timeout}"]
+    with subprocess.Popen(
+        [*COMMAND, *arguments, "--url", server.grpc_url],
+        env={**os.environ, **PATH, **jumping},
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as client:
+        days = 2
+        while client.poll() is None:
+            days = -days
+            partial.write_text(f"{days:+}d")
+            partial.replace(clock)
+            time.sleep(0.2)
+        errors = client.stderr.read()
+    if timeout > seconds:
+        assert client.returncode == 0, errors
+    else:
+        assert errors.startswith(f"error: no answer from {server.grpc_url} within {timeout} s")

@@ -1,0 +1,103 @@
+"""What is killed or damaged on the server's side: refused in words, and whole after a new start."""
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from client.connection import Matte
+from client.request import Request
+from server.launcher import SHARED_MEMORY, ServerError, launch
+
+SHIPPED = Path(__file__).parents[2] / "model_repository/dim"
+IMAGE, TRIMAP = np.zeros((8, 8, 3), np.uint8), np.full((8, 8), 128, np.uint8)
+
+
+@pytest.fixture
+def gated_model(tmp_path: Path) -> Path:
+    """The folder of a model that holds requests while `closed` lies in it: see gated.py."""
+    model = tmp_path / "models/dim"
+    (model / "1").mkdir(parents=True)
+    shutil.copy(Path(__file__).with_name("gated.py"), model / "1/model.py")
+    shutil.copy(SHIPPED / "config.pbtxt", model)
+    return model
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]
+
+
+@pytest.mark.parametrize(
+    ("victim", "reason"),
+    [
+        ("tritonserver", "tritonserver ended by itself with exit code -9"),
+        ("backend", "a process that ran a model was killed, by lack of memory perhaps"),
+    ],
+)
+def test_killed_with_a_request_under_way(
+    victim: str,
+    reason: str,
+    gated_model: Path,
+    start: Callable[..., subprocess.Popen],
+    descendants: Callable[[int], list[int]],
+    wait_until_gone: Callable[[list[int]], bool],
+    tmp_path: Path,
+) -> None:
+    """The command ends and says why, whoever watches it starts it anew, the client sends again."""
+    closed, order = gated_model / "closed", gated_model / "order"
+    port = free_port()
+    command = start(f"--grpc-port={port}", repository=gated_model.parent)
+    closed.touch()
+    (prefix,) = (folder.name for folder in tmp_path.glob("tritonserver-*"))
+    assert list(SHARED_MEMORY.glob(f"{prefix}*"))
+    tritonserver, backend = descendants(command.pid)
+    request = Request()
+    with Matte(f"127.0.0.1:{port}", timeout=200) as matte, ThreadPoolExecutor() as pool:
+        answer = pool.submit(matte.alpha, IMAGE, TRIMAP, request=request)
+        deadline = time.monotonic() + 60
+        while request.id not in order.read_text() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        os.kill(tritonserver if victim == "tritonserver" else backend, signal.SIGKILL)
+        errors = command.communicate(timeout=60)[1]
+        assert (command.returncode, errors.splitlines()[-1]) == (1, f"error: {reason}")
+        assert wait_until_gone([tritonserver, backend])
+        assert not list(SHARED_MEMORY.glob(f"{prefix}*"))
+        closed.unlink()
+        start(f"--grpc-port={port}", repository=gated_model.parent)
+        np.testing.assert_array_equal(answer.result(timeout=120), TRIMAP)
+    assert order.read_text().split() == [request.id] * 2
+
+
+@pytest.mark.parametrize(
+    ("damaged", "size"),
+    # Half copied; and whole in size, where ONNX Runtime would take the weights as they come.
+    [("model.onnx", 50), ("weights.safetensors", 50), ("weights.safetensors", 100)],
+)
+def test_damaged_files_are_refused(
+    tiny_repository: Path, tmp_path: Path, damaged: str, size: int
+) -> None:
+    shutil.copytree(tiny_repository, tmp_path, dirs_exist_ok=True)
+    version = tmp_path / "dim/1"
+    (version / "weights.safetensors").write_bytes(bytes(100))
+    names = ("model.onnx", "weights.safetensors")
+    files = {name: hashlib.sha256((version / name).read_bytes()).hexdigest() for name in names}
+    (version / "manifest.json").write_text(json.dumps({"model.onnx": {"files": files}}))
+    with launch(tmp_path):
+        pass
+    (version / damaged).write_bytes((version / damaged).read_bytes()[: size - 1] + b"x")
+    with (
+        pytest.raises(ServerError, match=f"{damaged} is not the file that manifest.json names"),
+        launch(tmp_path),
+    ):
+        pass

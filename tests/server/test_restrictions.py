@@ -1,0 +1,43 @@
+"""What is not for clients is closed, over gRPC and HTTP, unless its key is given at the start."""
+
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import tritonclient.grpc as grpc
+import tritonclient.http as http
+from tritonclient.utils import InferenceServerException
+
+from server.launcher import Server, launch
+
+CLOSED = {
+    "get_model_repository_index": (),
+    "load_model": ("dim",),
+    "unload_model": ("dim",),
+    "register_system_shared_memory": ("region", "/region", 64),
+    "get_system_shared_memory_status": (),
+    "update_trace_settings": ("dim", {"trace_level": ["TENSORS"]}),
+    "update_log_settings": ({"log_verbose_level": 1},),
+}
+
+
+@pytest.mark.parametrize("protocol", [grpc, http], ids=["gRPC", "HTTP"])
+def test_closed_by_default(tiny_server: Server, protocol: ModuleType) -> None:
+    url = tiny_server.grpc_url if protocol is grpc else tiny_server.http_url
+    with protocol.InferenceServerClient(url) as client:
+        for name, arguments in CLOSED.items():
+            with pytest.raises(InferenceServerException, match="is restricted, expecting header"):
+                getattr(client, name)(*arguments)
+        assert client.is_server_ready() and client.get_inference_statistics("dim")
+
+
+def test_a_key_of_ones_own(tiny_repository: Path) -> None:
+    flags = ["--grpc-restricted-protocol=model-repository,shared-memory,trace,logging:admin=key"]
+    with (
+        launch(tiny_repository, flags=flags) as server,
+        grpc.InferenceServerClient(server.grpc_url) as client,
+    ):
+        with pytest.raises(InferenceServerException, match="is restricted"):
+            client.get_model_repository_index()
+        key = {"triton-grpc-protocol-admin": "key"}
+        assert client.get_model_repository_index(headers=key).models[0].name == "dim"
