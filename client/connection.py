@@ -31,8 +31,8 @@ DEFAULT_TIMEOUT = 300.0
 """Seconds: on two CPU cores, a photo of 8 megapixels takes about 40, and three may be in front."""
 TILES_IN_FLIGHT = 4
 """For each server: some wait while one is run."""
-SMALLEST_TILED = 512 * 512
-"""Pixels. What is smaller is quick enough, and exact, whole."""
+LARGEST_ALWAYS_WHOLE = 512 * 512
+"""Pixels in an image that is quick enough, and exact, whole."""
 WORTH_TILING = 0.8
 """Tiles with fewer pixels than this share of the photo take less time than the whole photo."""
 AFTER_REFUSAL = 256
@@ -308,7 +308,7 @@ def _is_sent_whole(trimap: np.ndarray, tiles: list[Tile]) -> bool:
     if trimap.size > LARGEST_WHOLE:
         return False
     work = sum(tile.pixels for tile in tiles)
-    return trimap.size < SMALLEST_TILED or work >= WORTH_TILING * trimap.size
+    return trimap.size <= LARGEST_ALWAYS_WHOLE or work >= WORTH_TILING * trimap.size
 
 
 def _check(image: np.ndarray, trimap: np.ndarray) -> None:
