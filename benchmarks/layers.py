@@ -15,7 +15,7 @@ from benchmarks.service import Served
 from export.engine import engine_matte
 from export.export import ARTIFACTS
 from export.parity import Matte
-from export.runtime import OPENVINO_HINTS, onnx_matte
+from export.runtime import compile_openvino, onnx_matte
 from train.predict import prepare
 
 NETWORK = "network alone"
@@ -46,10 +46,7 @@ def network_alone(model: Path, served: Served) -> Callable[[np.ndarray], np.ndar
         cut = Path(folder) / "network.onnx"
         onnx.utils.extract_model(model, cut, [first], [last], check_model=False)
         if served.engine == "openvino":
-            import openvino
-
-            hint = {"INFERENCE_PRECISION_HINT": OPENVINO_HINTS[served.precision]}
-            compiled = openvino.compile_model(cut, "CPU", hint)
+            compiled = compile_openvino(cut, served.precision)
             return lambda x: compiled({first: x})[0]
         import onnxruntime
 

@@ -57,11 +57,6 @@ def instructions() -> set[str]:
     return set(INSTRUCTIONS) & set(flags.split())
 
 
-def computes_in_bf16() -> bool:
-    """Say whether this processor has bf16 products of its own."""
-    return bool(instructions() & {"avx512_bf16", "amx_bf16", "bf16"})
-
-
 def stopwatch(name: str, function: Callable[[], object]) -> Timer:
     """Make a timer of a function."""
 

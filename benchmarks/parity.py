@@ -22,14 +22,13 @@ from tqdm import tqdm
 from benchmarks.measure import Samples
 from benchmarks.peers import SkippedError, openvino_bf16_matte, require_gpu, tensorrt_matte
 from benchmarks.record import write_files
-from benchmarks.service import check_server, serving, what_serves
+from benchmarks.service import add_pictures_argument, check_server, serving, what_serves
 from benchmarks.tables import Section
 from benchmarks.worst import draw_worst
 from client.connection import Matte as Connection
 from export.export import GENERATED, MODEL, TEMPLATE, prove_in_bf16, set_engine, write_onnx
 from export.manifest import sha256
 from export.parity import (
-    PAIRS,
     Matte,
     Parity,
     Picture,
@@ -74,13 +73,7 @@ class Row:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's own."""
     parser.add_argument("weights", type=Path, help="checkpoint: ours or mmediting's .pth")
-    parser.add_argument(
-        "--data",
-        type=Path,
-        default=PAIRS,
-        metavar="DIR",
-        help="pictures with image/, trimap/ and alpha/ (the project's own small ones)",
-    )
+    add_pictures_argument(parser)
     parser.add_argument(
         "--url",
         metavar="HOST:PORT",
@@ -135,7 +128,7 @@ def exported_forms(
     fp16 = write_onnx(network, options.weights, "fp16", folder / "fp16")
 
     in_bf16 = prove_in_bf16(network, fp32, list(read_pictures()))  # as an export does
-    set_engine(repository / MODEL, "openvino", "fp32" if isinstance(in_bf16, str) else "auto")
+    set_engine(repository / MODEL, "openvino", "auto" if isinstance(in_bf16, Parity) else "fp32")
     address = stack.enter_context(serving(repository, options.url))
 
     def tensorrt() -> Matte:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.measure import computes_in_bf16
+from benchmarks.measure import instructions
 from export.engine import Profile, build_engine, engine_matte
 from export.errors import ExportError
 from export.export import WEIGHTS, write_onnx
@@ -21,6 +21,7 @@ from train.network import DeepImageMatting
 from train.predict import predict_alpha
 
 REFERENCE = "PyTorch FP32, as mmediting runs it"
+NATIVE_BF16 = {"avx512_bf16", "amx_bf16", "bf16"}
 
 
 class SkippedError(Exception):
@@ -88,7 +89,7 @@ def tensorrt_matte(onnx: Path, largest: tuple[int, int, int]) -> Matte:
 
 
 def require_bf16() -> None:
-    if not computes_in_bf16():
+    if not instructions() & NATIVE_BF16:
         raise SkippedError("this processor does not compute in bf16")
 
 

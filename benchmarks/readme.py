@@ -6,33 +6,14 @@ A table stands between `<!-- results: NAME -->` and `<!-- /results -->`; it is d
 
 import argparse
 import re
-from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import (
-    connectivity,
-    foreground,
-    latency,
-    parity,
-    scaling,
-    throughput,
-    tiles,
-    training,
-)
+from benchmarks.latency import peer_rows
 from benchmarks.record import caption, read_record, write_files
+from benchmarks.suite import BENCHMARKS
 from benchmarks.tables import Section, to_markdown
 
 RESULTS = Path(__file__).parent / "results"
-DRAW: dict[str, Callable[[dict], list[Section]]] = {
-    "parity": parity.render,
-    "latency": lambda record: [latency.peer_rows(record)],
-    "throughput": throughput.render,
-    "tiles": tiles.render,
-    "scaling": scaling.render,
-    "connectivity": connectivity.render,
-    "foreground": foreground.render,
-    "training": training.render,
-}
 MARKED = re.compile(r"(<!-- results: (\S+) -->\n).*?(<!-- /results -->)", re.DOTALL)
 
 
@@ -41,10 +22,16 @@ def fill(text: str, results: Path = RESULTS) -> str:
 
     def draw(match: re.Match) -> str:
         record = read_record(results / f"{match[2]}.json")
-        sections = [*DRAW[record["benchmark"]](record), caption(record)]
+        sections = [*tables(record), caption(record)]
         return f"{match[1]}{to_markdown(sections)}{match[3]}"
 
     return MARKED.sub(draw, text)
+
+
+def tables(record: dict) -> list[Section]:
+    """Return what a page shows of a result: all, but of latencies only the peers."""
+    name = record["benchmark"]
+    return [peer_rows(record)] if name == "latency" else BENCHMARKS[name].render(record)
 
 
 def names(text: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""The server that is measured, and the picture it is sent."""
+"""The server that is measured, and the pictures it is sent."""
 
 import argparse
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from tritonclient.grpc import InferenceServerClient
 
 from client.connection import MODEL, Matte
 from client.errors import ServerUnavailableError
-from export.parity import read_pictures
+from export.parity import PAIRS, read_pictures
 from export.runtime import openvino_precision
 from server import launch
 
@@ -30,6 +30,17 @@ def add_server_arguments(parser: argparse.ArgumentParser) -> None:
         "--url",
         metavar="HOST:PORT",
         help="gRPC port of an otherwise idle server that serves it (default: start one)",
+    )
+
+
+def add_pictures_argument(parser: argparse.ArgumentParser) -> None:
+    """Add where the pictures with known alphas are."""
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=PAIRS,
+        metavar="DIR",
+        help="pictures with image/, trimap/ and alpha/ (the project's own small ones)",
     )
 
 

@@ -5,7 +5,6 @@ less work, by the same server in turns. Pictures smaller than --megapixels are s
 """
 
 import argparse
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -13,11 +12,11 @@ from tqdm import tqdm
 
 from benchmarks.load import END_TO_END, Client
 from benchmarks.measure import Samples, in_turns, median
-from benchmarks.service import add_server_arguments, serving, what_serves
+from benchmarks.service import add_pictures_argument, add_server_arguments, serving, what_serves
 from benchmarks.tables import Section
 from client.connection import Matte
 from client.tiles import plan_tiles
-from export.parity import PAIRS, Picture, read_pictures
+from export.parity import Picture, read_pictures
 from matting.metrics import sad
 from matting.trimaps import is_unknown
 
@@ -32,13 +31,7 @@ EXAMPLES = """examples:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's own."""
     add_server_arguments(parser)
-    parser.add_argument(
-        "--data",
-        type=Path,
-        default=PAIRS,
-        metavar="DIR",
-        help="pictures with image/, trimap/ and alpha/ (the project's own small ones)",
-    )
+    add_pictures_argument(parser)
     parser.add_argument(
         "--megapixels", type=float, default=1.5, help="at least so large (%(default)s)"
     )
@@ -79,11 +72,8 @@ def enlarge(picture: Picture, megapixels: float) -> Picture:
 def measure_picture(client: Client, matte: Matte, picture: Picture, rounds: int) -> dict:
     """Time one picture both ways, and hold both alphas against the true one."""
     pixels = picture.image, picture.trimap
-    unknown = is_unknown(picture.trimap)
-    # The metrics know one value for unknown.
-    trimap = np.where(unknown, 128, picture.trimap).astype(np.uint8)
     errors = {
-        name: sad(matte.alpha(*pixels, tile=tile), picture.alpha, trimap)
+        name: sad(matte.alpha(*pixels, tile=tile), picture.alpha, picture.ternary_trimap)
         for name, tile in ((WHOLE, "off"), (TILED, "auto"))
     }
     timers = [
@@ -92,9 +82,9 @@ def measure_picture(client: Client, matte: Matte, picture: Picture, rounds: int)
     ]
     return {
         "name": picture.name,
-        "height": trimap.shape[0],
-        "width": trimap.shape[1],
-        "unknown": float(unknown.mean()),
+        "height": picture.trimap.shape[0],
+        "width": picture.trimap.shape[1],
+        "unknown": float(is_unknown(picture.trimap).mean()),
         "tiles": len(plan_tiles(picture.trimap)),
         "SAD": errors,
         "samples_ms": in_turns(timers, warmup=0, least=rounds, most=rounds),

@@ -22,7 +22,7 @@ from client.address import DEFAULT_URL, grpc_target
 from client.errors import ModelMissingError, ServerRefusedError
 from client.failures import explain, is_busy, is_gone, last_error, pause
 from client.request import Request
-from client.tiles import LARGEST, Tile, join_tiles, plan_tiles
+from client.tiles import Tile, join_tiles, plan_tiles
 from client.tls import Tls
 from matting.trimaps import has_unknown
 
@@ -189,13 +189,13 @@ class Matte:
         request = request or Request()
         if tile == "off":
             return self._infer(request, image, trimap)
-        tiles = plan_tiles(trimap, LARGEST if tile == "auto" else tile)
         if tile != "auto":
+            tiles = plan_tiles(trimap, tile)
             return self._infer_tiles(request, image, trimap, tiles, show_progress)
         try:
-            if _is_sent_whole(trimap, tiles):
+            if (worthwhile := _worthwhile_tiles(trimap)) is None:
                 return self._infer(request, image, trimap)
-            return self._infer_tiles(request, image, trimap, tiles, show_progress)
+            return self._infer_tiles(request, image, trimap, worthwhile, show_progress)
         except ServerRefusedError as error:
             if max(trimap.shape) <= AFTER_REFUSAL:
                 raise
@@ -303,12 +303,15 @@ _CHANNEL_OPTIONS = [
 ]
 
 
-def _is_sent_whole(trimap: np.ndarray, tiles: list[Tile]) -> bool:
-    """Say whether tiles would save nothing worth their difference, and the photo fits a server."""
-    if trimap.size > LARGEST_WHOLE:
-        return False
+def _worthwhile_tiles(trimap: np.ndarray) -> list[Tile] | None:
+    """Plan tiles; None if they save nothing worth their difference, and the photo fits a server."""
+    if trimap.size <= LARGEST_ALWAYS_WHOLE:
+        return None
+    tiles = plan_tiles(trimap)
     work = sum(tile.pixels for tile in tiles)
-    return trimap.size <= LARGEST_ALWAYS_WHOLE or work >= WORTH_TILING * trimap.size
+    if trimap.size <= LARGEST_WHOLE and work >= WORTH_TILING * trimap.size:
+        return None
+    return tiles
 
 
 def _check(image: np.ndarray, trimap: np.ndarray) -> None:

@@ -128,8 +128,8 @@ def export(
             entry["bf16"] = in_bf16 if isinstance(in_bf16, str) else in_bf16.summary()
         put_in_place(build, repository / MODEL, artifact.name, entry)
         if artifact == onnx:
-            exact = in_bf16 is None or isinstance(in_bf16, str)
-            set_engine(repository / MODEL, target, "fp32" if exact else "auto")
+            proven = isinstance(in_bf16, Parity)
+            set_engine(repository / MODEL, target, "auto" if proven else "fp32")
     return Exported(repository / MODEL / "1" / artifact.name, parity, in_bf16)
 
 

@@ -19,6 +19,7 @@ import torch
 from export.tolerance import TOLERANCES
 from matting.images import ImageError, read_gray, read_image, read_trimap
 from matting.metrics import evaluate
+from matting.trimaps import UNKNOWN, is_unknown
 from train.checkpoint import CheckpointError, load_checkpoint
 from train.network import DeepImageMatting
 from train.predict import predict_alpha
@@ -38,6 +39,11 @@ class Picture:
     image: np.ndarray
     trimap: np.ndarray
     alpha: np.ndarray
+
+    @property
+    def ternary_trimap(self) -> np.ndarray:
+        """The trimap with 128 for every unknown value: the metrics know no other."""
+        return np.where(is_unknown(self.trimap), np.uint8(UNKNOWN), self.trimap)
 
 
 @dataclass(frozen=True)
@@ -118,12 +124,10 @@ def compare(picture: Picture, reference: Matte, exported: Matte) -> Comparison:
     batch = [np.concatenate([x, x[:, :, ::-1]]) for x in (image, trimap)]
     found = exported(*batch)[0, ..., 0]
     difference = np.abs(expected.astype(np.float32) - found) / 255
-    # The metrics know one value for unknown.
-    truth_trimap = np.where(np.isin(picture.trimap, (0, 255)), picture.trimap, 128).astype(np.uint8)
     return Comparison(
         picture.name,
-        evaluate(expected, picture.alpha, truth_trimap),
-        evaluate(found, picture.alpha, truth_trimap),
+        evaluate(expected, picture.alpha, picture.ternary_trimap),
+        evaluate(found, picture.alpha, picture.ternary_trimap),
         float(difference.mean()),
         float(np.percentile(difference, 99)),
         float(difference.max()),

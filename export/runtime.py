@@ -1,10 +1,12 @@
 """An ONNX file run on the CPU, by OpenVINO or ONNX Runtime."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from export.parity import Matte
 
-OPENVINO_HINTS = {"fp32": "f32", "bf16": "bf16"}
+if TYPE_CHECKING:
+    import openvino
 
 
 def onnx_matte(onnx: Path, target: str, precision: str = "fp32") -> Matte:
@@ -14,15 +16,20 @@ def onnx_matte(onnx: Path, target: str, precision: str = "fp32") -> Matte:
     every graph as it is.
     """
     if target == "openvino":
-        import openvino
-
-        hint = {"INFERENCE_PRECISION_HINT": OPENVINO_HINTS[precision]}
-        compiled = openvino.compile_model(onnx, "CPU", hint)
+        compiled = compile_openvino(onnx, precision)
         return lambda image, trimap: compiled({"image": image, "trimap": trimap})["alpha"]
     import onnxruntime
 
     session = onnxruntime.InferenceSession(onnx, providers=["CPUExecutionProvider"])
     return lambda image, trimap: session.run(["alpha"], {"image": image, "trimap": trimap})[0]
+
+
+def compile_openvino(onnx: Path, precision: str) -> "openvino.CompiledModel":
+    """Compile an FP32 graph for the CPU, to be computed in "fp32" or "bf16"."""
+    import openvino
+
+    hint = {"fp32": "f32", "bf16": "bf16"}[precision]
+    return openvino.compile_model(onnx, "CPU", {"INFERENCE_PRECISION_HINT": hint})
 
 
 def openvino_precision() -> str:
