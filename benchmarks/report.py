@@ -108,14 +108,10 @@ def measure_all(options: argparse.Namespace) -> tuple[dict[str, dict], dict[str,
         "throughput": server,
         "tiles": server,
         "scaling": ["--repository", str(options.repository)],
-        "connectivity": [],
-        "foreground": [],
     }
     records, missing = {}, {}
-    for name, arguments in own.items():
-        if name not in options.only:
-            continue
-        words = [name, *arguments, *(["--quick"] if options.quick else [])]
+    for name in [name for name in suite.BENCHMARKS if name in options.only]:
+        words = [name, *own.get(name, []), *(["--quick"] if options.quick else [])]
         print(f"{name}\n", flush=True)
         chosen = parser.parse_args([*words, "-o", str(options.output)])
         try:
