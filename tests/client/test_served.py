@@ -10,10 +10,13 @@ import pytest
 from client.matte import Matte
 from client.tiles import join_tiles, plan_tiles
 from matting.compositing import composite
+from matting.images import read_image, read_trimap
 from matting.metrics import sad
 from matting.trimaps import trimap_from_alpha
 
-MODEL = Path(__file__).parents[2] / "model_repository" / "dim" / "1" / "model.onnx"
+ROOT = Path(__file__).parents[2]
+MODEL = ROOT / "model_repository" / "dim" / "1" / "model.onnx"
+PAIRS = ROOT / "export" / "pairs"
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +59,36 @@ def test_tiles_are_what_the_network_says(server, network, blurred_disc):
     tiles = plan_tiles(trimap, 96)
     alphas = (network(tile.cut(image), tile.cut(trimap)) for tile in tiles)
     np.testing.assert_array_equal(alpha, join_tiles(trimap, tiles, alphas))
+
+
+def border_steps(alpha, trimap, tiles):
+    """Steps of alpha over the tiles' borders inside the photo, where it is unknown."""
+    steps = []
+    for axis in (0, 1):
+        crossed = np.zeros(trimap.shape, bool)
+        for tile in tiles:
+            for border in {tile[axis], tile[axis + 2]} - {0, trimap.shape[axis]}:
+                line = np.s_[border, tile[1] : tile[3]], np.s_[tile[0] : tile[2], border]
+                crossed[line[axis]] = True
+        crossed &= trimap == 128
+        before = np.roll(alpha, 1, axis).astype(int)
+        steps.append(np.abs(alpha - before)[crossed])
+    return np.concatenate(steps)
+
+
+def test_no_seams_between_tiles(network):
+    image = read_image(PAIRS / "image/astronaut_on_coffee.jpg")
+    trimap = read_trimap(PAIRS / "trimap/astronaut_on_coffee.png")
+    tiles = plan_tiles(trimap, 128)
+    alphas = [network(tile.cut(image), tile.cut(trimap)) for tile in tiles]
+    whole, joined, hard = network(image, trimap), join_tiles(trimap, tiles, alphas), trimap.copy()
+    for tile, alpha in zip(tiles, alphas, strict=True):
+        tile.cut(hard)[:] = alpha
+    natural, found, seams = (border_steps(alpha, trimap, tiles) for alpha in (whole, joined, hard))
+    # Means 6.4, 6.5 and 12.1 of 255.
+    assert found.mean() < 1.1 * natural.mean()
+    assert found.max() < natural.max() + 16
+    assert seams.mean() > 1.5 * natural.mean()
 
 
 def test_alpha_is_a_matte(server, blurred_disc):
