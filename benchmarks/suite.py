@@ -10,6 +10,7 @@ from benchmarks import (
     latency,
     parity,
     scaling,
+    soak,
     throughput,
     tiles,
     training,
@@ -30,7 +31,10 @@ BENCHMARKS: dict[str, ModuleType] = {
     "connectivity": connectivity,
     "foreground": foreground,
     "training": training,
+    "soak": soak,
 }
+LONG = ("soak",)
+"""Not measured with all others, unless it is quick."""
 FAILURES = (ExportError, ServerError, LaunchError, InstallationError)
 """What keeps a benchmark from running on this machine; every message is one line."""
 
