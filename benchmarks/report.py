@@ -107,6 +107,9 @@ def measure_all(options: argparse.Namespace) -> tuple[dict[str, dict], dict[str,
         "latency": server,
         "throughput": server,
         "tiles": server,
+        "masks": server,
+        "flicker": server,
+        "transport": server,
         "scaling": ["--repository", str(options.repository)],
     }
     records, missing = {}, {}

@@ -6,13 +6,16 @@ from types import ModuleType
 
 from benchmarks import (
     connectivity,
+    flicker,
     foreground,
     latency,
+    masks,
     parity,
     scaling,
     throughput,
     tiles,
     training,
+    transport,
 )
 from benchmarks.record import new_record, to_json, write_files
 from benchmarks.tables import to_markdown
@@ -26,10 +29,13 @@ BENCHMARKS: dict[str, ModuleType] = {
     "latency": latency,
     "throughput": throughput,
     "tiles": tiles,
+    "masks": masks,
+    "flicker": flicker,
     "scaling": scaling,
     "connectivity": connectivity,
     "foreground": foreground,
     "training": training,
+    "transport": transport,
 }
 FAILURES = (ExportError, ServerError, LaunchError, InstallationError)
 """What keeps a benchmark from running on this machine; every message is one line."""
