@@ -55,9 +55,8 @@ def add_command(commands: argparse._SubParsersAction) -> None:
         "--only",
         nargs="+",
         choices=suite.BENCHMARKS,
-        default=list(suite.BENCHMARKS),
         metavar="NAME",
-        help=f"some of {', '.join(suite.BENCHMARKS)} (all)",
+        help=f"some of {', '.join(suite.BENCHMARKS)} (all but {', '.join(suite.LONG)})",
     )
     command.add_argument(
         "--against", type=Path, metavar="OLD.json", help="an older report.json: say what moved"
@@ -111,15 +110,18 @@ def measure_all(options: argparse.Namespace) -> tuple[dict[str, dict], dict[str,
         "flicker": server,
         "transport": server,
         "scaling": ["--repository", str(options.repository)],
+        "soak": ["--repository", str(options.repository)],
     }
+    usual = [name for name in suite.BENCHMARKS if options.quick or name not in suite.LONG]
+    chosen = options.only or usual
     records, missing = {}, {}
-    for name in [name for name in suite.BENCHMARKS if name in options.only]:
+    for name in [name for name in suite.BENCHMARKS if name in chosen]:
         words = [name, *own.get(name, []), *(["--quick"] if options.quick else [])]
         print(f"{name}\n", flush=True)
-        chosen = parser.parse_args([*words, "-o", str(options.output)])
+        parsed = parser.parse_args([*words, "-o", str(options.output)])
         try:
             line = shlex.join(["python", "-m", "benchmarks", *words])
-            records[name] = suite.measure(name, chosen, line)
+            records[name] = suite.measure(name, parsed, line)
         except suite.FAILURES as error:
             missing[name] = str(error)
     return records, missing

@@ -12,6 +12,7 @@ from benchmarks import (
     masks,
     parity,
     scaling,
+    soak,
     throughput,
     tiles,
     training,
@@ -36,7 +37,10 @@ BENCHMARKS: dict[str, ModuleType] = {
     "foreground": foreground,
     "training": training,
     "transport": transport,
+    "soak": soak,
 }
+LONG = ("soak",)
+"""Not measured with all others, unless it is quick."""
 FAILURES = (ExportError, ServerError, LaunchError, InstallationError)
 """What keeps a benchmark from running on this machine; every message is one line."""
 

@@ -153,7 +153,7 @@ def launch(
                 *_flags(repository, host, ports),
                 f"--backend-config=python,shm-region-prefix-name={folder.name}",
                 *installation.flags,
-                *_restrictions(flags),
+                *restrictions(flags),
                 *flags,
             ],
             env={**os.environ, **installation.environment},
@@ -217,7 +217,7 @@ def _flags(repository: Path | str, host: str, ports: Sequence[int]) -> list[str]
     ]
 
 
-def _restrictions(flags: Sequence[str]) -> list[str]:
+def restrictions(flags: Sequence[str] = ()) -> list[str]:
     """Close `NOT_FOR_CLIENTS` with a key that nobody is told, unless `flags` say otherwise."""
     names = ("--grpc-restricted-protocol", "--http-restricted-api")
     return [
