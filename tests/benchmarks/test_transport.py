@@ -18,5 +18,5 @@ def test_both_ways_are_measured(server: Server, tmp_path: Path) -> None:
     record = json.loads((tmp_path / "transport.json").read_text())
     assert record["samples_ms"]["64x96"].keys() == {GRPC, SHARED}
     assert min(record["network_ms"]) > 0
-    assert len((tmp_path / "transport.md").read_text().splitlines()) == 3
+    assert len((tmp_path / "transport.md").read_text().splitlines()) == 5
     assert set(Path("/dev/shm").glob("transport-*")) == before
