@@ -5,6 +5,7 @@ of them and shares the cores, so the last server gets less than a whole one.
 """
 
 import argparse
+import math
 import os
 import shutil
 import signal
@@ -155,11 +156,17 @@ def render(record: dict) -> list[Section]:
         }
         for count, values in found.items()
     ]
+    most, rate = max(found), median(found[max(found)])
+    pixels = math.prod(record["size"])
+    text = (
+        f"On {most} cores that is {rate * pixels / 1e6:.2f} megapixels a second, "
+        f"and {1e6 / rate / 3600:.0f} hours for a million images."
+    )
     death = record["death"]
     if death is None:
-        return [rows]
-    text = f"One of {death['servers']} servers killed half way: {death['sent']} images sent, "
-    return [rows, text + f"{death['answered']} answered."]
+        return [rows, text]
+    survived = f"One of {death['servers']} servers killed half way: {death['sent']} images sent, "
+    return [rows, text, survived + f"{death['answered']} answered."]
 
 
 def samples(record: dict) -> Samples:

@@ -1,6 +1,7 @@
 """One photo's id, from the client's output through the server's log to an OpenTelemetry trace."""
 
 import json
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -46,6 +47,7 @@ def test_a_photo_has_one_name_everywhere(
     with collector() as (url, received), log.open("w") as file:
         flags = [
             "--log-verbose=1",
+            "--log-format=ISO8601",
             "--trace-config=mode=opentelemetry",
             f"--trace-config=opentelemetry,url={url}",
             "--trace-config=rate=1",
@@ -64,7 +66,8 @@ def test_a_photo_has_one_name_everywhere(
             assert main([str(argument) for argument in arguments]) == 0
             resources = received.get(timeout=60)["resourceSpans"]
     request = json.loads(capsys.readouterr().out)["request"]
-    assert f"[request id: {request}]" in log.read_text()
+    (line, *_) = [line for line in log.read_text().splitlines() if request in line]
+    assert re.match(r"\d{4}-\d\d-\d\dT[\d:]{8}Z ", line) and f"[request id: {request}]" in line
     spans = [
         s for resource in resources for scope in resource["scopeSpans"] for s in scope["spans"]
     ]
