@@ -110,7 +110,7 @@ def flicker(predictions: Sequence[np.ndarray], truths: Sequence[np.ndarray]) -> 
     if len(shapes := {frame.shape for frame in (*predictions, *truths)}) > 1:
         raise ValueError(f"frames of several shapes: {', '.join(map(str, sorted(shapes)))}")
     errors = [p.astype(np.float32) - t for p, t in zip(predictions, truths, strict=True)]
-    changes = [float(np.mean((b - a) ** 2)) ** 0.5 for a, b in itertools.pairwise(errors)]
+    changes = [math.sqrt(np.mean((b - a) ** 2)) for a, b in itertools.pairwise(errors)]
     return 100 / 255 * sum(changes) / len(changes)
 
 
