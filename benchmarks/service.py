@@ -1,13 +1,15 @@
 """The server that is measured, and the pictures it is sent."""
 
 import argparse
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
+import psutil
 from tritonclient.grpc import InferenceServerClient
 
 from client.connection import MODEL, Matte
@@ -60,6 +62,28 @@ def check_server(url: str) -> None:
     with Matte(url) as connection:
         if not connection.is_ready():
             raise ServerUnavailableError(f"no server at {url} that has the model {MODEL!r} ready")
+
+
+def peak_memory(repository: Path, work: Callable[[str], object]) -> tuple[float, float]:
+    """Return what a server needs, in GiB, once it is ready and at most during some work.
+
+    `work` is given the server's address. The server is a new one, since none gives back what it has
+    once needed. Of each of its processes the largest resident set counts.
+    """
+    with launch(repository) as server:
+        ready = _largest_resident(server.process.pid)
+        work(server.grpc_url)
+        return ready, _largest_resident(server.process.pid)
+
+
+def _largest_resident(pid: int) -> float:
+    server = psutil.Process(pid)
+    kilobytes = 0
+    for process in (server, *server.children(recursive=True)):
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        if found := re.search(r"VmHWM:\s*(\d+) kB", status):  # not of one that has ended
+            kilobytes += int(found[1])
+    return kilobytes / 2**20
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,17 @@ from types import ModuleType
 
 from benchmarks import (
     connectivity,
+    flicker,
     foreground,
     latency,
+    masks,
     parity,
     scaling,
     soak,
     throughput,
     tiles,
     training,
+    transport,
 )
 from benchmarks.record import new_record, to_json, write_files
 from benchmarks.tables import to_markdown
@@ -27,10 +30,13 @@ BENCHMARKS: dict[str, ModuleType] = {
     "latency": latency,
     "throughput": throughput,
     "tiles": tiles,
+    "masks": masks,
+    "flicker": flicker,
     "scaling": scaling,
     "connectivity": connectivity,
     "foreground": foreground,
     "training": training,
+    "transport": transport,
     "soak": soak,
 }
 LONG = ("soak",)

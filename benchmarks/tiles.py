@@ -5,16 +5,24 @@ less work, by the same server in turns. Pictures smaller than --megapixels are s
 """
 
 import argparse
+import math
+from pathlib import Path
 
 import cv2
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks.load import END_TO_END, Client
+from benchmarks.load import END_TO_END, TIMEOUT, Client
 from benchmarks.measure import Samples, in_turns, median
-from benchmarks.service import add_pictures_argument, add_server_arguments, serving, what_serves
+from benchmarks.service import (
+    add_pictures_argument,
+    add_server_arguments,
+    peak_memory,
+    serving,
+    what_serves,
+)
 from benchmarks.tables import Section
-from client.connection import Matte
+from client.connection import Matte, TileOption
 from client.tiles import plan_tiles
 from export.parity import Picture, read_pictures
 from matting.metrics import sad
@@ -39,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def measure(options: argparse.Namespace) -> dict[str, object]:
-    """Return a result: time and SAD of every picture, whole and in tiles."""
+    """Return a result: time and SAD of every picture, whole and in tiles, and the most memory."""
     pictures = list(read_pictures(options.data))
     megapixels, rounds = options.megapixels, options.rounds
     if options.quick:
@@ -48,12 +56,32 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
     with (
         serving(options.repository, options.url) as url,
         Client(url) as client,
-        Matte(url) as matte,
+        Matte(url, timeout=TIMEOUT) as matte,
     ):
         served = what_serves(url)
         for picture in tqdm(pictures, unit="picture", disable=None):
             cases.append(measure_picture(client, matte, enlarge(picture, megapixels), rounds))
-    return {"engine": served.engine, "precision": served.precision, "pictures": cases}
+    largest = enlarge(max(pictures, key=lambda picture: picture.trimap.size), megapixels)
+    memory = None if options.url else measure_memory(options.repository, largest)
+    return {
+        "engine": served.engine,
+        "precision": served.precision,
+        "pictures": cases,
+        "memory_gib": memory,
+    }
+
+
+def measure_memory(repository: Path, picture: Picture) -> dict[str, float]:
+    """Return what a server needs when it is ready, and at most for one picture both ways."""
+    peaks = {}
+    for name, tile in ((WHOLE, "off"), (TILED, "auto")):
+
+        def work(url: str, tile: TileOption = tile) -> None:
+            with Matte(url, timeout=TIMEOUT) as matte:
+                matte.alpha(picture.image, picture.trimap, tile)
+
+        peaks["ready"], peaks[name] = peak_memory(repository, work)
+    return peaks
 
 
 def enlarge(picture: Picture, megapixels: float) -> Picture:
@@ -109,7 +137,16 @@ def render(record: dict) -> list[Section]:
                 "change of SAD": f"{change:+.2%}",
             }
         )
-    return [rows, laws(record["pictures"])]
+    points = laws(record["pictures"])
+    if memory := record["memory_gib"]:
+        height, width = max(
+            ((case["height"], case["width"]) for case in record["pictures"]), key=math.prod
+        )
+        points.append(
+            f"Memory of the server for {height}x{width}, at most: {memory[WHOLE]:.2f} GiB whole, "
+            f"{memory[TILED]:.2f} GiB in tiles where they pay; {memory['ready']:.2f} GiB before."
+        )
+    return [rows, points]
 
 
 def laws(cases: list[dict]) -> list[str]:

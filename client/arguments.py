@@ -127,7 +127,7 @@ def _parser() -> argparse.ArgumentParser:
         "image",
         metavar="IMAGE",
         help="photo; or many: a folder, a quoted glob, a CSV file; or a video file (its sound is "
-        "left out, and each frame is a photo of its own, so soft edges may flicker)",
+        "left out, and each frame is a photo of its own, so soft edges flicker: docs/client.md)",
     )
     parser.add_argument(
         "trimap",

@@ -48,6 +48,30 @@ CSS = """
   vertical-align: -.1em; border: 1px solid #0006; }
 :focus-visible { outline: 3px solid #0072b2 !important; outline-offset: 2px; }
 """
+NAMES = """
+() => {
+  // Gradio names all drop zones alike, and the icons of different parts; pictures it does not name.
+  const name = () => {
+    for (const label of document.querySelectorAll('[data-testid="block-label"]')) {
+      const what = label.textContent.trim(), part = label.closest('.block');
+      for (const button of part.querySelectorAll('button')) {
+        const said = button.ariaLabel ?? '';
+        if (said.startsWith(what) || (!said && button.textContent.trim())) continue;
+        button.ariaLabel = said ? `${what}: ${said}` : what;
+      }
+      for (const image of part.querySelectorAll('img')) image.alt ||= what;
+    }
+    const brushes = ['subject', 'edges', 'background'];
+    document.querySelectorAll('button.color').forEach((button, number) => {
+      button.ariaLabel = `Brush: ${brushes[number]}`;
+    });
+    for (const group of document.querySelectorAll('fieldset'))
+      group.ariaLabel = group.querySelector('[data-testid="block-info"]').textContent.trim();
+  };
+  new MutationObserver(name).observe(document.body, { childList: true, subtree: true });
+  name();
+}
+"""
 # Fonts of the system: others would be fetched from elsewhere.
 THEME = gr.themes.Default(
     primary_hue="blue",
@@ -184,6 +208,7 @@ def launch(page: gr.Blocks, host: str, port: int) -> None:
         allowed_paths=[str(DEMO)],
         theme=THEME,
         css=CSS,
+        js=NAMES,
     )
 
 

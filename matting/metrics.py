@@ -13,10 +13,13 @@ Where mmediting differs from the MATLAB code of the Composition-1k benchmark:
 - CONN where nothing is opaque enough for a threshold: see `connectivity_error`. Of components of
   equal size the first in row-major order counts, not in column-major order.
 - GRAD and CONN are divided by 1000 as SAD is.
+
+`flicker` is for clips; mmediting has no such measure.
 """
 
+import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import cv2
 import numpy as np
@@ -85,6 +88,30 @@ def connectivity_error(prediction: np.ndarray, truth: np.ndarray, trimap: np.nda
     difference = _CONNECTEDNESS[prediction[unknown], level]
     difference -= _CONNECTEDNESS[truth[unknown], level]
     return float(np.sum(np.abs(difference), dtype=np.float64)) / 1000
+
+
+def flicker(predictions: Sequence[np.ndarray], truths: Sequence[np.ndarray]) -> float:
+    """How far alpha (0..1) changes from frame to frame otherwise than the truth, times 100.
+
+    dtSSD of M. Erofeev et al., "Perceptually Motivated Benchmark for Video Matting", BMVC 2015, as
+    S. Lin et al. ("Robust High-Resolution Video Matting", WACV 2022) scale it: the root of the mean
+    square over the pixels, and its mean over all pairs of neighbouring frames. An error that stays
+    is no flicker.
+
+    Raises
+    ------
+    ValueError
+        There are fewer than two frames, or not as many of both, or they differ in size.
+    """
+    if len(predictions) != len(truths) or len(truths) < 2:
+        raise ValueError(
+            f"{len(predictions)} predictions and {len(truths)} truths, expected two or more of both"
+        )
+    if len(shapes := {frame.shape for frame in (*predictions, *truths)}) > 1:
+        raise ValueError(f"frames of several shapes: {', '.join(map(str, sorted(shapes)))}")
+    errors = [p.astype(np.float32) - t for p, t in zip(predictions, truths, strict=True)]
+    changes = [math.sqrt(np.mean((b - a) ** 2)) for a, b in itertools.pairwise(errors)]
+    return 100 / 255 * sum(changes) / len(changes)
 
 
 def evaluate(prediction: np.ndarray, truth: np.ndarray, trimap: np.ndarray) -> dict[str, float]:

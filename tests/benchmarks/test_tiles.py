@@ -11,17 +11,19 @@ pytest.importorskip("torch")
 from benchmarks.__main__ import main
 from benchmarks.tiles import TILED, WHOLE, enlarge, laws
 from export.parity import Picture
-from server.launcher import Server
 
 
-def test_both_ways_are_measured(server: Server, tmp_path: Path) -> None:
-    assert main(["tiles", "--quick", "--url", server.grpc_url, "-o", str(tmp_path)]) == 0
-    (case,) = json.loads((tmp_path / "tiles.json").read_text())["pictures"]
+def test_both_ways_are_measured(tmp_path: Path) -> None:
+    assert main(["tiles", "--quick", "-o", str(tmp_path)]) == 0
+    record = json.loads((tmp_path / "tiles.json").read_text())
+    (case,) = record["pictures"]
     assert case["height"] * case["width"] == pytest.approx(2e5, rel=0.01)
     assert 0 < case["unknown"] < 1
     assert case["SAD"][TILED] == pytest.approx(case["SAD"][WHOLE], rel=0.2)
     assert min(*case["samples_ms"][WHOLE], *case["samples_ms"][TILED]) > 0
-    assert "times faster (median)" in (tmp_path / "tiles.md").read_text()
+    assert 0 < record["memory_gib"]["ready"] < min(record["memory_gib"][k] for k in (WHOLE, TILED))
+    text = (tmp_path / "tiles.md").read_text()
+    assert "times faster (median)" in text and "Memory of the server for" in text
 
 
 def test_large_pictures_stay_as_they_are() -> None:

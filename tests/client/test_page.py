@@ -26,13 +26,14 @@ from client.layout import COMPRESSED, MASK, TRIMAP
 from client.page import main
 from matting.images import read_gray, read_image, read_photo, write_image
 from matting.metadata import Metadata
-from matting.trimaps import FOREGROUND, UNKNOWN, trimap_from_mask
+from matting.trimaps import FOREGROUND, MASK_BAND, trimap_from_mask
 
 ROOT = Path(__file__).parents[2]
 DEMO_PHOTO, DEMO_TRIMAP, DEMO_BACKGROUND = (
     ROOT / "demo" / name for name in ("photo.jpg", "trimap.png", "background.jpg")
 )
 NOBODY = "127.0.0.1:1"
+BAND = 100 * MASK_BAND
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 
@@ -84,7 +85,7 @@ def use(page, tmp_path, monkeypatch) -> Callable:
         )
         layers = [handle_file(layer) for layer in layers]
         painting = {"background": None, "layers": layers, "composite": None}
-        client.predict(photo, trimap, kind, 5, 5, painting, api_name="/matte")
+        client.predict(photo, trimap, kind, BAND, BAND, painting, api_name="/matte")
         *_, alpha, cutout, composite = client.predict(colour, background, api_name="/result")
         return [Path(button["value"]) for button in (alpha, cutout, composite)]
 
@@ -145,7 +146,7 @@ def test_strokes_stay_when_the_trimap_changes(page, files, tmp_path):
     painting = {"background": None, "layers": layers, "composite": None}
     client = Client(page, verbose=False, download_files=tmp_path / "downloads")
     marks = [handle_file(file) for file in files]
-    shown = client.predict(*marks, COMPRESSED, 5, 5, painting, api_name="/show")["value"]
+    shown = client.predict(*marks, COMPRESSED, BAND, BAND, painting, api_name="/show")["value"]
     kept = cv2.imread(shown["layers"][0], cv2.IMREAD_UNCHANGED)
     np.testing.assert_array_equal(cv2.cvtColor(kept, cv2.COLOR_BGRA2RGBA), strokes)
 
@@ -176,7 +177,7 @@ def test_server_down(files, tmp_path_factory, tmp_path):
         marks = [handle_file(file) for file in files]
         for _ in range(2):
             with pytest.raises(AppError, match=f"no server at {NOBODY} .* `python -m server`"):
-                client.predict(*marks, TRIMAP, 5, 5, None, api_name="/matte")
+                client.predict(*marks, TRIMAP, BAND, BAND, None, api_name="/matte")
 
 
 # As a program.
@@ -278,8 +279,8 @@ def test_demo_photo_by_keyboard(tab, run, server, count_requests, tmp_path):
 
 def test_strokes_of_the_brush_are_a_trimap(tab, server, count_requests, tmp_path):
     def stroke(colour, row):
-        press(tab, "Color")
-        tab.locator("button.color").nth(list(BRUSHES).index(colour)).click()
+        press(tab, "Photo with its trimap: Color")
+        tab.get_by_label(f"Brush: {colour}").click()
         box = tab.locator("canvas").first.bounding_box()
         x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2 + row
         tab.mouse.move(x - 80, y)
@@ -290,8 +291,8 @@ def test_strokes_of_the_brush_are_a_trimap(tab, server, count_requests, tmp_path
     before = count_requests(server.grpc_url)
     drop(tab, "photo", DEMO_PHOTO)
     tab.get_by_text("97%").wait_for()  # the photo fits its place now, almost pixel by pixel
-    stroke(UNKNOWN, 40)
-    stroke(FOREGROUND, 0)
+    stroke("edges", 40)
+    stroke("subject", 0)
     press(tab, "Matte")
     alpha = read_gray(download(tab, "alpha", tmp_path))
     assert (alpha[256, 180:332] == 255).all()
@@ -303,7 +304,8 @@ def test_mistakes_are_shown_in_words(tab, tmp_path):
     broken = tmp_path / "broken.png"
     broken.write_bytes(DEMO_TRIMAP.read_bytes()[:1000])
     drop(tab, "photo", broken)
-    tab.get_by_text("broken.png: this PNG is damaged or cut short").wait_for()
+    error = tab.get_by_role("status").filter(has_text="broken.png: this PNG is damaged or cut")
+    error.wait_for()  # in a live region, which is read aloud
     press(tab, "Use the demo photo")
     tab.wait_for_selector("canvas")
     write_image(tmp_path / "small.png", np.zeros((9, 9), np.uint8))

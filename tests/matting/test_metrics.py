@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from matting.images import read_gray
-from matting.metrics import connectivity_error, evaluate, gradient_error, mse, sad
+from matting.metrics import connectivity_error, evaluate, flicker, gradient_error, mse, sad
 
 ORACLE = Path(__file__).parents[1] / "data/oracle/metrics"
 CASES = {case["name"]: case for case in json.loads((ORACLE / "metrics.json").read_text())}
@@ -156,3 +156,26 @@ def test_gradient_error_sees_no_gain_and_no_offset() -> None:
 def test_flat_and_tiny(size: tuple[int, int], value: int) -> None:
     flat, unknown = np.full(size, value, np.uint8), np.full(size, 128, np.uint8)
     assert evaluate(flat, flat, unknown) == {"SAD": 0, "MSE": 0, "GRAD": 0, "CONN": 0}
+
+
+def test_flicker_of_known_clips(random: np.random.Generator) -> None:
+    truths = random.integers(0, 200, (4, 6, 7), np.uint8)
+    assert flicker(truths + 30, truths) == 0  # wrong, and steadily so
+    swaying = truths + np.array([0, 51, 0, 51], np.uint8)[:, None, None]
+    assert flicker(swaying, truths) == pytest.approx(20)
+    half = truths.copy()
+    half[1, :3] += 51
+    half[2:, :3] += 51
+    assert flicker(half, truths) == pytest.approx(20 * 0.5**0.5 / 3)
+
+
+@pytest.mark.parametrize(
+    ("predictions", "line"),
+    [
+        ([UNKNOWN] * 3, "3 predictions and 2 truths, expected two or more of both"),
+        ([UNKNOWN, UNKNOWN[:3]], r"several shapes: \(3, 5\), \(4, 5\)"),
+    ],
+)
+def test_clips_that_do_not_fit_are_refused(predictions: list[np.ndarray], line: str) -> None:
+    with pytest.raises(ValueError, match=line):
+        flicker(predictions, [UNKNOWN] * 2)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from matting.images import read_gray, read_image
+from matting.trimaps import trimap_from_alpha, trimap_from_mask
 from train.dataset import Foreground, as_tensor
 from train.jpeg import jpeg
 from train.predict import normalise
@@ -22,6 +23,20 @@ def test_trimaps_are_mmeditings(oracle):
     for trimap, (erode, dilate) in zip(made, TRIMAPS, strict=True):
         expected = read_gray(oracle / f"trimaps/gen_trimap_e{erode}_d{dilate}.png")
         assert torch.equal((trimap * 255).round().byte(), as_tensor(expected))
+
+
+@pytest.mark.parametrize("radius", [1, 2, 7, 20])
+def test_trimaps_are_the_clients(oracle, radius):
+    """Training, composed test sets and `--mask` agree on what a band of a width is."""
+    mask = np.where(read_gray(oracle / "trimaps/alpha.png") > 127, np.uint8(255), np.uint8(0))
+    diameter = 2 * radius + 1
+    trained = make_trimaps(as_tensor(mask)[None] / 255, [diameter], [diameter])
+    composed = trimap_from_alpha(mask, diameter, diameter)
+    assert np.array_equal((trained[0, 0] * 255).round().byte().numpy(), composed)
+    # Discs are round; OpenCV's ellipses reach up to a pixel further.
+    narrow, wide = (trimap_from_mask(mask, width, width) == 128 for width in (radius, radius + 1))
+    unknown = composed == 128
+    assert (unknown | ~narrow).all() and (wide | ~unknown).all()
 
 
 def test_a_flipped_crop_is_mmeditings(oracle, batch):

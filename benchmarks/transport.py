@@ -1,0 +1,166 @@
+"""What shared memory would save of the way to a server on the same machine and back.
+
+The server has a model that does nothing: it answers with the trimap. So what is measured is the way
+of the pixels alone, over gRPC and through Triton's system shared memory, in turns. Beside it: how
+long the network takes on this machine.
+"""
+
+import argparse
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import tritonclient.utils.shared_memory as memory
+from tritonclient.grpc import InferenceServerClient, InferInput, InferRequestedOutput
+
+from benchmarks.load import Client
+from benchmarks.measure import Samples, Timer, in_turns, median, stopwatch
+from benchmarks.service import add_server_arguments, picture_of, serving, what_serves
+from benchmarks.tables import Section
+from client.connection import MODEL
+from server import launch
+
+EXAMPLES = "example: python -m benchmarks transport"
+QUICK = "small pictures, few rounds"
+SIZES = ((1000, 1000), (2448, 3264))
+"""1 and 8 megapixels."""
+GRPC, SHARED, NETWORK = "gRPC", "shared memory", "server: compute_infer"
+CONFIG = """
+name: "dim"
+backend: "python"
+max_batch_size: 1
+input [
+  { name: "image" data_type: TYPE_UINT8 dims: [ -1, -1, 3 ] },
+  { name: "trimap" data_type: TYPE_UINT8 dims: [ -1, -1, 1 ] }
+]
+output [ { name: "alpha" data_type: TYPE_UINT8 dims: [ -1, -1, 1 ] } ]
+instance_group [ { kind: KIND_CPU count: 1 } ]
+"""
+ECHO = """
+import triton_python_backend_utils as pb
+
+class TritonPythonModel:
+    def execute(self, requests):
+        return [pb.InferenceResponse([pb.Tensor("alpha", trimap(r))]) for r in requests]
+
+def trimap(request):
+    pb.get_input_tensor_by_name(request, "image").as_numpy()
+    return pb.get_input_tensor_by_name(request, "trimap").as_numpy()
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's own."""
+    add_server_arguments(parser)
+
+
+def measure(options: argparse.Namespace) -> dict[str, object]:
+    """Return a result: milliseconds of every round both ways, and of the network's answers."""
+    sizes = [(64, 96)] if options.quick else SIZES
+    rounds = {"warmup": 1, "most": 3} if options.quick else {"warmup": 3, "most": 30}
+    cases = {}
+    with echo_server() as url, InferenceServerClient(url) as client:
+        for size in sizes:
+            image, trimap = picture_of(*size)
+            batch = image[np.newaxis], trimap[np.newaxis, ..., np.newaxis]
+            with ways(client, *batch) as timers:
+                title = "{}x{}".format(*size)
+                cases[title] = in_turns(timers, title=title, **rounds)
+    with serving(options.repository, options.url) as url, Client(url) as client:
+        served = what_serves(url)
+        picture = picture_of(*sizes[0])
+        network = in_turns([lambda: client.request(*picture)], warmup=0, most=3)[NETWORK]
+    return {
+        "engine": served.engine,
+        "precision": served.precision,
+        "samples_ms": cases,
+        "network_ms": network,
+        "network_pixels": sizes[0][0] * sizes[0][1],
+    }
+
+
+@contextmanager
+def echo_server() -> Iterator[str]:
+    """Return the address of a server that answers with the trimap and lends its shared memory."""
+    with tempfile.TemporaryDirectory() as folder:
+        version = Path(folder, MODEL, "1")
+        version.mkdir(parents=True)
+        (version / "model.py").write_text(ECHO)
+        (version.parent / "config.pbtxt").write_text(CONFIG)
+        with launch(folder, flags=["--grpc-restricted-protocol=logging:admin=nobody"]) as server:
+            yield server.grpc_url
+
+
+@contextmanager
+def ways(
+    client: InferenceServerClient, image: np.ndarray, trimap: np.ndarray
+) -> Iterator[list[Timer]]:
+    """Return what asks for an alpha both ways; the batch is N×H×W×3 and N×H×W×1 uint8."""
+    inputs = [
+        InferInput(name, array.shape, "UINT8")
+        for name, array in (("image", image), ("trimap", trimap))
+    ]
+    alpha = InferRequestedOutput("alpha")
+
+    def by_grpc() -> np.ndarray:
+        for tensor, array in zip(inputs, (image, trimap), strict=True):
+            tensor.set_data_from_numpy(array)
+        return client.infer(MODEL, inputs, outputs=[alpha]).as_numpy("alpha").copy()
+
+    name = f"transport-{uuid.uuid4().hex}"
+    size = image.nbytes + 2 * trimap.nbytes
+    region = memory.create_shared_memory_region(name, f"/{name}", size)
+    client.register_system_shared_memory(name, f"/{name}", size)
+    places = [InferInput(tensor.name(), tensor.shape(), "UINT8") for tensor in inputs]
+    places[0].set_shared_memory(name, image.nbytes)
+    places[1].set_shared_memory(name, trimap.nbytes, image.nbytes)
+    answer = InferRequestedOutput("alpha")
+    answer.set_shared_memory(name, trimap.nbytes, image.nbytes + trimap.nbytes)
+
+    def by_memory() -> np.ndarray:
+        memory.set_shared_memory_region(region, [image, trimap])
+        client.infer(MODEL, places, outputs=[answer])
+        start = image.nbytes + trimap.nbytes
+        return memory.get_contents_as_numpy(region, np.uint8, trimap.shape, start).copy()
+
+    try:
+        for way in (by_grpc, by_memory):
+            assert np.array_equal(way(), trimap)
+        yield [stopwatch(GRPC, by_grpc), stopwatch(SHARED, by_memory)]
+    finally:
+        client.unregister_system_shared_memory(name)
+        memory.destroy_shared_memory_region(region)
+
+
+def render(record: dict) -> list[Section]:
+    """Return a record's table; the network's time grows with the pixels."""
+    rows = []
+    per_pixel = median(record["network_ms"]) / record["network_pixels"]
+    for size, values in record["samples_ms"].items():
+        height, width = map(int, size.split("x"))
+        grpc, shared = (median(values[name]) for name in (GRPC, SHARED))
+        network = per_pixel * height * width
+        rows.append(
+            {
+                "size": size,
+                "gRPC, ms": f"{grpc:.1f}",
+                "shared memory, ms": f"{shared:.1f}",
+                "saved, ms": f"{grpc - shared:.1f}",
+                "the network, ms": f"{network:.0f}",
+                "saved of both": f"{(grpc - shared) / (grpc + network):.2%}",
+            }
+        )
+    first = next(iter(record["samples_ms"]))
+    return [rows, f"The network was timed at {first}; a pixel takes as long at any size."]
+
+
+def samples(record: dict) -> Samples:
+    """Return all milliseconds of a record by name."""
+    return {
+        f"{size}, {way}": values
+        for size, ways in record["samples_ms"].items()
+        for way, values in ways.items()
+    }
