@@ -192,7 +192,10 @@ def test_grpc(
 @st.composite
 def posts(draw: st.DrawFn) -> tuple[bytes, dict[str, str], np.ndarray | None]:
     """Draw the body and the headers of an HTTP request, and alpha where nothing is wrong."""
-    sent, is_binary = draw(inputs()), draw(st.booleans())
+    sent = draw(inputs())
+    # Triton 2.51 ends itself where data in JSON claims a shape beyond any memory.
+    is_huge = any(abs(side) > 2**20 for tensor in sent.tensors for side in tensor.shape)
+    is_binary = draw(st.booleans()) or is_huge
     written: dict = {"inputs": []}
     for tensor in sent.tensors:
         fields = {"name": tensor.name, "datatype": tensor.datatype, "shape": tensor.shape}
