@@ -1,14 +1,17 @@
 """A real server with more to do than it has room for, and what is said of photos that go wrong."""
 
 import json
+import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("torch")
 
 from benchmarks.__main__ import main
-from benchmarks.soak import Reply, verdict
+from benchmarks.soak import Photo, Reply, Soak, connections, verdict
+from server import ServerError
 
 SHIPPED = Path(__file__).parents[2] / "model_repository/dim"
 
@@ -33,7 +36,7 @@ def test_more_than_it_has_room_for_loses_nothing(tmp_path: Path, repository: Pat
     assert sum(part["rejections"] for part in parts) > 0
     assert len(parts) == 5 and all(part["server_mb"] > 50 for part in parts)
     text = (tmp_path / "soak.md").read_text()
-    assert "0 lost, 0 answered twice, 0 with another alpha" in text
+    assert "0 lost, 0 answered twice, 0 with the alpha of another" in text
 
 
 @pytest.mark.parametrize(
@@ -41,7 +44,7 @@ def test_more_than_it_has_room_for_loses_nothing(tmp_path: Path, repository: Pat
     [
         ({"error": "no server"}, 2, "lost"),
         ({}, 4, "answered twice"),
-        ({"differs": True}, 3, "different alphas"),
+        ({"largest": 90, "mean": 4.0}, 3, "wrong alphas"),
     ],
 )
 def test_one_photo_that_goes_wrong_is_a_failure(wrong: dict, by_server: int, what: str) -> None:
@@ -49,5 +52,15 @@ def test_one_photo_that_goes_wrong_is_a_failure(wrong: dict, by_server: int, wha
     assert not verdict([right] * 3, 3)["failed"]
     found = verdict([right, right, Reply("bulk", 0, 1, 0, **wrong)], by_server)
     assert found["failed"] and found[what] == 1
-    others = {"lost", "answered twice", "different alphas"} - {what}
+    others = {"lost", "answered twice", "wrong alphas"} - {what}
     assert not any(found[other] for other in others)
+
+
+def test_a_server_that_dies_ends_the_run() -> None:
+    photo = Photo(
+        np.zeros((8, 8, 3), np.uint8), np.full((8, 8), 128, np.uint8), np.zeros((8, 8), np.uint8)
+    )
+    with subprocess.Popen(["true"]) as dead, connections("127.0.0.1:9") as mattes:
+        dead.wait()
+        with pytest.raises(ServerError, match="died on the way"):
+            Soak(mattes, [photo], seconds=4).run(dead.pid, bulk=2, pause=0.1)
