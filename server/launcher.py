@@ -23,6 +23,11 @@ LOOPBACK = "127.0.0.1"
 SHARED_MEMORY = Path("/dev/shm")
 NOT_FOR_CLIENTS = "shared-memory,model-repository,trace,logging"
 """Triton's names of what its gRPC and HTTP offer besides answers and figures."""
+# Photos come over gRPC. Over HTTP one request can end Triton 2.51: JSON data of a gigantic shape.
+CLOSED = {
+    "--grpc-restricted-protocol": NOT_FOR_CLIENTS,
+    "--http-restricted-api": f"inference,{NOT_FOR_CLIENTS}",
+}
 # Seconds that tritonserver gives requests in flight when it is asked to stop (its own default).
 EXIT_TIMEOUT = 30
 
@@ -218,11 +223,10 @@ def _flags(repository: Path | str, host: str, ports: Sequence[int]) -> list[str]
 
 
 def restrictions(flags: Sequence[str] = ()) -> list[str]:
-    """Close `NOT_FOR_CLIENTS` with a key that nobody is told, unless `flags` say otherwise."""
-    names = ("--grpc-restricted-protocol", "--http-restricted-api")
+    """Close what is `CLOSED` with a key that nobody is told, unless `flags` say otherwise."""
     return [
-        f"{name}={NOT_FOR_CLIENTS}:admin={secrets.token_hex(16)}"
-        for name in names
+        f"{name}={closed}:admin={secrets.token_hex(16)}"
+        for name, closed in CLOSED.items()
         if not any(flag.startswith(name) for flag in flags)
     ]
 

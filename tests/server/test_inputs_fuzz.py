@@ -1,5 +1,7 @@
 """Requests of every kind, by the thousand, over gRPC and HTTP: the server answers each, and lives.
 
+Over HTTP it takes no photos at all, so there the answer is always no.
+
     python -m pytest tests/server/test_inputs_fuzz.py --hypothesis-profile=long
 
 sends a hundred thousand over each, new ones with every run.
@@ -190,46 +192,34 @@ def test_grpc(
 
 
 @st.composite
-def posts(draw: st.DrawFn) -> tuple[bytes, dict[str, str], np.ndarray | None]:
-    """Draw the body and the headers of an HTTP request, and alpha where nothing is wrong."""
-    sent = draw(inputs())
-    # Triton 2.51 ends itself where data in JSON claims a shape beyond any memory.
-    is_huge = any(abs(side) > 2**20 for tensor in sent.tensors for side in tensor.shape)
-    is_binary = draw(st.booleans()) or is_huge
+def posts(draw: st.DrawFn) -> tuple[bytes, dict[str, str]]:
+    """Draw the body and the headers of an HTTP request."""
+    is_binary = draw(st.booleans())
     written: dict = {"inputs": []}
-    for tensor in sent.tensors:
+    tensors = draw(inputs()).tensors
+    for tensor in tensors:
         fields = {"name": tensor.name, "datatype": tensor.datatype, "shape": tensor.shape}
         if is_binary:
             fields["parameters"] = {"binary_data_size": len(tensor.data)}
         else:
             fields["data"] = list(tensor.data)
         written["inputs"].append(fields)
-    has_junk, has_length = draw(st.booleans()), draw(st.integers(0, 4)) == 0
-    if has_junk:
+    if draw(st.booleans()):
         place = draw(st.sampled_from([written, *written["inputs"]]))
         name = draw(st.sampled_from([*place, "outputs", "parameters", "id"]))
         place[name] = draw(st.one_of(JUNK, PARAMETERS))
     head = json.dumps(written).encode()
     headers = {"Inference-Header-Content-Length": str(len(head))} if is_binary else {}
-    if has_length:
+    if draw(st.integers(0, 4)) == 0:
         length = st.one_of(st.integers(-1, 999), st.sampled_from([2**64, "", "x"]))
         headers["Inference-Header-Content-Length"] = str(draw(length))
-    scratches = draw(SCRATCHES)
-    body = head + b"".join(tensor.data for tensor in sent.tensors) * is_binary
-    is_sound = not (has_junk or has_length or scratches)
-    return scratched(body, scratches), headers, sent.alpha if is_sound else None
+    body = head + b"".join(tensor.data for tensor in tensors) * is_binary
+    return scratched(body, draw(SCRATCHES)), headers
 
 
 @given(post=posts())
 def test_http(server: Server, lives: Callable[[], None], post: tuple) -> None:
-    body, headers, alpha = post
     with closing(http.client.HTTPConnection(server.http_url, timeout=PATIENCE)) as connection:
-        connection.request("POST", "/v2/models/dim/infer", body, headers)
-        response = connection.getresponse()
-        answer = response.read()
-    if alpha is not None:
-        assert response.status == http.HTTPStatus.OK, answer
-        (output,) = json.loads(answer)["outputs"]
-        assert output["shape"] == list(alpha.shape)
-        assert output["data"] == alpha.ravel().tolist()
+        connection.request("POST", "/v2/models/dim/infer", *post)
+        assert connection.getresponse().status == http.HTTPStatus.FORBIDDEN
     lives()

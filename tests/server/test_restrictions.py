@@ -1,5 +1,9 @@
 """What is not for clients is closed, over gRPC and HTTP, unless its key is given at the start."""
 
+import json
+from contextlib import closing
+from http import HTTPStatus
+from http.client import HTTPConnection
 from pathlib import Path
 from types import ModuleType
 
@@ -29,6 +33,15 @@ def test_closed_by_default(tiny_server: Server, protocol: ModuleType) -> None:
             with pytest.raises(InferenceServerException, match="is restricted, expecting header"):
                 getattr(client, name)(*arguments)
         assert client.is_server_ready() and client.get_inference_statistics("dim")
+
+
+def test_no_photos_over_http(tiny_server: Server) -> None:
+    """What ends Triton 2.51 where inference over HTTP is open: data in JSON of such a shape."""
+    huge = {"name": "image", "datatype": "UINT8", "shape": [2**62, 1, 1, 3], "data": [1, 2, 3]}
+    with closing(HTTPConnection(tiny_server.http_url, timeout=60)) as connection:
+        connection.request("POST", "/v2/models/dim/infer", json.dumps({"inputs": [huge]}))
+        assert connection.getresponse().status == HTTPStatus.FORBIDDEN
+    assert tiny_server.is_ready() and tiny_server.process.poll() is None
 
 
 def test_a_key_of_ones_own(tiny_repository: Path) -> None:
