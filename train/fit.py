@@ -118,6 +118,10 @@ def fit(
             "stage": stage.number,
             "seed": seed,
             "recipe": asdict(stage),
+            "training data": {
+                "foregrounds": len(data.foregrounds),
+                "backgrounds": len(data.backgrounds),
+            },
             "validation SAD": round(best.best_model_score.item(), 3),
         }
         save_checkpoint(module.network, folder / "best.safetensors", facts)
