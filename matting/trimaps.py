@@ -112,8 +112,8 @@ def trimap_from_mask(
 
     Notes
     -----
-    Why 3 %: on 8 photos, with coarse masks as of a segmentation network, mattes are within 3 % of
-    the best of 1, 2, 3, 5 and 8 % (SAD 2.17, others 2.12 to 2.79), and of the best widths it is the
+    Why 3 %: on 8 photos, with coarse masks as of a segmentation network, mattes are within 4 % of
+    the best of 1, 2, 3, 5 and 8 % (SAD 2.14, others 2.07 to 2.71), and of the best widths it is the
     one whose band misses least: an error that even a perfect network is left with. `python -m
     benchmarks masks`; the table is in docs/client.md.
 

@@ -28,7 +28,9 @@ RECORD = {
 }
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/operations.md", "docs/client.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/training.md", "docs/operations.md", "docs/client.md"]
+)
 def test_page_says_what_the_results_say(page: str) -> None:
     text = (ROOT / page).read_text()
     assert fill(text) == text, f"python -m benchmarks readme {page}"
