@@ -26,12 +26,21 @@ from benchmarks.service import add_pictures_argument, check_server, serving, wha
 from benchmarks.tables import Section
 from benchmarks.worst import draw_worst
 from client.connection import Matte as Connection
-from export.export import GENERATED, MODEL, TEMPLATE, prove_in_bf16, set_engine, write_onnx
+from export.export import (
+    GENERATED,
+    MODEL,
+    TEMPLATE,
+    expected_alphas,
+    prove_in_bf16,
+    set_engine,
+    write_onnx,
+)
 from export.manifest import sha256
 from export.parity import (
     Matte,
     Parity,
     Picture,
+    alpha_alone,
     compare,
     judge,
     matte_with,
@@ -127,7 +136,8 @@ def exported_forms(
     (folder / "fp16").mkdir()
     fp16 = write_onnx(network, options.weights, "fp16", folder / "fp16")
 
-    in_bf16 = prove_in_bf16(network, fp32, list(read_pictures()))  # as an export does
+    known = list(read_pictures())  # as an export does
+    in_bf16 = prove_in_bf16(expected_alphas(network, known), fp32, known)
     set_engine(repository / MODEL, "openvino", "auto" if isinstance(in_bf16, Parity) else "fp32")
     address = stack.enter_context(serving(repository, options.url))
 
@@ -174,7 +184,7 @@ def make_row(
     except SkippedError as error:
         return Row(name, precision, skipped=str(error))
     comparisons = [
-        compare(picture, answering(expected), answering(found))
+        compare(picture, expected, found)
         for picture, expected, found in zip(pictures, reference, alphas, strict=True)
     ]
     return Row(name, precision, judge(comparisons, precision), alphas=alphas)
@@ -183,14 +193,9 @@ def make_row(
 def matte_all(matte: Matte, pictures: list[Picture], title: str) -> list[np.ndarray]:
     """Return the alpha of every picture, H×W uint8."""
     return [
-        matte(picture.image[np.newaxis], picture.trimap[np.newaxis, ..., np.newaxis])[0, ..., 0]
+        alpha_alone(matte, picture)
         for picture in tqdm(pictures, desc=title, unit="picture", leave=False, disable=None)
     ]
-
-
-def answering(alpha: np.ndarray) -> Matte:
-    """Return a matte that has this one answer, H×W."""
-    return lambda image, trimap: alpha[np.newaxis, ..., np.newaxis]
 
 
 def render(record: dict) -> list[Section]:

@@ -17,10 +17,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from tqdm import tqdm
-from tritonclient.grpc import InferenceServerClient
 
 from benchmarks.measure import Samples, median
-from benchmarks.service import picture_of, size
+from benchmarks.service import add_repository_argument, answered, picture_of, size
 from benchmarks.tables import Section
 from client.connection import MODEL, Matte
 from server import Server, launch
@@ -40,13 +39,7 @@ ONE_THREAD = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's own."""
-    parser.add_argument(
-        "--repository",
-        type=Path,
-        default=Path("model_repository"),
-        metavar="DIR",
-        help="(%(default)s)",
-    )
+    add_repository_argument(parser)
     cores = len(os.sched_getaffinity(0))
     parser.add_argument(
         "--servers", type=int, default=cores, help="at most, one a core (%(default)s)"
@@ -119,17 +112,6 @@ def send(
         "seconds": round(seconds, 3),
         "answered by each": [answered(server) - count for server, count in alive],
     }
-
-
-def answered(server: Server) -> int:
-    """Return how many requests a server has answered so far, once that is at rest."""
-    counts = [-1, -2]
-    with InferenceServerClient(server.grpc_url) as client:
-        while counts[-1] != counts[-2]:
-            time.sleep(0.05)
-            (statistics,) = client.get_inference_statistics(MODEL).model_stats
-            counts.append(statistics.inference_stats.success.count)
-    return counts[-1]
 
 
 def rates(record: dict) -> dict[int, list[float]]:

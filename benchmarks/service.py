@@ -2,6 +2,7 @@
 
 import argparse
 import re
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,16 +12,17 @@ import cv2
 import numpy as np
 import psutil
 from tritonclient.grpc import InferenceServerClient
+from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from client.connection import MODEL, Matte
 from client.errors import ServerUnavailableError
 from export.parity import PAIRS, read_pictures
 from export.runtime import openvino_precision
-from server import launch
+from server import Server, launch
 
 
-def add_server_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add which model is measured, and where it is served."""
+def add_repository_argument(parser: argparse.ArgumentParser) -> None:
+    """Add which model is measured."""
     parser.add_argument(
         "--repository",
         type=Path,
@@ -28,6 +30,11 @@ def add_server_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="model repository that is measured (%(default)s)",
     )
+
+
+def add_server_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add which model is measured, and where it is served."""
+    add_repository_argument(parser)
     parser.add_argument(
         "--url",
         metavar="HOST:PORT",
@@ -86,6 +93,17 @@ def _largest_resident(pid: int) -> float:
     return kilobytes / 2**20
 
 
+def answered(server: Server) -> int:
+    """Return how many requests a server has answered so far, once that is at rest."""
+    counts = [-1, -2]
+    with InferenceServerClient(server.grpc_url) as client:
+        while counts[-1] != counts[-2]:
+            time.sleep(0.05)
+            (statistics,) = client.get_inference_statistics(MODEL).model_stats
+            counts.append(statistics.inference_stats.success.count)
+    return counts[-1]
+
+
 @dataclass(frozen=True)
 class Served:
     """What runs the model: "openvino", "onnxruntime" or "tensorrt", and its precision."""
@@ -96,13 +114,18 @@ class Served:
 
 def what_serves(url: str) -> Served:
     """Ask a server on this machine what runs the model."""
-    with InferenceServerClient(url) as client:
-        config = client.get_model_config(MODEL).config
+    config = model_config(url)
     if config.backend != "python":
         return Served(config.backend, "fp16" if config.backend == "tensorrt" else "fp32")
     engine, precision = (config.parameters[key].string_value for key in ("engine", "precision"))
     chosen = engine == "openvino" and precision == "auto"
     return Served(engine, openvino_precision() if chosen else "fp32")
+
+
+def model_config(url: str) -> ModelConfig:
+    """Return the model's configuration, as a server has read it."""
+    with InferenceServerClient(url) as client:
+        return client.get_model_config(MODEL).config
 
 
 def size(text: str) -> tuple[int, int]:

@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from random import Random
 from threading import Event
 
@@ -22,13 +21,11 @@ import cv2
 import numpy as np
 import psutil
 from tqdm import tqdm
-from tritonclient.grpc import InferenceServerClient
 
 from benchmarks.measure import Samples, percentiles
-from benchmarks.scaling import answered
-from benchmarks.service import picture_of
+from benchmarks.service import add_repository_argument, answered, model_config, picture_of
 from benchmarks.tables import Row, Section
-from client.connection import MODEL, Matte, Priority
+from client.connection import Matte, Priority
 from client.errors import ServerError
 from client.request import Request
 from server import ServerError as LaunchError
@@ -60,13 +57,7 @@ SECONDS_A_LOOK = 10
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's own."""
-    parser.add_argument(
-        "--repository",
-        type=Path,
-        default=Path("model_repository"),
-        metavar="DIR",
-        help="(%(default)s)",
-    )
+    add_repository_argument(parser)
     parser.add_argument("--minutes", type=float, default=30, help="(%(default)s)")
 
 
@@ -174,8 +165,7 @@ def images_per_second(matte: Matte, photos: list[Photo], rounds: int) -> float:
 
 def room_of(url: str) -> int:
     """Return how many bulk requests the server takes: those of its queue, and a batch."""
-    with InferenceServerClient(url) as client:
-        config = client.get_model_config(MODEL).config
+    config = model_config(url)
     return config.dynamic_batching.default_queue_policy.max_queue_size + config.max_batch_size
 
 

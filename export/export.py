@@ -7,6 +7,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from export.engine import Profile, build_engine, check_machine, engine_matte
 from export.errors import ExportError
 from export.graph import build_graph, save_graph, store_weights_outside
@@ -16,6 +18,8 @@ from export.parity import (
     PAIRS,
     Parity,
     Picture,
+    alpha_alone,
+    alpha_in_company,
     compare,
     judge,
     matte_with,
@@ -92,7 +96,8 @@ def export(
         check_machine(target, capability)  # before minutes of work, not after
     network = load_checkpoint(weights)
     known = list(read_pictures(pictures))
-    largest = largest_magnitudes(network, known)
+    with largest_magnitudes(network) as largest:
+        expected = expected_alphas(network, known)
     if complaints := overflows(largest, precision):
         raise ExportError("not computable: " + "; ".join(complaints))
     repository.mkdir(parents=True, exist_ok=True)
@@ -118,13 +123,13 @@ def export(
                 timing_cache=timing_cache,
             )
             artifact.write_bytes(engine)
-        parity = prove(network, artifact, target, precision, known)
+        parity = prove(expected, artifact, target, precision, known)
         entry["parity"] = parity.summary() if parity else "not run: needs the GPU it was built for"
         files = [artifact.name] if artifact != onnx else [onnx.name, WEIGHTS]
         entry["files"] = {name: sha256(build / name) for name in files}
         in_bf16 = None
         if target == "openvino" and precision == "fp32":
-            in_bf16 = prove_in_bf16(network, onnx, known)
+            in_bf16 = prove_in_bf16(expected, onnx, known)
             entry["bf16"] = in_bf16 if isinstance(in_bf16, str) else in_bf16.summary()
         put_in_place(build, repository / MODEL, artifact.name, entry)
         if artifact == onnx:
@@ -147,10 +152,20 @@ def write_onnx(network: DeepImageMatting, weights: Path, precision: str, folder:
     return folder / "model.onnx"
 
 
+def expected_alphas(network: DeepImageMatting, pictures: list[Picture]) -> list[np.ndarray]:
+    """Return what the network answers on pictures, each H×W uint8: the reference."""
+    matte = matte_with(network)
+    return [alpha_alone(matte, picture) for picture in pictures]
+
+
 def prove(
-    network: DeepImageMatting, artifact: Path, target: str, precision: str, pictures: list[Picture]
+    expected: list[np.ndarray],
+    artifact: Path,
+    target: str,
+    precision: str,
+    pictures: list[Picture],
 ) -> Parity | None:
-    """Compare an artifact with the network on pictures; None if it cannot run on this machine.
+    """Compare an artifact with what the network answers; None if it cannot run on this machine.
 
     Raises
     ------
@@ -163,14 +178,17 @@ def prove(
         exported = engine_matte(artifact.read_bytes(), target)
     else:
         exported = onnx_matte(artifact, target, "bf16" if precision == "bf16" else "fp32")
-    reference = matte_with(network)
-    parity = judge([compare(p, reference, exported) for p in pictures], precision)
+    comparisons = [
+        compare(picture, alpha, alpha_in_company(exported, picture))
+        for picture, alpha in zip(pictures, expected, strict=True)
+    ]
+    parity = judge(comparisons, precision)
     if parity.complaints:
         raise ExportError("not equal to the network: " + "; ".join(parity.complaints))
     return parity
 
 
-def prove_in_bf16(network: DeepImageMatting, onnx: Path, pictures: list[Picture]) -> Parity | str:
+def prove_in_bf16(expected: list[np.ndarray], onnx: Path, pictures: list[Picture]) -> Parity | str:
     """Compare an FP32 graph that OpenVINO computes in bf16, or say why it has to be FP32.
 
     It rounds eight times more coarsely than FP16, and some networks lose by it: every one has to
@@ -179,7 +197,7 @@ def prove_in_bf16(network: DeepImageMatting, onnx: Path, pictures: list[Picture]
     if openvino_precision() != "bf16":
         return "not run: this processor does not compute in bf16"
     try:
-        return prove(network, onnx, "openvino", "bf16", pictures)
+        return prove(expected, onnx, "openvino", "bf16", pictures)
     except ExportError as error:
         return str(error)
 

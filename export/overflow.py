@@ -1,19 +1,20 @@
 """Would the network's numbers fit into the type that it is exported in?"""
 
-from collections.abc import Iterable
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
 from torch import nn
 
-from export.parity import Picture, matte_with
 from train.network import DeepImageMatting
 
 LARGEST = {"fp32": torch.finfo(torch.float32).max, "fp16": torch.finfo(torch.float16).max}
 
 
-def largest_magnitudes(network: DeepImageMatting, pictures: Iterable[Picture]) -> dict[str, float]:
-    """Return, by layer, the largest magnitude of its weights and of what it makes of any picture.
+@contextmanager
+def largest_magnitudes(network: DeepImageMatting) -> Iterator[dict[str, float]]:
+    """Note, by layer, the largest magnitude of its weights and of what it makes of any picture.
 
     Computed in FP32. NaN where anything is NaN.
     """
@@ -32,13 +33,10 @@ def largest_magnitudes(network: DeepImageMatting, pictures: Iterable[Picture]) -
 
     handles = [watch(name, layer) for name, layer in layers.items()]
     try:
-        matte = matte_with(network)
-        for picture in pictures:
-            matte(picture.image[None], picture.trimap[None, ..., None])
+        yield largest
     finally:
         for handle in handles:
             handle.remove()
-    return largest
 
 
 def magnitude(values: torch.Tensor) -> float:

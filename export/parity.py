@@ -117,12 +117,19 @@ def matte_with(network: DeepImageMatting) -> Matte:
     return matte
 
 
-def compare(picture: Picture, reference: Matte, exported: Matte) -> Comparison:
-    """Matte one picture with both, the exported model as a batch of the picture and its mirror."""
-    image, trimap = picture.image[None], picture.trimap[None, ..., None]
-    expected = reference(image, trimap)[0, ..., 0]
-    batch = [np.concatenate([x, x[:, :, ::-1]]) for x in (image, trimap)]
-    found = exported(*batch)[0, ..., 0]
+def alpha_alone(matte: Matte, picture: Picture) -> np.ndarray:
+    """Return a picture's alpha, H×W uint8."""
+    return matte(picture.image[None], picture.trimap[None, ..., None])[0, ..., 0]
+
+
+def alpha_in_company(matte: Matte, picture: Picture) -> np.ndarray:
+    """Return a picture's alpha, H×W uint8, out of a batch of the picture and its mirror image."""
+    image, trimap = (np.stack([x, x[:, ::-1]]) for x in (picture.image, picture.trimap))
+    return matte(image, trimap[..., None])[0, ..., 0]
+
+
+def compare(picture: Picture, expected: np.ndarray, found: np.ndarray) -> Comparison:
+    """Compare one picture's alphas, H×W uint8: the reference's and an exported model's."""
     difference = np.abs(expected.astype(np.float32) - found) / 255
     return Comparison(
         picture.name,
@@ -165,7 +172,7 @@ def save_references(network: DeepImageMatting, pictures: list[Picture], folder: 
     folder.mkdir(parents=True, exist_ok=True)
     matte = matte_with(network)
     for picture in pictures:
-        alpha = matte(picture.image[None], picture.trimap[None, ..., None])[0, ..., 0]
+        alpha = alpha_alone(matte, picture)
         arrays = {"image": picture.image, "trimap": picture.trimap, "alpha": alpha}
         np.savez_compressed(folder / f"{picture.name}.npz", **arrays)
 

@@ -13,7 +13,7 @@ from server.launcher import Server
 pytest.importorskip("torch")
 
 from benchmarks.__main__ import main
-from benchmarks.parity import IN_BF16, answering, make_row
+from benchmarks.parity import IN_BF16, make_row
 from benchmarks.peers import SkippedError
 from export.parity import read_pictures
 from matting.images import read_image
@@ -57,7 +57,11 @@ def test_the_verdict_names_what_differs(data: Path) -> None:
     pictures = list(read_pictures(data))
     truth = pictures[0].alpha
     wrong = cv2.add(truth, 10)
-    row = make_row("wrong", "fp32", lambda: answering(wrong), pictures, [truth])
+
+    def answer(image: np.ndarray, trimap: np.ndarray) -> np.ndarray:
+        return wrong[np.newaxis, ..., np.newaxis]
+
+    row = make_row("wrong", "fp32", lambda: answer, pictures, [truth])
     assert row.parity.comparisons[0].largest_difference == pytest.approx(10 / 255)
     for metric in ("SAD", "MSE", "alpha differs by"):
         assert metric in row.verdict

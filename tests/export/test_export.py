@@ -17,6 +17,7 @@ from export.export import (
     TEMPLATE,
     WEIGHTS,
     Exported,
+    expected_alphas,
     export,
     prove,
     prove_in_bf16,
@@ -60,8 +61,8 @@ def test_metrics_equal_the_networks(exported: Exported) -> None:
 def test_openvino_equals_the_network(
     seeded_weights: Path, exported: Exported, pictures: list[Picture]
 ) -> None:
-    network = load_checkpoint(seeded_weights)
-    assert prove(network, exported.artifact, "openvino", "fp32", pictures[:1]) is not None
+    expected = expected_alphas(load_checkpoint(seeded_weights), pictures[:1])
+    assert prove(expected, exported.artifact, "openvino", "fp32", pictures[:1]) is not None
 
 
 def test_the_drawn_network_is_served_in_fp32_since_bf16_changes_it(exported: Exported) -> None:
@@ -77,7 +78,8 @@ def test_the_default_network_may_be_served_in_bf16() -> None:
     if openvino_precision() != "bf16":
         pytest.skip("this processor does not compute in bf16")
     network = load_checkpoint(TEMPLATE / "1" / WEIGHTS)
-    parity = prove_in_bf16(network, TEMPLATE / "1/model.onnx", list(read_pictures()))
+    known = list(read_pictures())
+    parity = prove_in_bf16(expected_alphas(network, known), TEMPLATE / "1/model.onnx", known)
     assert isinstance(parity, Parity), parity
 
 
@@ -135,8 +137,9 @@ def test_another_network_is_refused_and_nothing_is_written(
     other = oracle_network(3)
     with torch.no_grad():
         other.backbone.decoder.deconv1.bias += 0.3
+    expected = expected_alphas(other, pictures)
     with pytest.raises(ExportError, match=r"not equal to the network: SAD is"):
-        prove(other, exported.artifact, "onnxruntime", "fp32", pictures)
+        prove(expected, exported.artifact, "onnxruntime", "fp32", pictures)
 
 
 def test_fp16_overflow_is_named_with_its_layer(
@@ -180,7 +183,8 @@ def test_weights_too_large_for_fp16_are_named(oracle_network: Callable) -> None:
     with torch.no_grad():
         network.backbone.encoder.layer1[0].weight[0, 0, 0, 0] = 1e6
     black = Picture("black", *(np.zeros((32, 32, *c), np.uint8) for c in ((3,), (), ())))
-    largest = largest_magnitudes(network, [black])
+    with largest_magnitudes(network) as largest:
+        expected_alphas(network, [black])
     assert [line.split()[0] for line in overflows(largest, "fp16")] == ["backbone.encoder.layer1.0"]
     assert overflows(largest, "fp32") == []
 
