@@ -12,16 +12,20 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks.foreground import DEMO
 from benchmarks.masks import coarse_mask
 from benchmarks.measure import Samples
-from benchmarks.service import add_pictures_argument, add_server_arguments, serving, what_serves
+from benchmarks.service import (
+    add_pictures_argument,
+    add_server_arguments,
+    demo_image,
+    serving,
+    what_serves,
+)
 from benchmarks.tables import Section
 from client.connection import Matte
 from export.parity import Picture, read_pictures
 from matting.compositing import composite, fit_background
 from matting.foreground import estimate_foreground
-from matting.images import read_image
 from matting.metrics import flicker
 from matting.trimaps import MASK_BAND, trimap_from_mask
 
@@ -66,7 +70,7 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
 def make_clip(picture: Picture, frames: int) -> Iterator[Picture]:
     """Yield the frames: the picture's subject on the demo's background, further on in each."""
     height, width = picture.alpha.shape
-    background = fit_background(read_image(DEMO / "background.jpg"), height, width)
+    background = fit_background(demo_image("background"), height, width)
     foreground = estimate_foreground(picture.image, picture.alpha)
     layers = foreground, picture.alpha, picture.trimap
     for number in range(frames):

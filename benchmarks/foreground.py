@@ -8,21 +8,20 @@ the colours where alpha is between 0 and 1, weighted with alpha, of 255.
 import argparse
 import functools
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 
 from benchmarks.connectivity import hairy_alpha
 from benchmarks.measure import Samples, in_turns, median, stopwatch
+from benchmarks.service import demo_image
 from benchmarks.tables import Section
 from export.parity import PAIRS
 from matting.compositing import composite, fit_background
 from matting.foreground import estimate_foreground
-from matting.images import read_gray, read_image
+from matting.images import read_gray
 
 EXAMPLES = "example: python -m benchmarks foreground"
 QUICK = "one small composite only"
-DEMO = Path(__file__).parents[1] / "demo"
 FULL_HD = 1080, 1920
 IMAGE, SOLVER, OURS = "the image as it is", "pymatting, multi-level", "matting.foreground"
 
@@ -45,7 +44,7 @@ def composites() -> Iterator[tuple[str, np.ndarray, np.ndarray, np.ndarray]]:
     """Yield names, images and true foregrounds, H×W×3 uint8, and alphas, H×W uint8."""
     alphas = {path.stem: read_gray(path) for path in sorted((PAIRS / "alpha").iterdir())}
     alphas["drawn hair"] = hairy_alpha(*FULL_HD)
-    layers = {name: read_image(DEMO / f"{name}.jpg") for name in ("photo", "background")}
+    layers = {name: demo_image(name) for name in ("photo", "background")}
     for name, alpha in alphas.items():
         for front, back in (("photo", "background"), ("background", "photo")):
             foreground, background = (

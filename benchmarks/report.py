@@ -101,8 +101,10 @@ def measure_all(options: argparse.Namespace) -> tuple[dict[str, dict], dict[str,
         str(options.repository),
         *(["--url", options.url] * bool(options.url)),
     ]
+    weights = [str(options.repository / MODEL / "1" / WEIGHTS)]
     own = {
-        "parity": [str(options.repository / MODEL / "1" / WEIGHTS)],
+        "parity": weights,
+        "precision": weights,
         "latency": server,
         "throughput": server,
         "tiles": server,

@@ -18,7 +18,10 @@ from client.connection import MODEL, Matte
 from client.errors import ServerUnavailableError
 from export.parity import PAIRS, read_pictures
 from export.runtime import openvino_precision
+from matting.images import read_image
 from server import Server, launch
+
+DEMO = Path(__file__).parents[1] / "demo"
 
 
 def add_repository_argument(parser: argparse.ArgumentParser) -> None:
@@ -128,6 +131,11 @@ def model_config(url: str) -> ModelConfig:
         return client.get_model_config(MODEL).config
 
 
+def max_pixels(url: str) -> float:
+    """Return the largest picture that a server takes whole, H x W."""
+    return float(model_config(url).parameters["max_pixels"].string_value or "inf")
+
+
 def size(text: str) -> tuple[int, int]:
     """Read "HxW"."""
     height, width = (int(part) for part in text.lower().split("x"))
@@ -139,3 +147,8 @@ def picture_of(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
     picture = next(read_pictures())
     image = cv2.resize(picture.image, (width, height), interpolation=cv2.INTER_CUBIC)
     return image, cv2.resize(picture.trimap, (width, height), interpolation=cv2.INTER_NEAREST)
+
+
+def demo_image(name: str) -> np.ndarray:
+    """Return the demo's "photo" or "background", H×W×3 uint8."""
+    return read_image(DEMO / f"{name}.jpg")

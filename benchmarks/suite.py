@@ -11,6 +11,7 @@ from benchmarks import (
     latency,
     masks,
     parity,
+    precision,
     scaling,
     soak,
     throughput,
@@ -27,6 +28,7 @@ from server.installation import InstallationError
 
 BENCHMARKS: dict[str, ModuleType] = {
     "parity": parity,
+    "precision": precision,
     "latency": latency,
     "throughput": throughput,
     "tiles": tiles,

@@ -2,6 +2,7 @@
 
 Every picture is matted whole and as the client does unless told otherwise, in tiles where they are
 less work, by the same server in turns. Pictures smaller than --megapixels are stretched to it.
+Those that the server does not take whole are measured in tiles only.
 """
 
 import argparse
@@ -17,6 +18,7 @@ from benchmarks.measure import Samples, in_turns, median
 from benchmarks.service import (
     add_pictures_argument,
     add_server_arguments,
+    max_pixels,
     peak_memory,
     serving,
     what_serves,
@@ -27,12 +29,14 @@ from client.tiles import plan_tiles
 from export.parity import Picture, read_pictures
 from matting.metrics import sad
 from matting.trimaps import is_unknown
+from train.layouts import evenly
 
 WHOLE, TILED = "whole", "tiles where they pay"
 QUICK = "one picture of 0.2 megapixels, one round"
 EXAMPLES = """examples:
   python -m benchmarks tiles
   python -m benchmarks tiles --data photographs --megapixels 0
+  python -m benchmarks tiles --megapixels 50 --pictures 1 --rounds 1
 """
 
 
@@ -43,26 +47,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--megapixels", type=float, default=1.5, help="at least so large (%(default)s)"
     )
+    parser.add_argument("--pictures", type=int, metavar="N", help="so many, evenly chosen (all)")
     parser.add_argument("--rounds", type=int, default=3, help="that count (%(default)s)")
 
 
 def measure(options: argparse.Namespace) -> dict[str, object]:
     """Return a result: time and SAD of every picture, whole and in tiles, and the most memory."""
-    pictures = list(read_pictures(options.data))
-    megapixels, rounds = options.megapixels, options.rounds
-    if options.quick:
-        pictures, megapixels, rounds = pictures[:1], 0.2, 1
+    megapixels, rounds = (0.2, 1) if options.quick else (options.megapixels, options.rounds)
+    count = 1 if options.quick else options.pictures
+    pictures = evenly(list(read_pictures(options.data)), count)
     cases = []
     with (
         serving(options.repository, options.url) as url,
         Client(url) as client,
         Matte(url, timeout=TIMEOUT) as matte,
     ):
-        served = what_serves(url)
+        served, most = what_serves(url), max_pixels(url)
         for picture in tqdm(pictures, unit="picture", disable=None):
-            cases.append(measure_picture(client, matte, enlarge(picture, megapixels), rounds))
+            cases.append(measure_picture(client, matte, enlarge(picture, megapixels), most, rounds))
     largest = enlarge(max(pictures, key=lambda picture: picture.trimap.size), megapixels)
-    memory = None if options.url else measure_memory(options.repository, largest)
+    memory = None if options.url else measure_memory(options.repository, largest, most)
     return {
         "engine": served.engine,
         "precision": served.precision,
@@ -71,10 +75,16 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
     }
 
 
-def measure_memory(repository: Path, picture: Picture) -> dict[str, float]:
-    """Return what a server needs when it is ready, and at most for one picture both ways."""
+def ways(picture: Picture, most: float) -> dict[str, TileOption]:
+    """Return how a picture is sent, to a server that takes `most` pixels at once."""
+    whole = {WHOLE: "off"} if picture.trimap.size <= most else {}
+    return whole | {TILED: "auto"}
+
+
+def measure_memory(repository: Path, picture: Picture, most: float) -> dict[str, float]:
+    """Return what a server needs when it is ready, and at most for one picture each way."""
     peaks = {}
-    for name, tile in ((WHOLE, "off"), (TILED, "auto")):
+    for name, tile in ways(picture, most).items():
 
         def work(url: str, tile: TileOption = tile) -> None:
             with Matte(url, timeout=TIMEOUT) as matte:
@@ -97,17 +107,20 @@ def enlarge(picture: Picture, megapixels: float) -> Picture:
     return Picture(picture.name, image, trimap, alpha)
 
 
-def measure_picture(client: Client, matte: Matte, picture: Picture, rounds: int) -> dict:
-    """Time one picture both ways, and hold both alphas against the true one."""
+def measure_picture(
+    client: Client, matte: Matte, picture: Picture, most: float, rounds: int
+) -> dict:
+    """Time one picture each way, and hold the alphas against the true one."""
     pixels = picture.image, picture.trimap
+    chosen = ways(picture, most)
     errors = {
         name: sad(matte.alpha(*pixels, tile=tile), picture.alpha, picture.ternary_trimap)
-        for name, tile in ((WHOLE, "off"), (TILED, "auto"))
+        for name, tile in chosen.items()
     }
-    timers = [
-        lambda: {WHOLE: client.request(*pixels)[END_TO_END]},
-        lambda: {TILED: client.default_request(*pixels)},
-    ]
+    timers = {
+        WHOLE: lambda: {WHOLE: client.request(*pixels)[END_TO_END]},
+        TILED: lambda: {TILED: client.default_request(*pixels)},
+    }
     return {
         "name": picture.name,
         "height": picture.trimap.shape[0],
@@ -115,7 +128,9 @@ def measure_picture(client: Client, matte: Matte, picture: Picture, rounds: int)
         "unknown": float(is_unknown(picture.trimap).mean()),
         "tiles": len(plan_tiles(picture.trimap)),
         "SAD": errors,
-        "samples_ms": in_turns(timers, warmup=0, least=rounds, most=rounds),
+        "samples_ms": in_turns(
+            [timers[name] for name in chosen], warmup=0, least=rounds, most=rounds
+        ),
     }
 
 
@@ -123,52 +138,59 @@ def render(record: dict) -> list[Section]:
     """Return a record's table and the law that its pictures follow."""
     rows = []
     for case in record["pictures"]:
-        whole, tiled = (median(case["samples_ms"][name]) for name in (WHOLE, TILED))
-        change = case["SAD"][TILED] / case["SAD"][WHOLE] - 1
-        rows.append(
-            {
-                "picture": case["name"],
-                "size": f"{case['height']}x{case['width']}",
-                "unknown": f"{case['unknown']:.1%}",
-                "whole, ms": f"{whole:.0f}",
-                "tiles where they pay, ms": f"{tiled:.0f}",
-                "times faster": f"{whole / tiled:.2f}",
-                "SAD": f"{case['SAD'][WHOLE]:.2f}",
-                "change of SAD": f"{change:+.2%}",
-            }
-        )
+        times = {name: median(samples) for name, samples in case["samples_ms"].items()}
+        row = {
+            "picture": case["name"],
+            "size": f"{case['height']}x{case['width']}",
+            "unknown": f"{case['unknown']:.1%}",
+            "whole, ms": "–",
+            "tiles where they pay, ms": f"{times[TILED]:.0f}",
+            "times faster": "–",
+            "SAD": f"{case['SAD'][TILED]:.2f}",
+            "change of SAD": "–",
+        }
+        if WHOLE in times:
+            row["whole, ms"] = f"{times[WHOLE]:.0f}"
+            row["times faster"] = f"{times[WHOLE] / times[TILED]:.2f}"
+            row["SAD"] = f"{case['SAD'][WHOLE]:.2f}"
+            row["change of SAD"] = f"{case['SAD'][TILED] / case['SAD'][WHOLE] - 1:+.2%}"
+        rows.append(row)
     points = laws(record["pictures"])
     if memory := record["memory_gib"]:
         height, width = max(
             ((case["height"], case["width"]) for case in record["pictures"]), key=math.prod
         )
+        peaks = [f"{memory[name]:.2f} GiB {name}" for name in (WHOLE, TILED) if name in memory]
         points.append(
-            f"Memory of the server for {height}x{width}, at most: {memory[WHOLE]:.2f} GiB whole, "
-            f"{memory[TILED]:.2f} GiB in tiles where they pay; {memory['ready']:.2f} GiB before."
+            f"Memory of the server for {height}x{width}, at most: {', '.join(peaks)}; "
+            f"{memory['ready']:.2f} GiB before."
         )
     return [rows, points]
 
 
 def laws(cases: list[dict]) -> list[str]:
     """Return the medians over the pictures, and the time for a megapixel by unknown share."""
-    times = np.array(
-        [[median(case["samples_ms"][name]) for name in (WHOLE, TILED)] for case in cases]
-    )
-    errors = np.array([[case["SAD"][name] for name in (WHOLE, TILED)] for case in cases])
-    change = errors[:, 1].mean() / errors[:, 0].mean() - 1
-    points = [
-        f"{np.median(times[:, 0] / times[:, 1]):.2f} times faster (median); "
-        f"mean SAD changes by {change:+.2%}."
-    ]
-    unknown = np.array([case["unknown"] for case in cases])
-    if len(cases) > 2:
-        megapixels = np.array([case["height"] * case["width"] / 1e6 for case in cases])
-        slope, intercept = np.polyfit(unknown, times[:, 1] / 1000 / megapixels, 1)
+    both = [case for case in cases if WHOLE in case["SAD"]]
+    points = []
+    if both:
+        gains = [pace(case, WHOLE) / pace(case, TILED) for case in both]
+        whole, tiled = (np.mean([case["SAD"][name] for case in both]) for name in (WHOLE, TILED))
         points.append(
-            f"Seconds for a megapixel: {intercept:.2f} + {slope:.2f} × unknown share in tiles, "
-            f"{np.median(times[:, 0] / 1000 / megapixels):.2f} whole."
+            f"{np.median(gains):.2f} times faster (median); "
+            f"mean SAD changes by {tiled / whole - 1:+.2%}."
         )
+    if len(cases) > 2:
+        unknown = [case["unknown"] for case in cases]
+        slope, intercept = np.polyfit(unknown, [pace(case, TILED) for case in cases], 1)
+        law = f"Seconds for a megapixel: {intercept:.2f} + {slope:.2f} × unknown share in tiles"
+        paces = [pace(case, WHOLE) for case in both]
+        points.append(f"{law}, {np.median(paces):.2f} whole." if paces else f"{law}.")
     return points
+
+
+def pace(case: dict, way: str) -> float:
+    """Return seconds for a megapixel."""
+    return median(case["samples_ms"][way]) * 1e3 / (case["height"] * case["width"])
 
 
 def samples(record: dict) -> Samples:

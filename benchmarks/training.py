@@ -24,6 +24,7 @@ from benchmarks import mmediting
 from benchmarks.connectivity import hairy_alpha
 from benchmarks.measure import Samples, Timer, in_turns, median, percentiles, stopwatch
 from benchmarks.peers import SkippedError, require_bf16
+from benchmarks.service import demo_image
 from benchmarks.tables import Section
 from matting.images import read_image, write_image
 from train import synthesis
@@ -37,7 +38,6 @@ from train.synthesis import Synthesis
 
 EXAMPLES = "example: python -m benchmarks training --data DATA"
 QUICK = "few and small samples, one round"
-DEMO = Path(__file__).parents[1] / "demo"
 DRAWN, DRAWN_SIZE = 4, (1082, 1297)
 FOREGROUNDS = 20
 """Of a data set so many foregrounds, each on one background, are composed for mmediting."""
@@ -193,7 +193,7 @@ def draw(folder: Path, count: int) -> Path:
     """Make a data set of drawn hair on enlarged photos, with grain as photos of that size have."""
     random = np.random.default_rng(0)
     for number in range(count):
-        photos = [read_image(DEMO / f"{name}.jpg") for name in ("photo", "background")]
+        photos = [demo_image(name) for name in ("photo", "background")]
         foreground, background = photos[:: 1 if number % 2 else -1]
         for name, picture in (("pairs/foreground", foreground), ("backgrounds", background)):
             large = cv2.resize(picture, DRAWN_SIZE[::-1], interpolation=cv2.INTER_CUBIC)

@@ -1,6 +1,8 @@
 """The tiles benchmark measures a real server, and sums up known samples right."""
 
 import json
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,10 @@ pytest.importorskip("torch")
 from benchmarks.__main__ import main
 from benchmarks.tiles import TILED, WHOLE, enlarge, laws
 from export.parity import Picture
+from server.launcher import launch
+
+MODEL = Path(__file__).parents[2] / "model_repository/dim"
+LIMIT = '"max_pixels" value { string_value: "100000"'
 
 
 def test_both_ways_are_measured(tmp_path: Path) -> None:
@@ -50,3 +56,18 @@ def test_medians_and_law_of_known_samples() -> None:
         "2.00 times faster (median); mean SAD changes by +1.00%.",
         "Seconds for a megapixel: 1.00 + 5.00 × unknown share in tiles, 3.00 whole.",
     ]
+
+
+def test_what_is_too_large_to_go_whole_is_measured_in_tiles(tmp_path: Path) -> None:
+    model = tmp_path / "models/dim"
+    shutil.copytree(MODEL, model, ignore=shutil.ignore_patterns("__pycache__"))
+    config = (MODEL / "config.pbtxt").read_text()
+    limited = re.sub(r'"max_pixels" value { string_value: "\d+"', LIMIT, config)
+    assert limited != config
+    (model / "config.pbtxt").write_text(limited)
+    out = tmp_path / "out"
+    with launch(model.parent) as server:
+        assert main(["tiles", "--quick", "--url", server.grpc_url, "-o", str(out)]) == 0
+    (case,) = json.loads((out / "tiles.json").read_text())["pictures"]
+    assert case["SAD"].keys() == case["samples_ms"].keys() == {TILED}
+    assert "|          – |" in (out / "tiles.md").read_text()
