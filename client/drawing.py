@@ -1,5 +1,6 @@
-"""What the page draws: trimaps from strokes of a brush, and views of photos that fit a screen."""
+"""What the page draws: trimaps from strokes of a brush or shapes, and views that fit a screen."""
 
+import re
 from collections.abc import Iterable
 
 import cv2
@@ -13,7 +14,54 @@ BRUSHES = {FOREGROUND: (0, 114, 178), UNKNOWN: (240, 228, 66), BACKGROUND: (213,
 Blue, yellow and vermilion of Okabe and Ito, which colour-blind people can tell apart. A mixture of
 two, as along the edge of a stroke over another, is always nearest to one of these two.
 """
+KINDS = {"subject": FOREGROUND, "edges": UNKNOWN, "background": BACKGROUND}
+"""What each brush is called."""
+SHAPE = re.compile(rf"({'|'.join(KINDS)})((?:\s+-?\d{{1,3}}(?:\.\d+)?){{4}})")
 TINTED = 0.5
+
+
+class ShapeError(ValueError):
+    """A line of text is no shape. The message names it and says what one looks like."""
+
+
+def draw_shapes(text: str, height: int, width: int) -> np.ndarray:
+    """Draw ellipses with the brushes, for those who cannot use a mouse.
+
+    Parameters
+    ----------
+    text : str
+        One shape a line, the later ones over the earlier: its kind, then its left, top, right and
+        bottom in per cent of the picture, as in ``edges 20 10 80 95``. It may reach beyond the
+        picture.
+    height, width : int
+
+    Returns
+    -------
+    ndarray, height x width x 4 RGBA uint8
+        A layer for `paint_trimap`.
+
+    Raises
+    ------
+    ShapeError
+        A line is something else.
+    """
+    layer = np.zeros((height, width, 4), np.uint8)
+    x, y = (100 * (np.arange(side) + 0.5) / side for side in (width, height))
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        shape = SHAPE.fullmatch(line.strip().lower())
+        left, top, right, bottom = map(float, shape[2].split()) if shape else (0, 0, 0, 0)
+        if not shape or left >= right or top >= bottom:
+            raise ShapeError(
+                f"line {number} of the shapes is {line.strip()!r}; expected {', '.join(KINDS)}, "
+                "then left, top, right and bottom in per cent, such as: edges 20 10 80 95"
+            )
+        across = (2 * x - left - right) / (right - left)
+        down = (2 * y - top - bottom) / (bottom - top)
+        inside = across**2 + down[:, np.newaxis] ** 2 <= 1
+        layer[inside] = (*BRUSHES[KINDS[shape[1]]], 255)
+    return layer
 
 
 def paint_trimap(trimap: np.ndarray, layers: Iterable[np.ndarray]) -> np.ndarray:

@@ -5,6 +5,7 @@ byte for byte what `client/matte.py` writes.
 """
 
 import html
+import json
 import re
 import tempfile
 from argparse import ArgumentTypeError
@@ -20,7 +21,7 @@ from gradio.components.image_editor import EditorValue
 
 from client.arguments import JOBS_PER_SERVER, parse_background
 from client.connection import Matte
-from client.drawing import BRUSHES, paint_trimap, shrink, tint
+from client.drawing import BRUSHES, KINDS, ShapeError, draw_shapes, paint_trimap, shrink, tint
 from client.errors import ServerError
 from client.job import OUTPUTS, Band, Options, Pair, make_outputs, read_pair, write_outputs
 from matting.compositing import checkerboard, composite
@@ -38,10 +39,12 @@ TRIMAP, COMPRESSED, MASK = "a trimap", "an alpha, or a trimap saved as JPEG", "a
 
 INTRODUCTION = """\
 # Deep Image Matting
-Drop a photo and say what is its subject: with a trimap, with a mask, or with the brush.
+Drop a photo and say what is its subject: with a trimap, a mask, the brush or shapes.
 """
 BRUSH_HELP = "Brush: {} subject, all of it; {} edges, hair, all that is half-transparent; \
-{} background. What is not painted is background, or what the trimap or mask says."
+{} background. What is not painted is background, or what the shapes, the trimap or the mask say."
+SHAPES_HELP = f"One ellipse a line: its kind ({', '.join(KINDS)}), then its left, top, right and \
+bottom in % of the photo. It lies over the trimap or mask, and under the brush."
 CSS = """
 .gradio-container { max-width: 1500px !important; margin: 0 auto; }
 .dot { display: inline-block; width: .9em; height: .9em; border-radius: 50%; margin: 0 .1em 0 .4em;
@@ -61,17 +64,22 @@ NAMES = """
       }
       for (const image of part.querySelectorAll('img')) image.alt ||= what;
     }
-    const brushes = ['subject', 'edges', 'background'];
+    const brushes = KINDS;
     document.querySelectorAll('button.color').forEach((button, number) => {
       button.ariaLabel = `Brush: ${brushes[number]}`;
     });
     for (const group of document.querySelectorAll('fieldset'))
       group.ariaLabel = group.querySelector('[data-testid="block-info"]').textContent.trim();
+    for (const picker of document.querySelectorAll('.color-picker')) {
+      picker.querySelector('input').ariaLabel = 'Colour';
+      picker.querySelector('.swatch').ariaLabel = 'Colour now';
+      picker.querySelector('.eyedropper').ariaLabel = 'Colour from the screen';
+    }
   };
   new MutationObserver(name).observe(document.body, { childList: true, subtree: true });
   name();
 }
-"""
+""".replace("KINDS", json.dumps(list(KINDS)))
 # Fonts of the system: others would be fetched from elsewhere.
 THEME = gr.themes.Default(
     primary_hue="blue",
@@ -136,10 +144,21 @@ def build(matte: Matte, folder: Path) -> gr.Blocks:
                     visible=False,
                 )
                 gr.HTML(BRUSH_HELP.format(*map(_dot, BRUSHES.values())))
+                shapes = gr.Textbox(
+                    label="Shapes, without a brush (optional)",
+                    info=SHAPES_HELP,
+                    placeholder="edges 20 10 80 95",
+                    lines=2,
+                    submit_btn="Draw",
+                )
                 start = gr.Button("Matte", variant="primary")
             with gr.Column():
                 slider = gr.ImageSlider(
                     label="Before and after", buttons=[], max_height=560, elem_id="slider"
+                )
+                # The pictures' own line takes no keys.
+                division = gr.Slider(
+                    0, 100, 50, step=1, label="Before and after: divided at, % of the width"
                 )
                 with gr.Row():
                     colour = gr.ColorPicker("#ffffff", label="New background: a colour")
@@ -155,18 +174,23 @@ def build(matte: Matte, folder: Path) -> gr.Blocks:
                         for what in ("alpha", "cut-out", "composite")
                     ]
 
-        marks = [photo, trimap, kind, erode, dilate]
+        marks = [photo, trimap, kind, erode, dilate, shapes]
         results = [alpha, cutout, slider, *downloads]
-        photo.upload(in_words(_show_new), photo, [trimap, painting], api_visibility="private")
+        photo.upload(
+            in_words(_show_new), photo, [trimap, shapes, painting], api_visibility="private"
+        )
         photo.clear(
             lambda: gr.ImageEditor(None, visible=False), None, painting, api_visibility="private"
         )
-        demo.click(_choose_demo, None, [photo, trimap, kind], api_visibility="private").success(
-            in_words(_show), marks, painting, api_visibility="private"
-        )
+        demo.click(
+            _choose_demo, None, [photo, trimap, kind, shapes], api_visibility="private"
+        ).success(in_words(_show), marks, painting, api_visibility="private")
         kind.change(lambda kind: gr.Row(visible=kind == MASK), kind, band, api_visibility="private")
         gr.on(
-            [trimap.upload, trimap.clear, kind.input, erode.release, dilate.release],
+            [
+                *(trimap.upload, trimap.clear, kind.input, shapes.submit),
+                *(erode.change, dilate.change),  # no key ever fires `release`
+            ],
             in_words(_show),
             [*marks, painting],
             painting,
@@ -192,6 +216,15 @@ def build(matte: Matte, folder: Path) -> gr.Blocks:
             [slider, downloads[2]],
             trigger_mode="always_last",
             api_name="background",
+        )
+        division.change(
+            lambda share: gr.ImageSlider(slider_position=share),
+            division,
+            slider,
+            queue=False,
+            show_progress="hidden",
+            trigger_mode="always_last",
+            api_visibility="private",
         )
     return page
 
@@ -219,7 +252,7 @@ def _in_words(function: Callable[..., object], folder: Path) -> Callable[..., ob
     def run(*arguments: object) -> object:
         try:
             return function(*arguments)
-        except (ImageError, ServerError, ArgumentTypeError) as error:
+        except (ImageError, ShapeError, ServerError, ArgumentTypeError) as error:
             # Uploads lie in folders that mean nothing to who looks at the page.
             words = re.sub(rf"{re.escape(str(folder))}/(\w+/)?", "", str(error))
             raise gr.Error(html.escape(words), duration=None, print_exception=False) from error
@@ -249,27 +282,28 @@ def _dot(colour: tuple[int, int, int]) -> str:
     return f'<span class="dot" style="background: {_css(colour)}"></span>'
 
 
-def _choose_demo() -> tuple[str, str, str]:
-    return str(DEMO / "photo.jpg"), str(DEMO / "trimap.png"), TRIMAP
+def _choose_demo() -> tuple[str, str, str, str]:
+    return str(DEMO / "photo.jpg"), str(DEMO / "trimap.png"), TRIMAP, ""
 
 
-def _show_new(photo: str) -> tuple[None, gr.ImageEditor]:
-    """Show a new photo; whatever trimap there was belongs to another."""
-    return None, _show(photo, None, TRIMAP, 0, 0)
+def _show_new(photo: str) -> tuple[None, str, gr.ImageEditor]:
+    """Show a new photo; whatever trimap or shapes there were belong to another."""
+    return None, "", _show(photo, None, TRIMAP, 0, 0, "")
 
 
 def _show(
     photo: str | None,
     trimap: str | None,
     kind: str,
-    erode: float,
-    dilate: float,
+    erode: float | None,
+    dilate: float | None,
+    shapes: str,
     painting: EditorValue | None = None,
 ) -> gr.ImageEditor:
     """Show a photo, tinted by its trimap, below what is painted on it."""
     if photo is None:
         return gr.skip()
-    read, marked = _read(photo, trimap, kind, erode, dilate)
+    read, marked = _read(photo, trimap, kind, erode, dilate, shapes)
     view = tint(_view(read.pixels), shrink(marked, LONGEST_SHOWN, cv2.INTER_NEAREST))
     layers = _layers(painting)
     value = EditorValue(background=view, layers=[*layers], composite=None)
@@ -281,13 +315,14 @@ def _mat(
     photo: str | None,
     trimap: str | None,
     kind: str,
-    erode: float,
-    dilate: float,
+    erode: float | None,
+    dilate: float | None,
+    shapes: str,
     painting: EditorValue | None = None,
 ) -> Matted:
     if photo is None:
         raise ImageError("no photo yet: drop one first")
-    read, marked = _read(photo, trimap, kind, erode, dilate)
+    read, marked = _read(photo, trimap, kind, erode, dilate, shapes)
     marked = paint_trimap(marked, _layers(painting))
     if not marked.any():
         raise ImageError(
@@ -348,16 +383,25 @@ def _view(pixels: np.ndarray) -> np.ndarray:
 
 
 def _read(
-    photo: str, trimap: str | None, kind: str, erode: float, dilate: float
+    photo: str,
+    trimap: str | None,
+    kind: str,
+    erode: float | None,
+    dilate: float | None,
+    shapes: str,
 ) -> tuple[Photo, np.ndarray]:
-    """Read a photo and its trimap, which is all background if there is none yet."""
+    """Read a photo and its trimap, all background if there is none yet, with shapes over it."""
     if trimap is None:
         read = read_photo(photo)
-        return read, np.zeros(read.pixels.shape[:2], np.uint8)
-    band = Band(erode / 100, dilate / 100) if kind == MASK else None
-    return read_pair(
-        Pair(Path(photo), Path(trimap), {}), Options(quantize=kind == COMPRESSED, mask=band)
-    )
+        marked = np.zeros(read.pixels.shape[:2], np.uint8)
+    else:
+        # A slider's number is None while another one is typed.
+        band = Band((erode or 0) / 100, (dilate or 0) / 100) if kind == MASK else None
+        read, marked = read_pair(
+            Pair(Path(photo), Path(trimap), {}), Options(quantize=kind == COMPRESSED, mask=band)
+        )
+    shown = shrink(marked, LONGEST_SHOWN, cv2.INTER_NEAREST)
+    return read, paint_trimap(marked, [draw_shapes(shapes, *shown.shape)])
 
 
 def _layers(painting: EditorValue | None) -> list[np.ndarray]:

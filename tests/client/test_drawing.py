@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from client.drawing import BRUSHES, paint_trimap, shrink, tint
+from client.drawing import BRUSHES, ShapeError, draw_shapes, paint_trimap, shrink, tint
 from matting.trimaps import BACKGROUND, FOREGROUND, UNKNOWN
 
 
@@ -48,6 +48,34 @@ def test_a_mixture_of_two_brushes_is_one_of_them(pair):
     painted = paint_trimap(np.zeros((1, 101), np.uint8), [strokes])[0]
     assert set(painted) == set(pair)
     assert (painted[:45] == pair[1]).all() and (painted[-45:] == pair[0]).all()
+
+
+def test_shapes_are_ellipses_of_the_brushes():
+    text = "subject 20 -50 60 150\n\n  Edges 40 10.5 80 90 \nbackground 50 40 60 60"
+    painted = paint_trimap(np.zeros((200, 300), np.uint8), [draw_shapes(text, 200, 300)])
+    y, x = np.mgrid[0.25:100:0.5, 1 / 6 : 100 : 1 / 3]
+    expected = np.zeros((200, 300), np.uint8)
+    expected[((x - 40) / 20) ** 2 + ((y - 50) / 100) ** 2 <= 1] = FOREGROUND
+    expected[((x - 60) / 20) ** 2 + ((y - 50.25) / 39.75) ** 2 <= 1] = UNKNOWN
+    expected[((x - 55) / 5) ** 2 + ((y - 50) / 10) ** 2 <= 1] = BACKGROUND
+    assert (painted != expected).sum() <= 4  # on the very edge
+    assert not draw_shapes(" \n", 2, 3).any()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("hair 20 10 80 95", "edges 20 10 80", "edges 20 10 80 95 1", "edges 20 10 80 nan"),
+        *("edges 20 10 80 9999", "edges 80 10 20 95", "edges 20 10 80 10", "edges"),
+    ],
+)
+def test_a_line_that_is_no_shape_is_named(line):
+    with pytest.raises(ShapeError) as failure:
+        draw_shapes(f"subject 1 2 3 4\n {line}", 10, 10)
+    assert str(failure.value) == (
+        f"line 2 of the shapes is {line!r}; expected subject, edges, background, then left, top, "
+        "right and bottom in per cent, such as: edges 20 10 80 95"
+    )
 
 
 def test_tint_shows_what_is_not_background():

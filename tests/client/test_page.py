@@ -34,6 +34,7 @@ DEMO_PHOTO, DEMO_TRIMAP, DEMO_BACKGROUND = (
 )
 NOBODY = "127.0.0.1:1"
 BAND = 100 * MASK_BAND
+DIVISION = "range slider for Before and after: divided at, % of the width"
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 
@@ -79,13 +80,16 @@ def use(page, tmp_path, monkeypatch) -> Callable:
     monkeypatch.chdir(tmp_path)
     client = Client(page, verbose=False, download_files=tmp_path / "downloads")
 
-    def mat(photo, trimap=None, kind=TRIMAP, layers=(), colour="#ffffff", background=None):
+    def mat(
+        photo, trimap=None, kind=TRIMAP, layers=(), colour="#ffffff", background=None, shapes=""
+    ):
         photo, trimap, background = (
             None if file is None else handle_file(file) for file in (photo, trimap, background)
         )
         layers = [handle_file(layer) for layer in layers]
         painting = {"background": None, "layers": layers, "composite": None}
-        client.predict(photo, trimap, kind, BAND, BAND, painting, api_name="/matte")
+        marks = [photo, trimap, kind, BAND, BAND, shapes]
+        client.predict(*marks, painting, api_name="/matte")
         *_, alpha, cutout, composite = client.predict(colour, background, api_name="/result")
         return [Path(button["value"]) for button in (alpha, cutout, composite)]
 
@@ -138,6 +142,19 @@ def test_strokes_lie_over_the_trimap(use, files, picture, expected_alpha):
     np.testing.assert_array_equal(alpha, expected)
 
 
+def test_shapes_lie_between_the_trimap_and_the_strokes(use, files, picture, expected_alpha):
+    strokes = np.zeros((37, 53, 4), np.uint8)
+    strokes[:, :20] = (*BRUSHES[FOREGROUND], 255)
+    write_image("strokes.png", strokes)
+    # Wider than the photo, so that their edges are straight.
+    shapes = "background -999 0 999 100\nedges -999 40 999 60"
+    alpha = read_gray(use(*files, layers=["strokes.png"], shapes=shapes)[0])
+    trimap = np.zeros((37, 53), np.uint8)
+    trimap[15:22] = 128
+    trimap[:, :20] = 255
+    np.testing.assert_array_equal(alpha, expected_alpha(picture[0], trimap))
+
+
 def test_strokes_stay_when_the_trimap_changes(page, files, tmp_path):
     strokes = np.zeros((37, 53, 4), np.uint8)
     strokes[:, :20] = (*BRUSHES[FOREGROUND], 255)
@@ -146,7 +163,7 @@ def test_strokes_stay_when_the_trimap_changes(page, files, tmp_path):
     painting = {"background": None, "layers": layers, "composite": None}
     client = Client(page, verbose=False, download_files=tmp_path / "downloads")
     marks = [handle_file(file) for file in files]
-    shown = client.predict(*marks, COMPRESSED, BAND, BAND, painting, api_name="/show")["value"]
+    shown = client.predict(*marks, COMPRESSED, BAND, BAND, "", painting, api_name="/show")["value"]
     kept = cv2.imread(shown["layers"][0], cv2.IMREAD_UNCHANGED)
     np.testing.assert_array_equal(cv2.cvtColor(kept, cv2.COLOR_BGRA2RGBA), strokes)
 
@@ -168,6 +185,7 @@ def test_mistakes_are_said_as_on_the_command_line(run, refuse, use, fail, files,
         assert said.replace("ab.png", "a<b>.png") == expected.removeprefix("error: ")
     assert fail(None) == "no photo yet: drop one first"
     assert fail(files[0]).startswith("all of the photo is background")
+    assert html.unescape(fail(*files, shapes="edges 1 2 3")).startswith("line 1 of the shapes is")
     assert len(use(*files)) == 3  # and goes on
 
 
@@ -177,7 +195,7 @@ def test_server_down(files, tmp_path_factory, tmp_path):
         marks = [handle_file(file) for file in files]
         for _ in range(2):
             with pytest.raises(AppError, match=f"no server at {NOBODY} .* `python -m server`"):
-                client.predict(*marks, TRIMAP, BAND, BAND, None, api_name="/matte")
+                client.predict(*marks, TRIMAP, BAND, BAND, "", None, api_name="/matte")
 
 
 # As a program.
@@ -256,34 +274,45 @@ def download(tab, name, folder):
     return path
 
 
-def tab_to(tab, name):
+def tab_to(tab, name, key="Tab"):
     """Press Tab until the control of this name has the focus."""
+    focused = """() => {
+        const { ariaLabel, labels, innerText } = document.activeElement;
+        return (ariaLabel ?? labels?.[0]?.innerText ?? innerText).trim().split("\\n")[0];
+    }"""
     for _ in range(80):
-        tab.keyboard.press("Tab")
-        if (
-            tab.evaluate("(document.activeElement.ariaLabel ?? document.activeElement.innerText)")
-            == name
-        ):
+        tab.keyboard.press(key)
+        if tab.evaluate(focused) == name:
             return
-    pytest.fail(f"Tab never comes to {name}")
+    pytest.fail(f"{key} never comes to {name}")
 
 
 def choose(tab, zone, file):
-    """Choose a file in a drop zone with the keyboard, where Gradio may take the focus away once."""
-    opened = []
-
-    def note(chooser):
-        opened.append(chooser)
-
-    tab.on("filechooser", note)
-    for _ in range(20):
-        tab_to(tab, f"{zone}: Click to upload or drop files")
+    tab_to(tab, f"{zone}: Click to upload or drop files")
+    with tab.expect_file_chooser() as waiting:
         tab.keyboard.press("Enter")
-        tab.wait_for_timeout(1000)
-        if opened:
-            break
-    tab.remove_listener("filechooser", note)
-    opened[0].set_files(file)
+    waiting.value.set_files(file)
+
+
+@contextmanager
+def renewed(tab, place):
+    """What is done within must load a new picture here."""
+    shown = tab.locator(f"{place} img").last.evaluate("image => image.src")
+    yield
+    tab.wait_for_function(
+        "([place, shown]) => [...document.querySelectorAll(`${place} img`)].at(-1).src != shown",
+        arg=[place, shown],
+    )
+
+
+@contextmanager
+def previewed(tab, seen):
+    """What is done within must load a picture into the editor that was not there before."""
+    with tab.expect_response(
+        lambda response: response.url.endswith("/image.png") and response.url not in seen
+    ) as waiting:
+        yield
+    seen.add(waiting.value.url)
 
 
 def check_names(tab):
@@ -299,6 +328,12 @@ def test_by_keyboard_alone(tab, run, server, count_requests, tmp_path):
     arguments = [DEMO_PHOTO, DEMO_TRIMAP, *outputs, "--background", DEMO_BACKGROUND]
     assert run(*arguments, url=server.grpc_url)[0] == 0
     before = count_requests(server.grpc_url)
+    seen = set()
+
+    def note(request):
+        seen.add(request.url)
+
+    tab.on("request", note)
     check_names(tab)
     choose(tab, "Photo", DEMO_PHOTO)
     tab.get_by_text("97%").wait_for()  # so the other zone has been emptied, too
@@ -307,11 +342,23 @@ def test_by_keyboard_alone(tab, run, server, count_requests, tmp_path):
     tab_to(tab, "Matte")
     tab.keyboard.press("Enter")
     tab.locator("button:enabled", has_text="Download composite").wait_for()
-    white = tab.locator("#slider img").nth(1).evaluate("image => image.src")
-    choose(tab, "New background: a picture (optional)", DEMO_BACKGROUND)
+    tab_to(tab, DIVISION)
+    for _ in range(3):
+        tab.keyboard.press("ArrowLeft")
     tab.wait_for_function(
-        "white => document.querySelectorAll('#slider img')[1].src != white", arg=white
+        "document.querySelectorAll('#slider img')[1].style.clipPath.includes(' 47%')"
     )
+    tab_to(tab, "New background: a colour")
+    tab.keyboard.press("Enter")
+    tab_to(tab, "Colour")
+    check_names(tab)
+    tab.keyboard.press("Control+A")
+    with renewed(tab, "#slider"):
+        tab.keyboard.type("#ff0000\n")
+    tab_to(tab, "New background: a colour", "Shift+Tab")
+    tab.keyboard.press("Enter")
+    with renewed(tab, "#slider"):
+        choose(tab, "New background: a picture (optional)", DEMO_BACKGROUND)
     for name in ("alpha", "cut-out", "composite"):
         tab_to(tab, f"Download {name}")
         with tab.expect_download() as waiting:
@@ -322,6 +369,19 @@ def test_by_keyboard_alone(tab, run, server, count_requests, tmp_path):
     check_names(tab)
     tab.evaluate("document.activeElement.blur()")
     tab.screenshot(path=tmp_path / "page.png", full_page=True)
+    tab.remove_listener("request", note)
+    tab_to(tab, TRIMAP)
+    with previewed(tab, seen):
+        tab.keyboard.press("ArrowDown")
+        tab.keyboard.press("ArrowDown")
+    tab_to(tab, "range slider for Unknown inside the mask's edge, % of the object's size")
+    with previewed(tab, seen):
+        tab.keyboard.press("ArrowRight")
+    tab_to(tab, "Shapes, without a brush (optional)")
+    tab.keyboard.type("edges 20 10 80 95\nsubject 40 40 60 60")
+    tab_to(tab, "Draw")
+    with previewed(tab, seen):
+        tab.keyboard.press("Enter")
 
 
 def test_strokes_of_the_brush_are_a_trimap(tab, server, count_requests, tmp_path):
