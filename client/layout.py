@@ -7,11 +7,12 @@ byte for byte what `client/matte.py` writes.
 import html
 import json
 import re
-import tempfile
+import shutil
 from argparse import ArgumentTypeError
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial, wraps
 from pathlib import Path
+from tempfile import TemporaryDirectory, mkdtemp
 from typing import NamedTuple
 
 import cv2
@@ -93,17 +94,20 @@ class Matted(NamedTuple):
 
     Attributes
     ----------
-    name : str
-        Of the photo's file, without its suffix.
+    file : str
+        The photo's.
     photo : Photo
     foreground : ndarray, H x W x 3 RGB, as deep as the photo
     alpha : ndarray, H x W uint8
+    downloads : TemporaryDirectory
+        Their folder. It goes when this does.
     """
 
-    name: str
+    file: str
     photo: Photo
     foreground: np.ndarray
     alpha: np.ndarray
+    downloads: TemporaryDirectory
 
 
 def build(matte: Matte, folder: Path) -> gr.Blocks:
@@ -114,7 +118,7 @@ def build(matte: Matte, folder: Path) -> gr.Blocks:
     matte : Matte
         The connection that all users of the page share.
     folder : Path
-        Where downloads are kept; Gradio's temporary folder, or it would copy them.
+        Where downloads lie; Gradio's temporary folder, or it would copy them.
     """
     in_words = partial(_in_words, folder=folder)
     with gr.Blocks(title="Deep Image Matting", analytics_enabled=False, fill_width=True) as page:
@@ -176,14 +180,13 @@ def build(matte: Matte, folder: Path) -> gr.Blocks:
 
         marks = [photo, trimap, kind, erode, dilate, shapes]
         results = [alpha, cutout, slider, *downloads]
-        photo.upload(
-            in_words(_show_new), photo, [trimap, shapes, painting], api_visibility="private"
+        emptied = [trimap, shapes, painting, matted, *results]
+        photo.clear(_forget, None, emptied, api_visibility="private")
+        photo.upload(_forget, None, emptied, api_visibility="private").success(
+            in_words(_show), marks, painting, api_visibility="private"
         )
-        photo.clear(
-            lambda: gr.ImageEditor(None, visible=False), None, painting, api_visibility="private"
-        )
-        demo.click(
-            _choose_demo, None, [photo, trimap, kind, shapes], api_visibility="private"
+        demo.click(_forget, None, emptied, api_visibility="private").success(
+            _choose_demo, None, [photo, trimap, kind], api_visibility="private"
         ).success(in_words(_show), marks, painting, api_visibility="private")
         kind.change(lambda kind: gr.Row(visible=kind == MASK), kind, band, api_visibility="private")
         gr.on(
@@ -198,23 +201,25 @@ def build(matte: Matte, folder: Path) -> gr.Blocks:
             api_name="show",
         )
         start.click(
-            in_words(partial(_mat, matte)),
+            in_words(partial(_mat, matte, folder)),
             [*marks, painting],
             matted,
             concurrency_limit=JOBS_PER_SERVER,
             api_name="matte",
         ).success(
-            in_words(partial(_show_result, folder)),
-            [matted, colour, background],
+            in_words(_show_result),
+            [matted, photo, colour, background],
             results,
+            concurrency_id="downloads",
             api_name="result",
         )
         gr.on(
             [colour.change, background.upload, background.clear],
-            in_words(partial(_show_background, folder)),
-            [matted, colour, background],
+            in_words(_show_background),
+            [matted, photo, colour, background],
             [slider, downloads[2]],
             trigger_mode="always_last",
+            concurrency_id="downloads",  # each deletes the composite before
             api_name="background",
         )
         division.change(
@@ -282,13 +287,17 @@ def _dot(colour: tuple[int, int, int]) -> str:
     return f'<span class="dot" style="background: {_css(colour)}"></span>'
 
 
-def _choose_demo() -> tuple[str, str, str, str]:
-    return str(DEMO / "photo.jpg"), str(DEMO / "trimap.png"), TRIMAP, ""
+def _forget() -> tuple:
+    """Empty all that belongs to a photo which is not there any more."""
+    return (
+        *(None, "", gr.ImageEditor(None, visible=False), None),
+        *(None, None, None),
+        *(gr.DownloadButton(value=None, interactive=False) for _ in OUTPUTS),
+    )
 
 
-def _show_new(photo: str) -> tuple[None, str, gr.ImageEditor]:
-    """Show a new photo; whatever trimap or shapes there were belong to another."""
-    return None, "", _show(photo, None, TRIMAP, 0, 0, "")
+def _choose_demo() -> tuple[str, str, str]:
+    return str(DEMO / "photo.jpg"), str(DEMO / "trimap.png"), TRIMAP
 
 
 def _show(
@@ -312,6 +321,7 @@ def _show(
 
 def _mat(
     matte: Matte,
+    folder: Path,
     photo: str | None,
     trimap: str | None,
     kind: str,
@@ -332,12 +342,17 @@ def _mat(
     if has_unknown(marked):
         matte.wait_until_ready(PATIENCE)
     alpha = matte.alpha(to_depth(read.pixels, np.uint8), marked)
-    return Matted(Path(photo).stem, read, estimate_foreground(read.pixels, alpha), alpha)
+    foreground = estimate_foreground(read.pixels, alpha)
+    return Matted(photo, read, foreground, alpha, TemporaryDirectory(dir=folder))
 
 
-def _show_result(folder: Path, matted: Matted, colour: str, background: str | None) -> tuple:
+def _show_result(
+    matted: Matted | None, photo: str | None, colour: str, background: str | None
+) -> tuple:
     """Return views of alpha and cut-out, both sides of the slider, and the three files."""
-    files, after = _write(folder, matted, OUTPUTS, colour, background)
+    if matted is None or matted.file != photo:  # which was changed meanwhile
+        return (gr.skip(),) * (3 + len(OUTPUTS))
+    files, after = _write(matted, OUTPUTS, colour, background)
     alpha = shrink(matted.alpha, LONGEST_SHOWN)
     foreground = _view(matted.foreground)
     cutout = composite(alpha, foreground, checkerboard(*alpha.shape))
@@ -345,17 +360,17 @@ def _show_result(folder: Path, matted: Matted, colour: str, background: str | No
 
 
 def _show_background(
-    folder: Path, matted: Matted | None, colour: str, background: str | None
+    matted: Matted | None, photo: str | None, colour: str, background: str | None
 ) -> tuple:
     """Return both sides of the slider and the composite's file."""
-    if matted is None:
+    if matted is None or matted.file != photo:
         return gr.skip(), gr.skip()
-    files, after = _write(folder, matted, ["composite"], colour, background)
+    files, after = _write(matted, ["composite"], colour, background)
     return (_view(matted.photo.pixels), after), *files
 
 
 def _write(
-    folder: Path, matted: Matted, kinds: Sequence[str], colour: str, background: str | None
+    matted: Matted, kinds: Sequence[str], colour: str, background: str | None
 ) -> tuple[list[gr.DownloadButton], np.ndarray]:
     """Write some of `OUTPUTS`; return buttons that download them, and the composite to look at."""
     chosen = parse_background(background or _hex(colour))
@@ -364,9 +379,13 @@ def _write(
     made = make_outputs(
         kinds, matted.photo.pixels, matted.alpha, options, foreground=matted.foreground
     )
-    place = Path(tempfile.mkdtemp(dir=folder))
-    outputs = {kind: place / f"{matted.name}-{kind}.png" for kind in kinds}
+    name, place = Path(matted.file).stem, matted.downloads.name
+    before = [file for kind in kinds for file in Path(place).glob(f"*/*-{kind}.png")]
+    # Folders of their own: browsers keep what they once had from an address.
+    outputs = {kind: Path(mkdtemp(dir=place)) / f"{name}-{kind}.png" for kind in kinds}
     write_outputs(outputs, made, matted.photo.metadata)
+    for file in before:
+        shutil.rmtree(file.parent)
     buttons = [gr.DownloadButton(value=outputs[kind], interactive=True) for kind in kinds]
     return buttons, _view(made["composite"])
 

@@ -65,9 +65,15 @@ def open_page(url: str, temporary: Path) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def page(standin, tmp_path_factory) -> Iterator[str]:
+def page_folder(tmp_path_factory) -> Path:
+    """Where the page keeps its files."""
+    return tmp_path_factory.mktemp("page")
+
+
+@pytest.fixture(scope="module")
+def page(standin, page_folder) -> Iterator[str]:
     """The address of a page that asks the stand-in."""
-    with open_page(standin.grpc_url, tmp_path_factory.mktemp("page")) as address:
+    with open_page(standin.grpc_url, page_folder) as address:
         yield address
 
 
@@ -90,7 +96,7 @@ def use(page, tmp_path, monkeypatch) -> Callable:
         painting = {"background": None, "layers": layers, "composite": None}
         marks = [photo, trimap, kind, BAND, BAND, shapes]
         client.predict(*marks, painting, api_name="/matte")
-        *_, alpha, cutout, composite = client.predict(colour, background, api_name="/result")
+        *_, alpha, cutout, composite = client.predict(photo, colour, background, api_name="/result")
         return [Path(button["value"]) for button in (alpha, cutout, composite)]
 
     return mat
@@ -172,6 +178,31 @@ def test_strokes_stay_when_the_trimap_changes(page, files, tmp_path):
 def test_colours(use, files, colour):
     composite = read_image(use(*files, colour=colour)[2])
     assert composite[0, 0].tolist() == [0, 119, 255]
+
+
+def test_only_the_last_downloads_are_kept(page, page_folder, files, tmp_path):
+    photo, trimap = handle_file(files[0].rename(tmp_path / "kept.png")), handle_file(files[1])
+    client = Client(page, verbose=False, download_files=tmp_path / "downloads")
+
+    def kept():
+        return sorted(file.name for file in page_folder.glob("*/*/*/kept-*.png"))
+
+    for _ in range(2):
+        client.predict(photo, trimap, TRIMAP, BAND, BAND, "", None, api_name="/matte")
+        client.predict(photo, "#ffffff", None, api_name="/result")
+        for colour in ("#ff0000", "#00ff00"):
+            client.predict(photo, colour, None, api_name="/background")
+        assert kept() == ["kept-alpha.png", "kept-composite.png", "kept-cutout.png"]
+
+
+def test_results_of_another_photo_are_not_shown(page, files, tmp_path):
+    photo, trimap = map(handle_file, files)
+    client = Client(page, verbose=False, download_files=tmp_path / "downloads")
+    client.predict(photo, trimap, TRIMAP, BAND, BAND, "", None, api_name="/matte")
+    for other in (None, handle_file(DEMO_PHOTO)):
+        for step in ("/result", "/background"):
+            shown = client.predict(other, "#ffffff", None, api_name=step)
+            assert all(set(update) == {"__type__"} for update in shown), shown
 
 
 def test_mistakes_are_said_as_on_the_command_line(run, refuse, use, fail, files, picture):
@@ -405,6 +436,12 @@ def test_strokes_of_the_brush_are_a_trimap(tab, server, count_requests, tmp_path
     assert (alpha[256, 180:332] == 255).all()
     assert not alpha[:200].any() and not alpha[335:].any()
     assert count_requests(server.grpc_url) > before  # so the stroke of unknown was asked for
+    press(tab, "Photo: Clear")
+    for name in ("alpha", "cut-out", "composite"):
+        tab.locator("button:disabled", has_text=f"Download {name}").wait_for()
+    assert tab.locator("#slider img, canvas").count() == 0
+    press(tab, "Use the demo photo")
+    tab.locator("canvas").first.wait_for()
 
 
 def test_mistakes_are_shown_in_words(tab, tmp_path):
