@@ -123,6 +123,8 @@ def build(matte: Matte, folder: Path) -> gr.Blocks:
     in_words = partial(_in_words, folder=folder)
     with gr.Blocks(title="Deep Image Matting", analytics_enabled=False, fill_width=True) as page:
         gr.Markdown(INTRODUCTION)
+        warning = gr.HTML(visible=False)
+        again = gr.Timer(5, active=False)
         matted = gr.State()
         with gr.Row():
             with gr.Column():
@@ -178,6 +180,14 @@ def build(matte: Matte, folder: Path) -> gr.Blocks:
                         for what in ("alpha", "cut-out", "composite")
                     ]
 
+        gr.on(
+            [page.load, again.tick],
+            partial(_warn_without_server, matte),
+            None,
+            [warning, again],
+            show_progress="hidden",
+            api_name="server",
+        )
         marks = [photo, trimap, kind, erode, dilate, shapes]
         results = [alpha, cutout, slider, *downloads]
         emptied = [trimap, shapes, painting, matted, *results]
@@ -234,11 +244,12 @@ def build(matte: Matte, folder: Path) -> gr.Blocks:
     return page
 
 
-def launch(page: gr.Blocks, host: str, port: int) -> None:
+def launch(page: gr.Blocks, host: str, port: int, inbrowser: bool) -> None:
     """Serve the page in the background. Raises OSError if the port is taken."""
     page.launch(
         server_name=host,
         server_port=port,
+        inbrowser=inbrowser,
         prevent_thread_lock=True,
         quiet=True,
         share=False,
@@ -263,6 +274,16 @@ def _in_words(function: Callable[..., object], folder: Path) -> Callable[..., ob
             raise gr.Error(html.escape(words), duration=None, print_exception=False) from error
 
     return run
+
+
+def _warn_without_server(matte: Matte) -> tuple[gr.HTML, gr.Timer]:
+    """Say that there is no server and look again, until there is one."""
+    try:
+        matte.wait_until_ready(PATIENCE)
+    except ServerError as error:
+        words = f'<p role="status"><strong>{html.escape(str(error))}</strong></p>'
+        return gr.HTML(words, visible=True), gr.Timer(active=True)
+    return gr.HTML(visible=False), gr.Timer(active=False)
 
 
 def _file(label: str, name: str) -> gr.File:

@@ -14,9 +14,11 @@ import argcomplete
 from client.address import DEFAULT_URL
 from client.arguments import add_connection, check_connection, tls_of
 from client.connection import Matte
-from client.errors import AddressError, TlsError
+from client.errors import AddressError, ServerError, TlsError
 
 LOOPBACK, PORT = "127.0.0.1", 7860
+STARTING = 20.0
+"""Seconds that a server which was started together with the page may take."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -37,12 +39,15 @@ def main(arguments: list[str] | None = None) -> int:
 
             page = build(matte, Path(folder))
             try:
-                launch(page, options.host, options.port)
+                launch(
+                    page, options.host, options.port, inbrowser=options.browser and _has_screen()
+                )
                 print(
                     f"open http://{options.host}:{options.port} in a browser; photos are sent to "
                     f"{' or '.join(urls)}; Ctrl-C stops it",
                     flush=True,
                 )
+                _warn_without_server(matte)
                 while True:
                     signal.pause()
             finally:
@@ -69,11 +74,30 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         "reaches it may use the page, and nothing is encrypted)",
     )
     parser.add_argument("--port", type=int, default=PORT, help="(%(default)s)")
+    parser.add_argument(
+        "--no-browser",
+        dest="browser",
+        action="store_false",
+        help="do not open the page in a browser, as is done from a terminal with a display",
+    )
     add_connection(parser)
     argcomplete.autocomplete(parser)
     options = parser.parse_args(arguments)
     check_connection(parser, options)
     return options
+
+
+def _has_screen() -> bool:
+    """Whether somebody sits here, who could be shown a browser."""
+    has_display = "DISPLAY" in os.environ or "WAYLAND_DISPLAY" in os.environ
+    return sys.stdout.isatty() and (has_display or sys.platform in ("darwin", "win32"))
+
+
+def _warn_without_server(matte: Matte) -> None:
+    try:
+        matte.wait_until_ready(STARTING)
+    except ServerError as error:
+        print(f"warning: {error}", file=sys.stderr, flush=True)
 
 
 def _fail(error: object, code: int) -> int:

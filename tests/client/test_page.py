@@ -2,6 +2,7 @@
 
 import html
 import os
+import pty
 import re
 import shutil
 import signal
@@ -32,7 +33,6 @@ ROOT = Path(__file__).parents[2]
 DEMO_PHOTO, DEMO_TRIMAP, DEMO_BACKGROUND = (
     ROOT / "demo" / name for name in ("photo.jpg", "trimap.png", "background.jpg")
 )
-NOBODY = "127.0.0.1:1"
 BAND = 100 * MASK_BAND
 DIVISION = "range slider for Before and after: divided at, % of the width"
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -220,13 +220,25 @@ def test_mistakes_are_said_as_on_the_command_line(run, refuse, use, fail, files,
     assert len(use(*files)) == 3  # and goes on
 
 
-def test_server_down(files, tmp_path_factory, tmp_path):
-    with open_page(NOBODY, tmp_path_factory.mktemp("down")) as address:
+def test_server_down(files, launch_standin, tmp_path_factory, tmp_path):
+    port = free_port()
+    url = f"127.0.0.1:{port}"
+    absent = f"no server at {url} .* `python -m server`"
+    with open_page(url, tmp_path_factory.mktemp("down")) as address:
         client = Client(address, verbose=False, download_files=tmp_path)
         marks = [handle_file(file) for file in files]
         for _ in range(2):
-            with pytest.raises(AppError, match=f"no server at {NOBODY} .* `python -m server`"):
+            with pytest.raises(AppError, match=absent):
                 client.predict(*marks, TRIMAP, BAND, BAND, "", None, api_name="/matte")
+        warning, again = client.predict(api_name="/server")
+        assert warning["visible"] and again["active"]
+        assert re.search(absent, html.unescape(warning["value"]))
+        launch_standin(grpc_port=port)
+        for _ in range(10):  # gRPC looks again every two seconds
+            warning, again = client.predict(api_name="/server")
+            if not again["active"]:
+                break
+        assert not warning["visible"] and not again["active"]
 
 
 # As a program.
@@ -242,6 +254,28 @@ def test_a_taken_port_is_one_line(page):
     )
     assert (done.returncode, done.stdout) == (1, "")
     assert re.fullmatch(rf"error: no page at 127.0.0.1:{port} .*try another --port\n", done.stderr)
+
+
+def test_from_a_terminal_with_a_display_a_browser_is_opened(standin, tmp_path):
+    browser = tmp_path / "browser"
+    browser.write_text('#!/bin/sh\necho "$1" >> "$0.log"\n')
+    browser.chmod(0o755)
+    ours, terminal = pty.openpty()
+    environment = {**os.environ, "DISPLAY": ":9", "BROWSER": f"{browser} %s"}
+    port = free_port()
+    command = [sys.executable, "-m", "client.page", "--url", standin.grpc_url, "--port", str(port)]
+    for options, opened in ((["--no-browser"], False), ([], True)):
+        with subprocess.Popen(
+            command + options, cwd=ROOT, env=environment, stdout=terminal
+        ) as process:
+            said = os.read(ours, 1000)
+            process.send_signal(signal.SIGTERM)
+        assert said.startswith(b"open http") and process.returncode == 0
+        log = tmp_path / "browser.log"
+        assert log.exists() == opened
+    assert log.read_text() == f"http://127.0.0.1:{port}/\n"
+    os.close(ours)
+    os.close(terminal)
 
 
 @pytest.mark.parametrize(
