@@ -316,6 +316,8 @@ def tab(browser, real_page) -> Iterator:
     asked = []
     context.on("request", lambda request: asked.append(request.url))
     tab = context.new_page()
+    # File choosers are caught from now on: asked for just before a key, Playwright may be too late.
+    tab.on("filechooser", lambda chooser: None)
     tab.goto(real_page)
     yield tab
     context.close()
