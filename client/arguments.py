@@ -31,9 +31,11 @@ examples:
   run it again and it goes on where it stopped:
     python client/matte.py photos/ --trimaps trimaps/ -o mattes/ --cutout cutouts/ \\
         --url gpu1:8001 --url gpu2:8001 --failures failures.csv
+  only those that failed, once more:
+    python client/matte.py failures.csv -o mattes/ --cutout cutouts/
   from a mask instead of a trimap, onto white:
     python client/matte.py cat.jpg cat-mask.png --mask --background '#ffffff' --composite white.jpg
-  a quoted glob, or a CSV file with the columns image and trimap:
+  a quoted glob, or a CSV file with the columns image and trimap (and output, if you like):
     python client/matte.py 'photos/**/*.jpg' --trimaps trimaps/ -o mattes/
     python client/matte.py pairs.csv -o mattes/
   a video with a trimap (or mask) for each frame, in the order of their names, to an alpha video;
@@ -213,7 +215,10 @@ def _parser() -> argparse.ArgumentParser:
         help=f"photos or frames under way at a time (default {JOBS_PER_SERVER} for each server)",
     )
     parser.add_argument(
-        "--failures", metavar="CSV", type=Path, help="list the photos that failed, to try again"
+        "--failures",
+        metavar="CSV",
+        type=Path,
+        help="list the photos that failed, as IMAGE of another run that tries them again",
     )
     parser.add_argument("--quiet", action="store_true", help="say nothing but errors")
     parser.add_argument(
