@@ -165,7 +165,7 @@ def render(record: dict) -> list[Section]:
             f"Memory of the server for {height}x{width}, at most: {', '.join(peaks)}; "
             f"{memory['ready']:.2f} GiB before."
         )
-    return [rows, points]
+    return [rows, *([points] if points else [])]
 
 
 def laws(cases: list[dict]) -> list[str]:
