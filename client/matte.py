@@ -31,7 +31,7 @@ try:
     from client.job import Options, Pair, matte_pair
     from client.pairs import PairError, find_pairs, is_many
     from client.request import Request
-    from client.video import is_video, list_frames, matte_video
+    from client.video import DEFAULT_FPS, is_video, list_frames, matte_video
     from matting.images import ImageError, WriteError, check_writable, read_photo
 except ModuleNotFoundError as error:
     if __name__ != "__main__":
@@ -55,7 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
         with Matte(
             options.url or DEFAULT_URL, options.timeout, options.priority, tls_of(options)
         ) as matte:
-            if is_video(options.image):
+            if is_video(options.image, outputs_of(options)):
                 return _run_video(matte, options)
             return (_run_many if is_many(options.image) else _run_one)(matte, options)
     except (ServerError, WriteError) as error:
@@ -138,22 +138,26 @@ def _make_folder(folder: Path) -> None:
 
 def _run_video(matte: Matte, options: argparse.Namespace) -> int:
     pair = Pair(Path(options.image), options.trimaps, outputs_of(options))
-    _check_names(pair, options.background)
-    trimaps = list_frames(pair.image, pair.trimap, pair.outputs)
-    settings = _settings(options)
-    with (
-        logging_redirect_tqdm(),
-        closing(
-            matte_video(pair.image, trimaps, pair.outputs, matte, settings, _jobs(options))
-        ) as written,
-        tqdm(total=len(trimaps), unit="frame", disable=options.quiet or None) as progress,
-    ):
-        for _ in written:
-            progress.update()
+    request = Request()
+    with _failure_in_json(pair, request, options):
+        _check_names(pair, options.background)
+        trimaps = list_frames(pair.image, pair.trimap, pair.outputs)
+        matted = matte_video(
+            *(pair.image, trimaps, pair.outputs, matte, _settings(options), _jobs(options)),
+            *(request, options.fps or DEFAULT_FPS),
+        )
+        with (
+            logging_redirect_tqdm(),
+            closing(matted) as written,
+            tqdm(total=len(trimaps), unit="frame", disable=options.quiet or None) as progress,
+        ):
+            for _ in written:
+                progress.update()
     if options.json:
-        _print_json(Record(pair, "written"))
+        _print_json(Record(pair, "written", request=request))
     elif not options.quiet:
-        print(f"wrote {', '.join(map(str, pair.outputs.values()))}, {len(trimaps)} frames")
+        files = ", ".join(map(str, pair.outputs.values()))
+        _say(f"wrote {files}, {len(trimaps)} frames{_turned_away(request.rejections)}")
     return SUCCESS
 
 

@@ -34,6 +34,7 @@ LIBRARY = {
     "cert": (Tls, "certificate"),
     "key": (Tls, "key"),
     "jobs": (matte_pairs, "jobs"),
+    "fps": (matte_video, "fps"),
     "failures": (add_failure, "path"),
     "json": (Record, "status"),
 }
