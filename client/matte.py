@@ -118,9 +118,7 @@ def _run_many(matte: Matte, options: argparse.Namespace) -> int:
                 errors = [*errors, record.error][:FAILURES_SHOWN]
             if options.json:
                 _print_json(record)
-            if (
-                record.status == "skipped"
-            ):  # took no time, and says nothing of how long the rest will
+            if record.status == "skipped":  # it took no time, and tells nothing of the rest's
                 progress.total = total = total - 1
             else:
                 progress.update()
