@@ -59,11 +59,14 @@ def find_pairs(
             if from_list
             else f"{source} holds many photos: name the folder of their trimaps with --trimaps"
         )
-    root = Path(source).parent if from_list else _root(source)
-    _check_folders(root, trimaps, folders)
     if trimaps is None:
+        _check_folders([], folders)
         found = _read_list(Path(source))
     else:
+        root = _root(source)
+        if not trimaps.is_dir():
+            raise PairError(f"--trimaps {trimaps} is not a folder")
+        _check_folders([root, trimaps], folders)
         found = _pair_by_name(source, root, trimaps, folders.values())
     if not found:
         raise PairError(f"no photos in {source}")
@@ -99,10 +102,8 @@ def _root(source: str) -> Path:
     return Path(*fixed)
 
 
-def _check_folders(root: Path, trimaps: Path | None, folders: Mapping[str, Path]) -> None:
-    if trimaps is not None and not trimaps.is_dir():
-        raise PairError(f"--trimaps {trimaps} is not a folder")
-    taken = {folder.resolve() for folder in (root, trimaps) if folder is not None}
+def _check_folders(inputs: list[Path], folders: Mapping[str, Path]) -> None:
+    taken = {folder.resolve() for folder in inputs}
     for kind, folder in folders.items():
         if folder.resolve() in taken:
             raise PairError(f"--{kind} {folder} is used already: it needs a folder of its own")

@@ -272,7 +272,7 @@ def test_outputs_of_one_photo_are_all_or_none(run, make_pairs):
         (["photos", "--trimaps", "trimaps", "-o", "x", "--cutout", "x"], "--cutout x is used"),
         (["nosuch.csv", "-o", "mattes"], "nosuch.csv: cannot be read"),
         (["own.csv", "-o", "."], "photos/cat.png: is an input of own.csv"),
-        (["own.csv", "-o", "photos/.."], "photos/cat.png: is an input of own.csv"),
+        (["empty/own.csv", "-o", "photos"], "photos/cat.png: is an input of empty/own.csv"),
         (["bad.csv", "-o", "mattes"], "expected a first line `image,trimap`"),
         (["photos", "--trimaps", "trimaps", "-o", "bad.csv"], "bad.csv: cannot be written"),
         ([*FOLDERS, "--failures", "nosuch/f.csv"], "nosuch/f.csv: cannot be written"),
@@ -284,6 +284,7 @@ def test_wrong_usage_writes_nothing(run, make_pairs, arguments, message):
     Path("empty").mkdir()
     Path("bad.csv").write_text("photo,mask\ncat.png,dog.png\n")
     Path("own.csv").write_text("image,trimap\nphotos/cat.png,trimaps/cat.png\n")
+    Path("empty/own.csv").write_text("image,trimap\n../photos/cat.png,../trimaps/cat.png\n")
     code, out, err = run(*arguments)
     assert (code, out) == (2, "")
     assert message in err
