@@ -51,7 +51,7 @@ PINGS_BORNE = 3
 PING_PAUSE = (10.0, 300.0)
 """Seconds between pings at least, and at most: that far apart, any number of them is borne."""
 PING_TIMEOUT = 20.0
-"""Seconds until a ping must be answered; gRPC's default."""
+"""Seconds until a ping must be answered."""
 
 PRIORITIES = {"interactive": 1, "bulk": 2}
 """Levels of the model's `config.pbtxt`. While one of the first waits, the second does."""
@@ -352,6 +352,7 @@ def _ping_options(timeout: float) -> list[tuple[str, int]]:
     return [
         ("grpc.keepalive_time_ms", round(1000 * pause)),
         ("grpc.keepalive_timeout_ms", round(1000 * PING_TIMEOUT)),
+        ("grpc.http2.ping_timeout_ms", round(1000 * PING_TIMEOUT)),  # else 60 s, whatever the other
         ("grpc.http2.max_pings_without_data", 0),  # it is limited by the pause
     ]
 
