@@ -47,7 +47,11 @@ LARGEST_WHOLE = 4096 * 2160
 """Pixels in the largest image that is sent whole: what the default model takes."""
 
 PINGS_BORNE = 3
-"""While a server sends nothing: Triton's defaults take the fourth for an attack and hang up."""
+"""While a server sends nothing, with Triton's defaults (max-ping-strikes 2 within 5 minutes).
+
+Measured with Triton 2.51 and a request of 6 s: one every 1.6 s is borne, one every 1.0 s is not:
+the server hangs up, and the request has to be sent again.
+"""
 PING_PAUSE = (10.0, 300.0)
 """Seconds between pings at least, and at most: that far apart, any number of them is borne."""
 PING_TIMEOUT = 20.0
