@@ -11,11 +11,13 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 import pytest
 
+from client import connection
 from client.connection import Matte
 from client.errors import ServerTimeoutError
 from matting.images import write_image
@@ -132,18 +134,28 @@ def test_full_disk_under_a_video(run_limited, make_picture, tmp_path) -> None:
         assert whole(tmp_path) == before
 
 
+class Line(NamedTuple):
+    """A line to a server: its near end, and what befalls all connections that it has."""
+
+    url: str
+    cut: Callable[[], None]
+    silence: Callable[[], None]
+    """Nothing comes through any more, and nobody is told."""
+
+
 @contextmanager
-def line(url: str, bytes_per_second: float) -> Iterator[tuple[str, Callable[[], None]]]:
-    """A slow line to a server: its near end, and what cuts all of its connections."""
+def line(url: str, bytes_per_second: float) -> Iterator[Line]:
     host, _, port = url.rpartition(":")
     ends: list[socket.socket] = []
+    silent: set[socket.socket] = set()
     chunk = 4096
 
     def relay(source: socket.socket, target: socket.socket) -> None:
         try:
             while data := source.recv(chunk):
                 time.sleep(len(data) / bytes_per_second)
-                target.sendall(data)
+                if source not in silent:
+                    target.sendall(data)
         except OSError:  # cut
             pass
         for end in (source, target):
@@ -169,21 +181,22 @@ def line(url: str, bytes_per_second: float) -> Iterator[tuple[str, Callable[[], 
         # A small window, or the kernel would take a whole picture at once.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, chunk)
         threading.Thread(target=accept, args=(listener,), daemon=True).start()
-        yield f"127.0.0.1:{listener.getsockname()[1]}", cut
+        near_end = f"127.0.0.1:{listener.getsockname()[1]}"
+        yield Line(near_end, cut, lambda: silent.update(ends))
         listener.shutdown(socket.SHUT_RDWR)
         cut()
 
 
 def test_slow_line_is_waited_for(standin, make_picture, expected_alpha) -> None:
     image, trimap = make_picture(60, 100)
-    with line(standin.grpc_url, 100_000) as (url, _), Matte(url) as matte:
+    with line(standin.grpc_url, 100_000) as slow, Matte(slow.url) as matte:
         np.testing.assert_array_equal(matte.alpha(image, trimap), expected_alpha(image, trimap))
 
 
 def test_too_slow_a_line_is_said(standin, make_picture) -> None:
     with (
-        line(standin.grpc_url, 2000) as (url, _),
-        Matte(url, timeout=1) as matte,
+        line(standin.grpc_url, 2000) as slow,
+        Matte(slow.url, timeout=1) as matte,
         pytest.raises(ServerTimeoutError, match=r"no answer from .* within 1 s"),
     ):
         matte.alpha(*make_picture(60, 100))
@@ -192,15 +205,35 @@ def test_too_slow_a_line_is_said(standin, make_picture) -> None:
 def test_a_cut_line_is_taken_up_again(standin, make_picture, expected_alpha) -> None:
     image, trimap = make_picture(60, 100)
     with (
-        line(standin.grpc_url, 20_000) as (url, cut),
-        Matte(url) as matte,
+        line(standin.grpc_url, 20_000) as slow,
+        Matte(slow.url) as matte,
         ThreadPoolExecutor() as pool,
     ):
         answer = pool.submit(matte.alpha, image, trimap)
         time.sleep(0.5)  # it takes more than a second
         assert not answer.done()
-        cut()
+        slow.cut()
         np.testing.assert_array_equal(answer.result(), expected_alpha(image, trimap))
+
+
+def test_a_machine_that_vanishes_is_found_out(
+    standin, make_picture, expected_alpha, monkeypatch
+) -> None:
+    """Long before the time of the request is over; then the photo is sent again."""
+    monkeypatch.setattr(connection, "PING_PAUSE", (1, 1))
+    monkeypatch.setattr(connection, "PING_TIMEOUT", 2)
+    image, trimap = make_picture(60, 100)
+    with (
+        line(standin.grpc_url, 20_000) as slow,
+        Matte(slow.url, timeout=3600) as matte,
+        ThreadPoolExecutor() as pool,
+    ):
+        answer = pool.submit(matte.alpha, image, trimap)
+        time.sleep(0.5)  # it takes more than a second
+        assert not answer.done()
+        slow.silence()
+        found = answer.result(timeout=45)  # gRPC's own patience with a ping is 60 s
+    np.testing.assert_array_equal(found, expected_alpha(image, trimap))
 
 
 @pytest.mark.parametrize(("seconds", "timeout"), [(1, 60), (60, 2)])
