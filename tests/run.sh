@@ -15,11 +15,10 @@ fetch_faketime() {
         set -- -o "Dir::State=$PWD/state" -o "Dir::Cache=$PWD/cache"
         apt-get "$@" update && apt-get "$@" download libfaketime
     fi
-    dpkg-deb -x libfaketime_*.deb ..
-    cd .. && rm -rf partial
+    dpkg-deb -x libfaketime_*.deb .. && cd .. && rm -rf partial
 }
 
-[ -d .venv/faketime ] || (fetch_faketime) >/dev/null 2>&1 || true
+[ -d .venv/faketime ] || (fetch_faketime) >/dev/null 2>&1 || rm -rf .venv/faketime
 .venv/bin/python -m ruff check .
 .venv/bin/python -m mypy
 exec .venv/bin/python -m pytest "$@"
