@@ -32,7 +32,11 @@ RECORD = {
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "docs/training.md", "docs/operations.md", "docs/client.md"]
+    "page",
+    [
+        "README.md",
+        *(f"docs/{name}.md" for name in ("training", "operations", "client", "model_card")),
+    ],
 )
 def test_page_says_what_the_results_say(page: str) -> None:
     text = (ROOT / page).read_text()

@@ -156,7 +156,7 @@ def test_wait_until_ready(standin, launch_standin):
         matte.wait_until_ready(30)
 
 
-def test_server_that_comes_up_later_is_found(launch_standin, kill, picture, caplog):
+def test_server_that_comes_up_later_is_found(launch_standin, kill, picture, caplog, wait_until):
     server = launch_standin()
     port = int(server.grpc_url.rpartition(":")[2])
     kill(server)
@@ -256,10 +256,3 @@ def test_http_port_is_unavailable_with_a_hint(standin, picture):
         pytest.raises(ServerUnavailableError, match="give --url another server's gRPC port"),
     ):
         matte.alpha(*picture)
-
-
-def wait_until(condition, seconds=30):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it never came true"
-        time.sleep(0.02)
