@@ -160,12 +160,13 @@ def render(record: dict) -> list[Section]:
         height, width = max(
             ((case["height"], case["width"]) for case in record["pictures"]), key=math.prod
         )
-        peaks = [f"{memory[name]:.2f} GiB {name}" for name in (WHOLE, TILED) if name in memory]
+        words = {WHOLE: WHOLE, TILED: f"in {TILED}"}
+        peaks = [f"{memory[name]:.2f} GiB {words[name]}" for name in words if name in memory]
         points.append(
             f"Memory of the server for {height}x{width}, at most: {', '.join(peaks)}; "
             f"{memory['ready']:.2f} GiB before."
         )
-    return [rows, points]
+    return [rows, *([points] if points else [])]
 
 
 def laws(cases: list[dict]) -> list[str]:

@@ -15,7 +15,7 @@ from client.job import OUTPUTS, Band
 from client.pairs import is_many
 from client.tiles import MARGIN, STRIDE
 from client.tls import Tls
-from client.video import is_video
+from client.video import DEFAULT_FPS, is_video, makes_video
 from matting.trimaps import MASK_BAND
 
 JOBS_PER_SERVER = 4
@@ -31,14 +31,18 @@ examples:
   run it again and it goes on where it stopped:
     python client/matte.py photos/ --trimaps trimaps/ -o mattes/ --cutout cutouts/ \\
         --url gpu1:8001 --url gpu2:8001 --failures failures.csv
+  only those that failed, once more:
+    python client/matte.py failures.csv -o mattes/ --cutout cutouts/
   from a mask instead of a trimap, onto white:
     python client/matte.py cat.jpg cat-mask.png --mask --background '#ffffff' --composite white.jpg
-  a quoted glob, or a CSV file with the columns image and trimap:
+  a quoted glob, or a CSV file with the columns image and trimap (and output, if you like):
     python client/matte.py 'photos/**/*.jpg' --trimaps trimaps/ -o mattes/
     python client/matte.py pairs.csv -o mattes/
-  a video with a trimap (or mask) for each frame, in the order of their names, to an alpha video;
-  for frames instead, name a folder:
+  a video with a trimap (or mask) for each frame, in the order of their names (9 before 10), to an
+  alpha video; for frames instead, name a folder:
     python client/matte.py clip.mp4 --trimaps clip-masks/ --mask -o clip-alpha.mkv
+  a folder of frames to an alpha video:
+    python client/matte.py frames/ --trimaps clip-masks/ --mask -o clip-alpha.mkv --fps 30
 
 exit codes: 0 all done, 1 the server, the disk or some of many photos failed, 2 bad input or usage
 """
@@ -145,10 +149,11 @@ def _parser() -> argparse.ArgumentParser:
 
     outputs = parser.add_argument_group(
         "outputs",
-        "at least one; a file for one photo, a folder for many; for a video, a .mkv without loss "
-        "(FFV1) or a folder for frames. Cut-out and composite keep the "
-        "photo's colour profile and EXIF and, as .png and .tif, its 16 bits; their colours stay in "
-        "the photo's profile, and a background is taken to be in it, too",
+        "at least one; a file for one photo, a folder for many; for a video or a folder of frames, "
+        "a .mkv without loss (FFV1) or a folder for frames. Cut-out and composite keep the "
+        "photo's colour profile and EXIF and, as .png and .tif, its 16 bits (alpha itself the 8 of "
+        "the server's answer); their colours stay in the photo's profile, and a background is "
+        "taken to be in it, too",
     )
     outputs.add_argument("-o", "--alpha", metavar="ALPHA", type=Path, help="the alpha matte, grey")
     outputs.add_argument(
@@ -168,6 +173,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     outputs.add_argument(
         "--premultiplied", action="store_true", help="multiply the colours of --cutout with alpha"
+    )
+
+    outputs.add_argument(
+        "--fps",
+        metavar="N",
+        type=_positive(float),
+        help="frames a second of the video that is made of a folder of frames "
+        f"(default {DEFAULT_FPS:g})",
     )
 
     trimaps = parser.add_argument_group("trimaps")
@@ -213,7 +226,10 @@ def _parser() -> argparse.ArgumentParser:
         help=f"photos or frames under way at a time (default {JOBS_PER_SERVER} for each server)",
     )
     parser.add_argument(
-        "--failures", metavar="CSV", type=Path, help="list the photos that failed, to try again"
+        "--failures",
+        metavar="CSV",
+        type=Path,
+        help="list the photos that failed, as IMAGE of another run that tries them again",
     )
     parser.add_argument("--quiet", action="store_true", help="say nothing but errors")
     parser.add_argument(
@@ -267,7 +283,11 @@ def _check_usage(parser: argparse.ArgumentParser, options: argparse.Namespace) -
     if (options.erode, options.dilate) != (None, None) and not options.mask:
         parser.error("--erode and --dilate are for a --mask")
     check_connection(parser, options)
-    if is_video(options.image):
+    outputs = outputs_of(options)
+    makes_video_of_frames = Path(options.image).is_dir() and makes_video(outputs)
+    if options.fps and not makes_video_of_frames:
+        parser.error("--fps is for a video that is made of a folder of frames")
+    if is_video(options.image, outputs):
         if options.trimap is not None or options.trimaps is None:
             parser.error(f"{options.image} is a video: name its frames' trimaps with --trimaps")
         if options.failures:
@@ -275,6 +295,8 @@ def _check_usage(parser: argparse.ArgumentParser, options: argparse.Namespace) -
     elif is_many(options.image):
         if options.trimap is not None:
             parser.error(f"{options.image} holds many photos: name their trimaps with --trimaps")
+        if makes_video(outputs):
+            parser.error(f"a video is made of a folder of frames, and {options.image} is none")
     elif options.trimap is None:
         parser.error(f"no TRIMAP for {options.image}, and it is no folder, glob or CSV file")
     elif options.trimaps or options.failures or options.jobs:

@@ -29,5 +29,9 @@ class ServerRefusedError(ServerError):
     """The server answered with an error, or with something that is not an alpha."""
 
 
+class TooLargeError(ServerRefusedError):
+    """The server takes no image or tile of this size, or had not enough memory for it."""
+
+
 class ModelMissingError(ServerError):
     """The server runs, but does not serve the model."""

@@ -13,6 +13,7 @@ from client.errors import (
     ServerRefusedError,
     ServerTimeoutError,
     ServerUnavailableError,
+    TooLargeError,
 )
 from client.request import Request
 
@@ -22,6 +23,11 @@ DEAD_BACKEND = re.compile("Stub process '.*' is not healthy")
 """What Triton says when its Python backend's process was killed."""
 NOT_TRUSTED = ("handshake failed", "security handshaker", "Verification Check failed")
 """What gRPC says of certificates: one side's is not signed or named as the other expects."""
+
+TOO_LARGE = re.compile(
+    "this server takes at most|to be between .* but received|memory|alloc", re.IGNORECASE
+)
+"""What the default model and a TensorRT engine say of a size, and all engines of want of memory."""
 
 
 def is_busy(error: BaseException | None) -> bool:
@@ -74,7 +80,9 @@ def explain(
         return ModelMissingError(
             f"{servers} does not serve the model {model!r} ({reason}); is it another Triton server?"
         )
-    return ServerRefusedError(f"{servers} refused request {request.id}: {reason}")
+    is_too_large = status == "RESOURCE_EXHAUSTED" or TOO_LARGE.search(reason)
+    kind = TooLargeError if is_too_large else ServerRefusedError
+    return kind(f"{servers} refused request {request.id}: {reason}")
 
 
 def _is_distrust(error: InferenceServerException) -> bool:

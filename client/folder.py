@@ -7,25 +7,25 @@ release Python's lock), so with asyncio they would need a thread pool all the sa
 import csv
 import threading
 from collections import deque
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Literal
 
 from client.connection import Matte
 from client.errors import ModelMissingError, ServerError, ServerUnavailableError
 from client.job import Options, Pair, matte_pair
+from client.pairs import PairError
 from client.request import Request
-from matting.images import ImageError
+from matting.images import ImageError, WriteError
 
 
 @dataclass(frozen=True)
 class Record:
     """What became of one photo: ``written``, ``skipped`` (it was there) or ``failed``.
 
-    `request` is what a server was asked for it; None if none was.
+    `request` is what a server was to be asked for it; None if that was not tried.
     """
 
     pair: Pair
@@ -74,21 +74,53 @@ def matte_pairs(
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def write_failures(path: Path, records: Iterable[Record]) -> None:
-    """Write the failed pairs as CSV: image, trimap, error. Raises OSError."""
+def start_failures(path: Path) -> None:
+    """Begin a list of failed pairs anew: a CSV file that `client.pairs.find_pairs` reads.
+
+    Raises
+    ------
+    PairError
+        It cannot be written there.
+    """
     try:
-        with TemporaryDirectory(prefix=".", dir=path.parent) as folder:
-            temporary = Path(folder, path.name)
-            with temporary.open(
-                "w", newline="", encoding="utf-8", errors="surrogateescape"
-            ) as file:
-                writer = csv.writer(file)
-                writer.writerow(("image", "trimap", "error"))
-                for record in records:
-                    writer.writerow((record.pair.image, record.pair.trimap, record.error))
-            temporary.replace(path)
-    except OSError as error:  # names the temporary file
-        raise OSError(error.errno, error.strerror, str(path)) from error
+        _write_row(path, "w", ("image", "trimap", "output", "error"))
+    except OSError as error:
+        raise PairError(f"{path}: cannot be written ({error.strerror})") from error
+
+
+def add_failure(path: Path, record: Record, folders: Mapping[str, Path]) -> None:
+    """Add a failed pair to such a list; it is in the file at once, however the run ends.
+
+    Parameters
+    ----------
+    path : Path
+    record : Record
+    folders : dict of str to Path
+        Those of the outputs. `output` is the place below them, the same when it is tried again.
+
+    Raises
+    ------
+    WriteError
+        The disk is full.
+    """
+    pair = record.pair
+    kind, output = next(iter(pair.outputs.items()))
+    inputs = (_seen_from(path.parent, file) for file in (pair.image, pair.trimap))
+    try:
+        _write_row(path, "a", (*inputs, output.relative_to(folders[kind]), record.error))
+    except OSError as error:
+        raise WriteError(path, error.strerror) from error
+
+
+def _write_row(path: Path, mode: str, row: Sequence[str | Path]) -> None:
+    with path.open(mode, newline="", encoding="utf-8", errors="surrogateescape") as file:
+        csv.writer(file).writerow(row)
+
+
+def _seen_from(folder: Path, path: Path) -> Path:
+    """Return what, joined to the folder, is the path: relative if it lies inside."""
+    folder, path = folder.absolute(), path.absolute()
+    return path.relative_to(folder) if path.is_relative_to(folder) else path
 
 
 def _is_gone(error: Exception, matte: Matte) -> bool:

@@ -147,9 +147,8 @@ def matte_pair(pair: Pair, matte: Matte, options: Options, request: Request) -> 
     photo, trimap = read_pair(pair, options)
     image = to_depth(photo.pixels, np.uint8)
     alpha = matte.alpha(image, trimap, options.tile, options.show_progress, request)
-    write_outputs(
-        pair.outputs, make_outputs(pair.outputs, photo.pixels, alpha, options), photo.metadata
-    )
+    made = make_outputs(pair.outputs, photo.pixels, alpha, options)
+    write_outputs(pair.outputs, made, photo.metadata, options.premultiplied)
     return has_unknown(trimap)
 
 
@@ -183,7 +182,7 @@ def make_outputs(
     Returns
     -------
     dict of str to ndarray
-        Cut-out (RGBA) and composite are as deep as the pixels.
+        Cut-out (RGBA) and composite are as deep as the pixels; alpha has 256 steps in any of them.
     """
     kinds = set(kinds)
     made = {"alpha": alpha} if "alpha" in kinds else {}
@@ -203,7 +202,10 @@ def make_outputs(
 
 
 def write_outputs(
-    outputs: Mapping[str, Path], made: Mapping[str, np.ndarray], metadata: Metadata
+    outputs: Mapping[str, Path],
+    made: Mapping[str, np.ndarray],
+    metadata: Metadata,
+    premultiplied: bool = False,
 ) -> None:
     """Write what `make_outputs` made: every image beside its place first, then all move there.
 
@@ -219,7 +221,8 @@ def write_outputs(
                 folder = leftovers.enter_context(TemporaryDirectory(prefix=".", dir=target.parent))
                 staged[target] = Path(folder, target.name)
                 # An alpha has no colours, and is no photograph.
-                write_image(staged[target], image, None if kind == "alpha" else metadata)
+                told = None if kind == "alpha" else metadata
+                write_image(staged[target], image, told, premultiplied)
             except (OSError, WriteError) as error:  # names the temporary file
                 raise WriteError(outputs[kind], error.strerror) from error
         for target, temporary in staged.items():

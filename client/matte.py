@@ -7,10 +7,13 @@ Run it as a file, or use it as a library: ``from client.matte import Matte``.
 import argparse
 import json
 import logging
+import os
+import signal
 import sys
 import time
 from collections import Counter
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from io import TextIOWrapper
 from itertools import chain
 from pathlib import Path
@@ -24,11 +27,11 @@ try:
     from client.arguments import JOBS_PER_SERVER, band_of, outputs_of, parse, tls_of
     from client.connection import Matte
     from client.errors import AddressError, ServerError, TlsError
-    from client.folder import Record, matte_pairs, write_failures
+    from client.folder import Record, add_failure, matte_pairs, start_failures
     from client.job import Options, Pair, matte_pair
     from client.pairs import PairError, find_pairs, is_many
     from client.request import Request
-    from client.video import is_video, list_frames, matte_video
+    from client.video import DEFAULT_FPS, is_video, list_frames, matte_video
     from matting.images import ImageError, WriteError, check_writable, read_photo
 except ModuleNotFoundError as error:
     if __name__ != "__main__":
@@ -52,104 +55,136 @@ def main(arguments: list[str] | None = None) -> int:
         with Matte(
             options.url or DEFAULT_URL, options.timeout, options.priority, tls_of(options)
         ) as matte:
-            if is_video(options.image):
+            if is_video(options.image, outputs_of(options)):
                 return _run_video(matte, options)
             return (_run_many if is_many(options.image) else _run_one)(matte, options)
     except (ServerError, WriteError) as error:
         return _fail(error, FAILURE)
     except (AddressError, ImageError, PairError, TlsError) as error:
         return _fail(error, BAD_INPUT)
+    except BrokenPipeError:  # who reads our output has seen enough, as `head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's last flush
+        return FAILURE
     except OSError as error:
-        return _fail(f"{error.filename}: cannot be written ({error.strerror})", BAD_INPUT)
+        return _fail(f"{error.filename}: {error.strerror}", BAD_INPUT)
     except KeyboardInterrupt:
         return _fail("stopped; what is written is whole", INTERRUPTED)
 
 
 def _run_one(matte: Matte, options: argparse.Namespace) -> int:
     pair = Pair(Path(options.image), options.trimap, outputs_of(options))
-    _check_names(pair, options.background)
     started = time.monotonic()
     request = Request()
-    asked = matte_pair(pair, matte, _settings(options), request)
+    with _failure_in_json(pair, request, options):
+        _check_names(pair, options.background)
+        asked = matte_pair(pair, matte, _settings(options), request)
     if options.json:
         _print_json(Record(pair, "written", request=request))
     elif not options.quiet:
         if not asked:
-            print(f"{pair.trimap} has no unknown pixels: it is the alpha, no server was asked")
+            _say(f"{pair.trimap} has no unknown pixels: it is the alpha, no server was asked")
         written = ", ".join(map(str, pair.outputs.values()))
         seconds = f"{time.monotonic() - started:.2f} s"
-        print(f"wrote {written} in {seconds}{_turned_away(request.rejections)}")
+        _say(f"wrote {written} in {seconds}{_turned_away(request.rejections)}")
     return SUCCESS
 
 
 def _run_many(matte: Matte, options: argparse.Namespace) -> int:
-    pairs, problems = find_pairs(options.image, options.trimaps, outputs_of(options))
+    folders = outputs_of(options)
+    pairs, problems = find_pairs(options.image, options.trimaps, folders)
     settings = _settings(options)
     if options.failures:
-        write_failures(options.failures, [])  # not only after hours
-    for folder in outputs_of(options).values():
-        folder.mkdir(parents=True, exist_ok=True)
-        check_writable(folder / "alpha.png")
+        if options.failures.resolve() == Path(options.image).resolve():
+            raise PairError(f"{options.failures}: is the list to work on; choose another name")
+        start_failures(options.failures)
+    for folder in folders.values():
+        _make_folder(folder)
     unpaired = [Record(pair, "failed", reason) for pair, reason in problems]
     counts = Counter[str]()
-    failed = []
+    errors: list[str] = []
     rejections = 0
+    total = len(unpaired) + len(pairs)
     with (
         logging_redirect_tqdm(),
-        tqdm(
-            total=len(unpaired) + len(pairs), unit="photo", disable=options.quiet or None
-        ) as progress,
+        tqdm(total=total, unit="photo", disable=options.quiet or None) as progress,
         closing(matte_pairs(pairs, matte, settings, _jobs(options))) as matted,
     ):
         for record in chain(unpaired, matted):
             counts[record.status] += 1
             rejections += record.request.rejections if record.request else 0
             if record.status == "failed":
-                failed.append(record)
+                if options.failures:
+                    add_failure(options.failures, record, folders)
+                errors = [*errors, record.error][:FAILURES_SHOWN]
             if options.json:
                 _print_json(record)
-            progress.update()
-    if options.failures:
-        write_failures(options.failures, failed)
-    _report(counts, rejections, failed, options)
-    return FAILURE if failed else SUCCESS
+            if record.status == "skipped":  # it took no time, and tells nothing of the rest's
+                progress.total = total = total - 1
+            else:
+                progress.update()
+    _report(counts, rejections, errors, options)
+    return FAILURE if errors else SUCCESS
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise PairError(f"{folder}: cannot be written ({error.strerror})") from error
+    check_writable(folder / "alpha.png")
 
 
 def _run_video(matte: Matte, options: argparse.Namespace) -> int:
     pair = Pair(Path(options.image), options.trimaps, outputs_of(options))
-    _check_names(pair, options.background)
-    trimaps = list_frames(pair.image, pair.trimap, pair.outputs)
-    settings = _settings(options)
-    with (
-        logging_redirect_tqdm(),
-        closing(
-            matte_video(pair.image, trimaps, pair.outputs, matte, settings, _jobs(options))
-        ) as written,
-        tqdm(total=len(trimaps), unit="frame", disable=options.quiet or None) as progress,
-    ):
-        for _ in written:
-            progress.update()
+    request = Request()
+    with _failure_in_json(pair, request, options):
+        _check_names(pair, options.background)
+        trimaps = list_frames(pair.image, pair.trimap, pair.outputs)
+        matted = matte_video(
+            *(pair.image, trimaps, pair.outputs, matte, _settings(options), _jobs(options)),
+            *(request, options.fps or DEFAULT_FPS),
+        )
+        with (
+            logging_redirect_tqdm(),
+            closing(matted) as written,
+            tqdm(total=len(trimaps), unit="frame", disable=options.quiet or None) as progress,
+        ):
+            for _ in written:
+                progress.update()
     if options.json:
-        _print_json(Record(pair, "written"))
+        _print_json(Record(pair, "written", request=request))
     elif not options.quiet:
-        print(f"wrote {', '.join(map(str, pair.outputs.values()))}, {len(trimaps)} frames")
+        files = ", ".join(map(str, pair.outputs.values()))
+        _say(f"wrote {files}, {len(trimaps)} frames{_turned_away(request.rejections)}")
     return SUCCESS
 
 
 def _report(
-    counts: Counter[str], rejections: int, failed: list[Record], options: argparse.Namespace
+    counts: Counter[str], rejections: int, errors: list[str], options: argparse.Namespace
 ) -> None:
-    for record in failed[:FAILURES_SHOWN]:
-        print(f"failed: {record.error}", file=sys.stderr)
-    if len(failed) > FAILURES_SHOWN:
-        print(f"failed: {len(failed) - FAILURES_SHOWN} more, see --failures", file=sys.stderr)
+    for error in errors:
+        print(f"failed: {error}", file=sys.stderr)
+    if counts["failed"] > len(errors):
+        where = f"see {options.failures}" if options.failures else "--failures CSV lists all"
+        print(f"failed: {counts['failed'] - len(errors)} more, {where}", file=sys.stderr)
     if not (options.json or options.quiet):
         done = f"{counts['written']} written, {counts['skipped']} were there"
-        print(f"{done}, {counts['failed']} failed{_turned_away(rejections)}")
+        _say(f"{done}, {counts['failed']} failed{_turned_away(rejections)}")
 
 
 def _turned_away(rejections: int) -> str:
     return f"; a full server turned requests away {rejections} times" if rejections else ""
+
+
+@contextmanager
+def _failure_in_json(pair: Pair, request: Request, options: argparse.Namespace) -> Iterator[None]:
+    """Say with --json, too, why there are no outputs."""
+    try:
+        yield
+    except (ServerError, ImageError, PairError, OSError) as error:
+        if options.json:
+            _print_json(Record(pair, "failed", str(error), request))
+        raise
 
 
 def _print_json(record: Record) -> None:
@@ -161,11 +196,15 @@ def _print_json(record: Record) -> None:
         **outputs,
         "status": record.status,
     }
-    if record.request:
+    if record.request and record.request.is_asked:
         fields |= {"request": record.request.id, "rejections": record.request.rejections}
     if record.error:
         fields["error"] = record.error
-    print(json.dumps(fields), flush=True)
+    _say(json.dumps(fields))
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)  # now, so that what goes wrong is seen here
 
 
 def _fail(error: object, code: int) -> int:
@@ -200,4 +239,5 @@ def _check_names(pair: Pair, background: Path | np.ndarray | None) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # `kill` ends it as Ctrl-C does
     sys.exit(main())

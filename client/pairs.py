@@ -1,7 +1,9 @@
 """Which photo goes with which trimap: by name in two folders, or by a CSV list."""
 
 import csv
+import functools
 import glob
+import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -32,7 +34,8 @@ def find_pairs(
     ----------
     source : str
         A folder (searched with its subfolders), a glob such as ``photos/**/*.jpg``, or a CSV file
-        with the columns ``image`` and ``trimap``, relative to the CSV file.
+        with the columns ``image`` and ``trimap``, relative to the CSV file. A column ``output`` may
+        say where the outputs go below their folders.
     trimaps : Path or None
         Folder of the trimaps: ``photos/a/cat.jpg`` goes with ``trimaps/a/cat.png``. None for a CSV.
     folders : dict of str to Path
@@ -47,7 +50,7 @@ def find_pairs(
     Raises
     ------
     PairError
-        Nothing was found, or the folders do not go together.
+        Nothing was found, the folders do not go together, or an output would replace an input.
     """
     from_list = _is_list(Path(source))
     if from_list == (trimaps is not None):
@@ -56,15 +59,20 @@ def find_pairs(
             if from_list
             else f"{source} holds many photos: name the folder of their trimaps with --trimaps"
         )
-    root = Path(source).parent if from_list else _root(source)
-    _check_folders(root, trimaps, folders)
     if trimaps is None:
+        _check_folders([], folders)
         found = _read_list(Path(source))
     else:
+        root = _root(source)
+        if not trimaps.is_dir():
+            raise PairError(f"--trimaps {trimaps} is not a folder")
+        _check_folders([root, trimaps], folders)
         found = _pair_by_name(source, root, trimaps, folders.values())
     if not found:
         raise PairError(f"no photos in {source}")
-    return _name_outputs(found, folders)
+    pairs, problems = _name_outputs(found, folders)
+    _check_outputs(source, pairs)
+    return pairs, problems
 
 
 class _Found(NamedTuple):
@@ -94,10 +102,8 @@ def _root(source: str) -> Path:
     return Path(*fixed)
 
 
-def _check_folders(root: Path, trimaps: Path | None, folders: Mapping[str, Path]) -> None:
-    if trimaps is not None and not trimaps.is_dir():
-        raise PairError(f"--trimaps {trimaps} is not a folder")
-    taken = {folder.resolve() for folder in (root, trimaps) if folder is not None}
+def _check_folders(inputs: list[Path], folders: Mapping[str, Path]) -> None:
+    taken = {folder.resolve() for folder in inputs}
     for kind, folder in folders.items():
         if folder.resolve() in taken:
             raise PairError(f"--{kind} {folder} is used already: it needs a folder of its own")
@@ -119,7 +125,9 @@ def _pair_by_name(source: str, root: Path, trimaps: Path, outputs: Iterable[Path
     found = []
     for name in names:
         if not any(name.is_relative_to(other) for other in others):
-            trimap, problem = _choose(by_name[name.with_suffix("")], trimaps / name)
+            trimap, problem = _choose(
+                by_name[name.with_suffix("")], (trimaps / name).with_suffix(OUTPUT_SUFFIX)
+            )
             found.append(_Found(root / name, trimap, name.with_suffix(OUTPUT_SUFFIX), problem))
     return found
 
@@ -135,13 +143,19 @@ def _choose(trimaps: list[Path], like: Path) -> tuple[Path, str]:
 def images_below(root: Path, pattern: str = "**/*") -> list[Path]:
     """Image files by their suffix, in the order of their names.
 
-    Hidden ones are leftovers of a crash or of another program.
+    Hidden ones, and those in hidden folders, are leftovers of a crash or another program's.
     """
     return sorted(
         path
         for path in root.glob(pattern)
-        if path.suffix.lower() in WRITABLE_SUFFIXES and path.name[0] != "." and path.is_file()
+        if path.suffix.lower() in WRITABLE_SUFFIXES
+        and not _is_hidden(path.relative_to(root))
+        and path.is_file()
     )
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part[0] == "." and part != ".." for part in path.parts)
 
 
 def _read_list(path: Path) -> list[_Found]:
@@ -153,7 +167,11 @@ def _read_list(path: Path) -> list[_Found]:
     if any(not row.get("image") or not row.get("trimap") for row in rows):
         raise PairError(f"{path}: expected a first line `image,trimap`, and both in every line")
     return [
-        _Found(path.parent / row["image"], path.parent / row["trimap"], _place(Path(row["image"])))
+        _Found(
+            path.parent / row["image"],
+            path.parent / row["trimap"],
+            _place(Path(row.get("output") or row["image"])),
+        )
         for row in rows
     ]
 
@@ -178,3 +196,17 @@ def _name_outputs(
         else:
             pairs.append(pair)
     return pairs, problems
+
+
+def _check_outputs(source: str, pairs: list[Pair]) -> None:
+    """Refuse to replace an input, or to take one for an output that is there already."""
+    folder_of = functools.cache(os.path.realpath)
+
+    def name(path: Path) -> Path:
+        return Path(folder_of(path.parent), path.name)
+
+    inputs = {name(path) for pair in pairs for path in (pair.image, pair.trimap)}
+    for pair in pairs:
+        for path in pair.outputs.values():
+            if name(path) in inputs:
+                raise PairError(f"{path}: is an input of {source}; choose another output folder")

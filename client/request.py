@@ -15,6 +15,8 @@ class Request:
         32 hexadecimal digits, drawn at random: Triton's request id, and OpenTelemetry's trace id.
     rejections : int
         How often a server turned it, or a tile of it, away because its queue was full.
+    is_asked : bool
+        Whether a server was asked for it, so that logs may know the id.
 
     Parameters
     ----------
@@ -32,10 +34,12 @@ class Request:
         if len(self.id) != ID_DIGITS or set(self.id) - set("0123456789abcdef"):
             raise ValueError(f"request id is {id!r}, expected {ID_DIGITS} digits of 0-9 and a-f")
         self.rejections = 0
+        self.is_asked = False
         self._counting = threading.Lock()
 
     def headers(self) -> dict[str, str]:
         """Return gRPC headers that make the server's spans a part of this trace (W3C's format)."""
+        self.is_asked = True
         return {"traceparent": f"00-{self.id}-{secrets.token_hex(8)}-01"}
 
     def count_rejection(self) -> None:

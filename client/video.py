@@ -1,4 +1,4 @@
-"""A video file and a trimap or mask for each of its frames in; videos or frames out.
+"""A video, or a folder of frames, and a trimap or mask for each frame in; videos or frames out.
 
 Every frame is a photo of its own: the network knows nothing of the one before. Sound is left out.
 Videos are written as FFV1 in Matroska: the one codec without loss that OpenCV's packages always
@@ -6,6 +6,7 @@ have and that common programs read.
 """
 
 import os
+import re
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,10 +21,20 @@ import numpy as np
 from client.connection import Matte
 from client.job import Options, make_outputs, trimap_for
 from client.pairs import PairError, images_below
-from matting.images import ImageError, WriteError, silent_opencv, write_image
+from client.request import Request
+from matting.images import (
+    MAX_PIXELS,
+    ImageError,
+    WriteError,
+    read_image,
+    silent_opencv,
+    write_image,
+)
 
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".avi", ".webm")
 WRITTEN_SUFFIX = ".mkv"
+DEFAULT_FPS = 25.0
+"""Frames a second of a video that is made of pictures."""
 CODEC = cv2.VideoWriter.fourcc(*"FFV1")
 
 # FFmpeg's own words on a damaged file: ours say it in one line. Read when OpenCV loads FFmpeg.
@@ -33,10 +44,17 @@ Writer = Callable[[np.ndarray], None]
 """Takes the frames of one output in their order."""
 
 
-def is_video(source: str) -> bool:
-    """Whether a command line's IMAGE names a video file."""
+def is_video(source: str, outputs: Mapping[str, Path]) -> bool:
+    """Whether a command line's IMAGE is a video file, or a folder of frames to make videos of."""
     path = Path(source)
-    return path.suffix.lower() in VIDEO_SUFFIXES and not path.is_dir()
+    if path.is_dir():
+        return makes_video(outputs)
+    return path.suffix.lower() in VIDEO_SUFFIXES
+
+
+def makes_video(outputs: Mapping[str, Path]) -> bool:
+    """Whether an output is a video file."""
+    return any(path.suffix.lower() == WRITTEN_SUFFIX for path in outputs.values())
 
 
 def list_frames(video: Path, trimaps: Path, outputs: Mapping[str, Path]) -> list[Path]:
@@ -45,9 +63,10 @@ def list_frames(video: Path, trimaps: Path, outputs: Mapping[str, Path]) -> list
     Parameters
     ----------
     video : Path
+        A video file or a folder of frames.
     trimaps : Path
-        A folder with as many images as the video has frames: they go together in the order of
-        their names, in which 10 comes before 9.
+        A folder with as many images as there are frames: they go together in the order of their
+        names, in which 9 comes before 10. So do the frames of a folder.
     outputs : dict of str to Path
         Some of ``alpha``, ``cutout`` and ``composite``: where each goes, a .mkv file or a folder
         for frames, which is new or empty. A cut-out has to be a folder.
@@ -55,18 +74,12 @@ def list_frames(video: Path, trimaps: Path, outputs: Mapping[str, Path]) -> list
     Raises
     ------
     ImageError
-        The video cannot be read.
+        The video cannot be read, or its frames are larger than `matting.images.MAX_PIXELS`.
     PairError
         The number of trimaps is another, or an output cannot be what it is said to be.
     """
-    with _opened(video) as capture:
-        sides = [int(capture.get(side)) for side in _SIDES]
-        frames = 0
-        while capture.grab():
-            frames += 1
-    if not frames:
-        raise ImageError(f"{video}: no frame of it can be read; is it damaged or cut short?")
-    found = images_below(trimaps, "*") if trimaps.is_dir() else []
+    frames, sides = (_measure_pictures if video.is_dir() else _measure_file)(video)
+    found = _in_natural_order(trimaps) if trimaps.is_dir() else []
     if len(found) != frames:
         raise PairError(
             f"{video} has {frames} frames and {trimaps} {len(found)} images; expected one for each"
@@ -83,11 +96,14 @@ def matte_video(
     matte: Matte,
     options: Options,
     jobs: int,
+    request: Request,
+    fps: float = DEFAULT_FPS,
 ) -> Generator[Path, None, None]:
     """Mat a video with `jobs` frames under way; yield each frame's trimap when it is written.
 
     The frames keep their order. All outputs take their places together after the last frame; on
-    any failure, and where the iterator is closed before, there are none.
+    any failure, and where the iterator is closed before, there are none. `request` names all frames
+    to the server, and counts how often one was turned away. `fps` is for a folder of frames.
 
     Raises
     ------
@@ -95,7 +111,8 @@ def matte_video(
     """
 
     def work(frame: np.ndarray, trimap: Path) -> dict[str, np.ndarray]:
-        alpha = matte.alpha(frame, trimap_for(trimap, frame, video, options), options.tile)
+        trimap_of_frame = trimap_for(trimap, frame, video, options)
+        alpha = matte.alpha(frame, trimap_of_frame, options.tile, request=request)
         return make_outputs(outputs, frame, alpha, options)
 
     with ExitStack() as leftovers:
@@ -106,12 +123,11 @@ def matte_video(
             staged[Path(folder, target.name)] = target
             writers[kind] = Path(folder, target.name)
         with ExitStack() as files:
-            capture = files.enter_context(_opened(video))
-            rate = capture.get(cv2.CAP_PROP_FPS)
+            rate, frames = files.enter_context(_frames_of(video, fps))
             write = {
                 kind: files.enter_context(_writer(path, rate)) for kind, path in writers.items()
             }
-            made = _in_order(work, _frames(capture), trimaps, jobs)
+            made = _in_order(work, frames, trimaps, jobs)
             files.enter_context(closing(made))
             for trimap, images in zip(trimaps, made, strict=True):
                 for kind, image in images.items():
@@ -127,6 +143,42 @@ def matte_video(
 
 
 _SIDES = (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)
+
+
+def _measure_file(video: Path) -> tuple[int, list[int]]:
+    """Count a video file's frames; return their number, and their width and height."""
+    with _opened(video) as capture:
+        sides = [int(capture.get(side)) for side in _SIDES]
+        if sides[0] * sides[1] > MAX_PIXELS:
+            raise ImageError(
+                f"{video}: its frames are {sides[0]} x {sides[1]} pixels; expected at most "
+                f"{MAX_PIXELS // 1_000_000} megapixels; make it smaller first"
+            )
+        frames = 0
+        while capture.grab():
+            frames += 1
+    if not frames:
+        raise ImageError(f"{video}: no frame of it can be read; is it damaged or cut short?")
+    return frames, sides
+
+
+def _measure_pictures(folder: Path) -> tuple[int, list[int]]:
+    """Count a folder's frames; return their number, and the first one's width and height."""
+    pictures = _in_natural_order(folder)
+    if not pictures:
+        raise PairError(f"no frames in {folder}")
+    height, width, _ = read_image(pictures[0]).shape
+    return len(pictures), [width, height]
+
+
+def _in_natural_order(folder: Path) -> list[Path]:
+    """List the pictures of a folder by their names, numbers in them by value: 9 before 10."""
+
+    def parts(path: Path) -> list[int | str]:
+        # Text and digits take turns, so that like is compared with like.
+        return [int(p) if p.isdecimal() else p for p in re.split(r"(\d+)", path.name)]
+
+    return sorted(images_below(folder, "*"), key=parts)
 
 
 def _check_output(kind: str, path: Path, sides: list[int]) -> None:
@@ -162,7 +214,30 @@ def _opened(video: Path) -> Iterator[cv2.VideoCapture]:
         capture.release()
 
 
-def _frames(capture: cv2.VideoCapture) -> Iterator[np.ndarray]:
+@contextmanager
+def _frames_of(video: Path, fps: float) -> Iterator[tuple[float, Iterator[np.ndarray]]]:
+    """Open a video file or a folder; yield frames a second, and the frames, H x W x 3 RGB."""
+    if video.is_dir():
+        yield fps, _pictures(video)
+        return
+    with _opened(video) as capture:
+        yield capture.get(cv2.CAP_PROP_FPS), _decoded(capture)
+
+
+def _pictures(folder: Path) -> Iterator[np.ndarray]:
+    first = None
+    for path in _in_natural_order(folder):
+        picture = read_image(path)
+        first = first or picture.shape
+        if picture.shape != first:
+            raise ImageError(
+                f"{path}: is {picture.shape[1]} x {picture.shape[0]} pixels, the first frame is "
+                f"{first[1]} x {first[0]}; expected frames of one size"
+            )
+        yield picture
+
+
+def _decoded(capture: cv2.VideoCapture) -> Iterator[np.ndarray]:
     while True:
         found, frame = capture.read()
         if not found:

@@ -211,16 +211,30 @@ def input_shapes(profile: Profile) -> object:
 
 
 def engine_matte(engine: bytes, target: str) -> Matte:
-    """Return an engine as the wire contract's function; needs the engine's GPU."""
+    """Return an engine as the wire contract's function.
+
+    Raises
+    ------
+    ExportError
+        It cannot run here, which takes the engine's GPU, or refuses the inputs' sizes.
+    """
     import_tensorrt(target)
     from polygraphy.backend.trt import EngineFromBytes, TrtRunner
+    from polygraphy.exception import PolygraphyException
 
     runner = TrtRunner(EngineFromBytes(engine))
-    runner.activate()
+    try:
+        runner.activate()
+    except PolygraphyException as error:
+        raise ExportError(f"the engine cannot run here: {' '.join(str(error).split())}") from error
 
     def matte(image: np.ndarray, trimap: np.ndarray) -> np.ndarray:
         # The runner answers with its own buffer, which the next call overwrites.
-        return runner.infer({"image": image, "trimap": trimap})["alpha"].copy()
+        try:
+            return runner.infer({"image": image, "trimap": trimap})["alpha"].copy()
+        except PolygraphyException as error:
+            reason = " ".join(str(error).split())
+            raise ExportError(f"the engine fails on {as_text(image.shape)}: {reason}") from error
 
     return matte
 

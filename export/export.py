@@ -1,6 +1,7 @@
 """From a checkpoint to a model repository: build, prove equal, put in place."""
 
-import json
+import errno
+import os
 import re
 import shutil
 import tempfile
@@ -8,22 +9,24 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from export.engine import Profile, build_engine, check_machine, engine_matte
 from export.errors import ExportError
 from export.graph import build_graph, save_graph, store_weights_outside
-from export.manifest import MANIFEST, read_manifest, sha256, tool_versions
+from export.manifest import MANIFEST, WEIGHTS, describe, sha256, write_entry
 from export.overflow import largest_magnitudes, overflows
 from export.parity import (
     PAIRS,
     Parity,
     Picture,
     alpha_alone,
-    alpha_in_company,
+    alphas_in_batches,
     compare,
     judge,
     matte_with,
     read_pictures,
+    with_mirror_images,
 )
 from export.runtime import onnx_matte, openvino_precision
 from train.checkpoint import load_checkpoint, read_state, save_checkpoint
@@ -36,10 +39,12 @@ ARTIFACTS = {
     "tensorrt": "model.plan",
     "tensorrt-rtx": "model.rtx",
 }
-WEIGHTS = "weights.safetensors"
 MODEL = "dim"
 TEMPLATE = Path(__file__).parents[1] / "model_repository" / MODEL
 """Configurations and the Python backend's model.py, of which every repository gets a copy."""
+
+COMPANY = 3
+"""Pictures in one batch where parity is proven: others than `export.graph` traces."""
 
 GENERATED = (*set(ARTIFACTS.values()), WEIGHTS, MANIFEST, "__pycache__")
 
@@ -69,6 +74,10 @@ def export(
 ) -> Exported:
     """Export a checkpoint into a Triton model repository, whole or not at all.
 
+    A new model comes into its place at once. In a model that is there files are replaced one by
+    one: what is left by a process that was killed meanwhile is not what its manifest says, and
+    model.py and `export.manifest.check` refuse it.
+
     Parameters
     ----------
     weights : Path
@@ -88,42 +97,39 @@ def export(
     ------
     ExportError
         TensorRT or a GPU is missing, a tool refused the graph, or the result is not equal to the
-        network. The repository is as it was.
+        network. The repository is as it was, and is not made if there was none.
     train.checkpoint.CheckpointError
         The checkpoint cannot be read.
     """
     if target.startswith("tensorrt"):
         check_machine(target, capability)  # before minutes of work, not after
+    profile = profile or Profile()
+    place = folder_beside(repository)
     network = load_checkpoint(weights)
-    known = list(read_pictures(pictures))
+    known = with_mirror_images(list(read_pictures(pictures)))
     with largest_magnitudes(network) as largest:
         expected = expected_alphas(network, known)
     if complaints := overflows(largest, precision):
         raise ExportError("not computable: " + "; ".join(complaints))
-    repository.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=repository.parent, prefix=".export-") as scratch:
+    with tempfile.TemporaryDirectory(dir=place, prefix=".export-") as scratch:
         build = Path(scratch)
         onnx = write_onnx(network, weights, precision, build)
-        entry = {
-            "target": target,
-            "precision": precision,
-            "weights": sha256(build / WEIGHTS),
-            "onnx": sha256(onnx),
-            "tools": tool_versions(),
-            "largest magnitude": max(largest.values()),
-        }
+        entry = describe(onnx, target, precision)
+        entry["checkpoint"] = sha256(weights)
+        entry["largest magnitude"] = max(largest.values())
         artifact = build / ARTIFACTS[target]
         if target.startswith("tensorrt"):
             engine, entry["engine"] = build_engine(
                 onnx,
                 target,
                 precision,
-                profile or Profile(),
+                profile,
                 capability=capability,
                 timing_cache=timing_cache,
             )
             artifact.write_bytes(engine)
-        parity = prove(expected, artifact, target, precision, known)
+        company = min(COMPANY, profile.largest[0]) if target == "tensorrt" else COMPANY
+        parity = prove(expected, artifact, target, precision, known, company)
         entry["parity"] = parity.summary() if parity else "not run: needs the GPU it was built for"
         files = [artifact.name] if artifact != onnx else [onnx.name, WEIGHTS]
         entry["files"] = {name: sha256(build / name) for name in files}
@@ -131,25 +137,47 @@ def export(
         if target == "openvino" and precision == "fp32":
             in_bf16 = prove_in_bf16(expected, onnx, known)
             entry["bf16"] = in_bf16 if isinstance(in_bf16, str) else in_bf16.summary()
-        put_in_place(build, repository / MODEL, artifact.name, entry)
-        if artifact == onnx:
-            proven = isinstance(in_bf16, Parity)
-            set_engine(repository / MODEL, target, "auto" if proven else "fp32")
+        run_by = (target, "auto" if isinstance(in_bf16, Parity) else "fp32")
+        settings = run_by if artifact == onnx else None
+        put_in_place(build, repository / MODEL, artifact.name, entry, settings)
     return Exported(repository / MODEL / "1" / artifact.name, parity, in_bf16)
+
+
+def folder_beside(repository: Path) -> Path:
+    """Return the nearest folder above that is there: from it files can be moved into place.
+
+    Raises
+    ------
+    FileExistsError
+        The repository, or what it should lie in, is a file.
+    """
+    there = next(path for path in (repository, *repository.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(there))
+    return there.absolute().parent if there == repository else there
 
 
 def write_onnx(network: DeepImageMatting, weights: Path, precision: str, folder: Path) -> Path:
     """Write `model.onnx` and the weights that it points into; return the graph's path."""
-    stored = folder / WEIGHTS
-    if weights.suffix == ".safetensors":
-        shutil.copyfile(weights, stored)
-    else:
-        dtype = {value.dtype for value in read_state(weights).values()}.pop()
-        save_checkpoint(network, stored, {"source": weights.name}, dtype)
     graph = build_graph(network, precision)
-    store_weights_outside(graph, stored)
+    store_weights_outside(graph, store_weights(network, weights, folder))
     save_graph(graph, folder / "model.onnx")
     return folder / "model.onnx"
+
+
+def store_weights(network: DeepImageMatting, weights: Path, folder: Path) -> Path:
+    """Write a network's checkpoint as safetensors, FP16 as FP16, else as FP32; return its path.
+
+    BF16 fits into FP32 alone, and FP64 is more than the network computes in.
+    """
+    stored = folder / WEIGHTS
+    dtypes = {value.dtype for value in read_state(weights).values()}
+    if weights.suffix == ".safetensors" and dtypes <= {torch.float16, torch.float32}:
+        shutil.copyfile(weights, stored)
+    else:
+        dtype = torch.float16 if dtypes == {torch.float16} else torch.float32
+        save_checkpoint(network, stored, {"source": weights.name}, dtype)
+    return stored
 
 
 def expected_alphas(network: DeepImageMatting, pictures: list[Picture]) -> list[np.ndarray]:
@@ -164,8 +192,11 @@ def prove(
     target: str,
     precision: str,
     pictures: list[Picture],
+    company: int = COMPANY,
 ) -> Parity | None:
     """Compare an artifact with what the network answers; None if it cannot run on this machine.
+
+    Pictures of one size that follow each other go in one batch, `company` of them at most.
 
     Raises
     ------
@@ -178,10 +209,8 @@ def prove(
         exported = engine_matte(artifact.read_bytes(), target)
     else:
         exported = onnx_matte(artifact, target, "bf16" if precision == "bf16" else "fp32")
-    comparisons = [
-        compare(picture, alpha, alpha_in_company(exported, picture))
-        for picture, alpha in zip(pictures, expected, strict=True)
-    ]
+    found = alphas_in_batches(exported, pictures, company)
+    comparisons = [compare(*of) for of in zip(pictures, expected, found, strict=True)]
     parity = judge(comparisons, precision)
     if parity.complaints:
         raise ExportError("not equal to the network: " + "; ".join(parity.complaints))
@@ -217,18 +246,23 @@ def set_engine(model: Path, engine: str, precision: str) -> None:
     written.replace(config)
 
 
-def put_in_place(build: Path, model: Path, artifact: str, entry: dict) -> None:
-    """Move the built files into the model's folder, the manifest last."""
-    version = model / "1"
+def put_in_place(
+    build: Path, model: Path, artifact: str, entry: dict, settings: tuple[str, str] | None
+) -> None:
+    """Move the built files into the model's folder, with what model.py is to be told of them.
+
+    A new folder is made whole before it is moved. In an old one the manifest comes last: until then
+    it names other files than there are.
+    """
+    folder = model
     if not model.exists():
-        shutil.copytree(TEMPLATE, model, ignore=shutil.ignore_patterns(*GENERATED))
-    try:
-        entries = read_manifest(version)
-    except ExportError:  # damaged: the new one heals it
-        entries = {}
-    entries[artifact] = entry
+        folder = build / MODEL
+        shutil.copytree(TEMPLATE, folder, ignore=shutil.ignore_patterns(*GENERATED))
     for name in entry["files"]:
-        (build / name).replace(version / name)
-    manifest = build / MANIFEST
-    manifest.write_text(json.dumps(entries, indent=2) + "\n")
-    manifest.replace(version / MANIFEST)
+        (build / name).replace(folder / "1" / name)
+    if settings:
+        set_engine(folder, *settings)
+    write_entry(folder / "1", artifact, entry)
+    if folder != model:
+        model.parent.mkdir(parents=True, exist_ok=True)
+        folder.replace(model)

@@ -27,7 +27,7 @@ def build_graph(network: DeepImageMatting, precision: str) -> ir.Model:
         Is left as it is.
     precision : "fp32" or "fp16"
         What the network computes in. FP16 is in the graph: half weights and activations, so that it
-        means the same to every runtime. Normalisation and the last sigmoid stay FP32.
+        means the same to every runtime. Normalisation and the last sigmoid stay FP32, see there.
 
     Returns
     -------

@@ -16,6 +16,9 @@ from export.engine import MODULES, find_gpu
 from export.errors import ExportError
 
 MANIFEST = "manifest.json"
+WEIGHTS = "weights.safetensors"
+"""What every exported model.onnx points into, beside it."""
+
 TOOLS = ("torch", "onnx", "onnxscript", "onnxruntime", "openvino", "polygraphy", "numpy")
 
 
@@ -33,6 +36,28 @@ def tool_versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
+
+
+def describe(onnx: Path, target: str, precision: str) -> dict[str, object]:
+    """Return how an artifact's entry begins: what it is made from, and with what."""
+    return {
+        "target": target,
+        "precision": precision,
+        "weights": sha256(onnx.with_name(WEIGHTS)),
+        "onnx": sha256(onnx),
+        "tools": tool_versions(),
+    }
+
+
+def write_entry(folder: Path, artifact: str, entry: dict[str, object]) -> None:
+    """Set an artifact's entry in a folder's manifest, whole or not at all; others' stay."""
+    try:
+        entries = read_manifest(folder)
+    except ExportError:  # damaged: the new one heals it
+        entries = {}
+    partial = folder / f".{MANIFEST}.partial"
+    partial.write_text(json.dumps({**entries, artifact: entry}, indent=2) + "\n")
+    partial.replace(folder / MANIFEST)
 
 
 def read_manifest(folder: Path) -> dict[str, dict]:
@@ -95,7 +120,8 @@ def misfits(engine: dict) -> list[str]:
     faults = []
     if version != engine["version"]:
         faults.append(f"was built by TensorRT {engine['version']}, here is {version}")
-    built_for = engine["gpu"]
-    if (gpu.name, gpu.compute_capability) != (built_for["name"], built_for["compute_capability"]):
-        faults.append(f"was built for {built_for['name']}, here is {gpu.name}")
+    built_for = (engine["gpu"]["name"], engine["gpu"]["compute_capability"])
+    here = (gpu.name, gpu.compute_capability)
+    if here != built_for:
+        faults.append("was built for {} ({}), here is {} ({})".format(*built_for, *here))
     return faults

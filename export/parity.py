@@ -1,6 +1,7 @@
 """Is an exported model the network it was made from? Judged on pictures with true alphas.
 
-As a command it writes what the network answers, for `export.plan` on machines without PyTorch.
+As a command it writes what the network answers, for `export.plan` on machines without PyTorch,
+which only the reference needs here.
 
 examples:
   python -m export.parity weights.safetensors -o pictures
@@ -8,21 +9,24 @@ examples:
 
 import argparse
 import glob
+import itertools
 import sys
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
+from export.errors import ExportError
 from export.tolerance import TOLERANCES
 from matting.images import ImageError, read_gray, read_image, read_trimap
 from matting.metrics import evaluate
 from matting.trimaps import UNKNOWN, is_unknown
-from train.checkpoint import CheckpointError, load_checkpoint
-from train.network import DeepImageMatting
-from train.predict import predict_alpha
+
+if TYPE_CHECKING:
+    from train.network import DeepImageMatting
 
 Matte = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """(image N×H×W×3, trimap N×H×W×1) → alpha N×H×W×1, all uint8: the wire contract as a function."""
@@ -107,8 +111,26 @@ def read_pictures(folder: Path = PAIRS) -> Iterator[Picture]:
         yield Picture(image.stem, read_image(image), read_trimap(files[1]), read_gray(files[2]))
 
 
-def matte_with(network: DeepImageMatting) -> Matte:
+def with_mirror_images(pictures: list[Picture]) -> list[Picture]:
+    """Return the pictures, the smallest first and after it its mirror image and it upside down.
+
+    They make a batch of three pictures, none of which may have another's alpha.
+    """
+    smallest, *others = sorted(pictures, key=lambda picture: picture.trimap.size)
+    turns = {"": np.s_[:], ", mirrored": np.s_[:, ::-1], ", upside down": np.s_[::-1]}
+    arrays = (smallest.image, smallest.trimap, smallest.alpha)
+    turned = [
+        Picture(smallest.name + how, *(array[turn].copy() for array in arrays))
+        for how, turn in turns.items()
+    ]
+    return turned + others
+
+
+def matte_with(network: "DeepImageMatting") -> Matte:
     """Return the PyTorch network, the reference, as the wire contract's function."""
+    import torch
+
+    from train.predict import predict_alpha
 
     def matte(image: np.ndarray, trimap: np.ndarray) -> np.ndarray:
         inputs = (torch.from_numpy(array).permute(0, 3, 1, 2) for array in (image, trimap))
@@ -122,19 +144,35 @@ def alpha_alone(matte: Matte, picture: Picture) -> np.ndarray:
     return matte(picture.image[None], picture.trimap[None, ..., None])[0, ..., 0]
 
 
-def alpha_in_company(matte: Matte, picture: Picture) -> np.ndarray:
-    """Return a picture's alpha, H×W uint8, out of a batch of the picture and its mirror image."""
-    image, trimap = (np.stack([x, x[:, ::-1]]) for x in (picture.image, picture.trimap))
-    return matte(image, trimap[..., None])[0, ..., 0]
+def alphas_in_batches(matte: Matte, pictures: list[Picture], most: int) -> list[np.ndarray]:
+    """Return the pictures' alphas, H×W uint8; up to `most` neighbours of one size go together."""
+    alphas = []
+    for _, alike in itertools.groupby(pictures, lambda picture: picture.trimap.shape):
+        while batch := list(itertools.islice(alike, most)):
+            images = np.stack([picture.image for picture in batch])
+            trimaps = np.stack([picture.trimap for picture in batch])
+            alphas += list(matte(images, trimaps[..., None])[..., 0])
+    return alphas
 
 
 def compare(picture: Picture, expected: np.ndarray, found: np.ndarray) -> Comparison:
-    """Compare one picture's alphas, H×W uint8: the reference's and an exported model's."""
+    """Compare one picture's alphas, H×W uint8: the reference's and an exported model's.
+
+    Raises
+    ------
+    ExportError
+        The metrics do not take one of them: it contradicts the trimap, say.
+    """
+    try:
+        metrics = [
+            evaluate(alpha, picture.alpha, picture.ternary_trimap) for alpha in (expected, found)
+        ]
+    except ValueError as error:
+        raise ExportError(f"{picture.name}: {error}") from error
     difference = np.abs(expected.astype(np.float32) - found) / 255
     return Comparison(
         picture.name,
-        evaluate(expected, picture.alpha, picture.ternary_trimap),
-        evaluate(found, picture.alpha, picture.ternary_trimap),
+        *metrics,
         float(difference.mean()),
         float(np.percentile(difference, 99)),
         float(difference.max()),
@@ -167,14 +205,37 @@ def judge(comparisons: list[Comparison], precision: str) -> Parity:
     return Parity(comparisons, complaints)
 
 
-def save_references(network: DeepImageMatting, pictures: list[Picture], folder: Path) -> None:
-    """Write NAME.npz for each picture: image H×W×3, trimap and the network's alpha H×W, uint8."""
+def save_references(network: "DeepImageMatting", pictures: list[Picture], folder: Path) -> None:
+    """Write NAME.npz for each picture: image H×W×3; trimap, true and own alpha H×W, uint8.
+
+    These are `image`, `trimap`, `truth` and `alpha`.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     matte = matte_with(network)
     for picture in pictures:
-        alpha = alpha_alone(matte, picture)
-        arrays = {"image": picture.image, "trimap": picture.trimap, "alpha": alpha}
-        np.savez_compressed(folder / f"{picture.name}.npz", **arrays)
+        np.savez_compressed(
+            folder / f"{picture.name}.npz",
+            image=picture.image,
+            trimap=picture.trimap,
+            truth=picture.alpha,
+            alpha=alpha_alone(matte, picture),
+        )
+
+
+def read_reference(path: Path) -> tuple[Picture, np.ndarray]:
+    """Return a picture that `save_references` wrote, and the network's alpha H×W of it.
+
+    Raises
+    ------
+    ExportError
+        It is no such file.
+    """
+    try:
+        with np.load(path) as stored:
+            image, trimap, truth, alpha = (stored[n] for n in ("image", "trimap", "truth", "alpha"))
+    except (KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise ExportError(f"{path}: write it with python -m export.parity ({error})") from error
+    return Picture(path.stem, image, trimap, truth), alpha
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -187,6 +248,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("-o", "--output", type=Path, default=Path("out/pictures"), metavar="DIR")
     parser.add_argument("--data", type=Path, default=PAIRS, metavar="DIR", help="(%(default)s)")
     options = parser.parse_args(arguments)
+    from train.checkpoint import CheckpointError, load_checkpoint
+
     try:
         pictures = list(read_pictures(options.data))
         save_references(load_checkpoint(options.weights), pictures, options.output)

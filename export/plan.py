@@ -1,9 +1,10 @@
 """A TensorRT engine of an exported model.onnx, where there is no PyTorch.
 
 Python 3.9, NumPy, Polygraphy and TensorRT are enough, for TensorRT 8.6 does not go together with a
-PyTorch that exports. Where both are, `python -m export` does it all and writes a manifest.
+PyTorch that exports. Where both are, `python -m export` does it all.
 
-Pictures are what `python -m export.parity` wrote: with the network's own alphas.
+Pictures are what `python -m export.parity` wrote: with the network's own alphas. An engine that is
+not the network on them replaces nothing. This takes Python 3.10 and OpenCV besides.
 
 examples:
   python -m export.plan model.onnx -o model.plan
@@ -20,19 +21,18 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from export.engine import MODULES, Profile, add_arguments, as_text, build_engine, engine_matte
 from export.errors import ExportError
+from export.manifest import describe, sha256, write_entry
 from export.tolerance import TOLERANCES
 
 if TYPE_CHECKING:
-    from export.parity import Matte
+    from export.parity import Matte, Parity
 
 WARMUP, RUNS = 3, 20
 
 
-def measure(matte: Matte, pictures: list[Path], tolerance: float) -> list[str]:
+def measure(matte: Matte, pictures: list[Path], precision: str) -> Parity:
     """Time a matte on pictures and compare it with the network, printing a line for each.
 
     Parameters
@@ -41,33 +41,49 @@ def measure(matte: Matte, pictures: list[Path], tolerance: float) -> list[str]:
         The wire contract as a function, see `export.parity`.
     pictures : list of Path
         What `export.parity.save_references` wrote.
-    tolerance : float
-        Largest mean |difference| of alpha in 0..1.
+    precision : str
+        Whose tolerance judges.
 
-    Returns
-    -------
-    list of str
-        What is wrong; empty where every picture is within the tolerance.
+    Raises
+    ------
+    ExportError
+        It is not equal, a picture is none, or OpenCV or a newer Python is missing.
     """
-    complaints = []
-    for path in pictures:
-        with np.load(path) as stored:
-            image, trimap, expected = (stored[name] for name in ("image", "trimap", "alpha"))
+    try:
+        from export.parity import compare, judge, read_reference
+    except (ImportError, TypeError) as error:  # TypeError: Python 3.9 does not know `X | None`
+        raise ExportError(f"--pictures takes Python 3.10 and OpenCV: {error}") from error
+    comparisons = []
+    for picture, expected in map(read_reference, pictures):
         milliseconds = []
         for _ in range(WARMUP + RUNS):
             start = time.perf_counter()
-            alpha = matte(image[None], trimap[None, ..., None])[0, ..., 0]
+            alpha = matte(picture.image[None], picture.trimap[None, ..., None])[0, ..., 0]
             milliseconds.append((time.perf_counter() - start) * 1000)
-        difference = np.abs(alpha.astype(np.float32) - expected) / 255
-        mean = float(difference.mean())
+        found = compare(picture, expected, alpha)
+        comparisons.append(found)
         median = statistics.median(milliseconds[WARMUP:])
         print(
-            f"{path.stem}, {as_text(trimap.shape)}: {median:.2f} ms with copies, alpha differs by "
-            f"{mean:.2e} in the mean, {difference.max():.3f} at most"
+            f"{picture.name}, {as_text(picture.trimap.shape)}: {median:.2f} ms with copies, alpha "
+            f"differs by {found.mean_difference:.2e} in the mean, {found.largest_difference:.3f} "
+            "at most"
         )
-        if not mean <= tolerance:
-            complaints.append(f"{path.stem} by {mean:.2g}, at most {tolerance:g} is allowed")
-    return complaints
+    parity = judge(comparisons, precision)
+    if parity.complaints:
+        raise ExportError("not equal to the network: " + "; ".join(parity.complaints))
+    return parity
+
+
+def put_in_place(engine: bytes, output: Path, entry: dict[str, object]) -> None:
+    """Write an engine, whole or not at all, and then its entry into the manifest beside it."""
+    partial = output.with_name(f".{output.name}.partial")
+    try:
+        partial.write_bytes(engine)
+        partial.replace(output)
+    finally:
+        partial.unlink(missing_ok=True)
+    entry["files"] = {output.name: sha256(output)}
+    write_entry(output.parent, output.name, entry)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -100,15 +116,13 @@ def main(arguments: list[str] | None = None) -> int:
             capability=options.capability,
             timing_cache=options.timing_cache,
         )
-        partial = options.output.with_name(f".{options.output.name}.partial")
-        partial.write_bytes(engine)
-        partial.replace(options.output)
-        print(options.output, json.dumps(facts))
+        entry = describe(options.onnx, options.target, options.precision)
+        entry.update(engine=facts, parity="not run: no --pictures")
         if options.pictures:
-            tolerance = TOLERANCES[options.precision].mean_alpha
-            complaints = measure(engine_matte(engine, options.target), options.pictures, tolerance)
-            if complaints:
-                raise ExportError("alpha differs from the network's: " + "; ".join(complaints))
+            matte = engine_matte(engine, options.target)
+            entry["parity"] = measure(matte, options.pictures, options.precision).summary()
+        put_in_place(engine, options.output, entry)
+        print(options.output, json.dumps(facts))
     except ExportError as error:
         print(f"export.plan: {error}", file=sys.stderr)
         return 1

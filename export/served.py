@@ -74,8 +74,9 @@ class ServedMatting(nn.Module):
     """The wire contract around a network: uint8 N×H×W×3 and N×H×W×1 in, uint8 N×H×W×1 out.
 
     Follows mmediting's test pipeline (pad by reflection on the right and below, normalise, predict,
-    crop, take the trimap's word where it has one, round half to even). Normalisation and the
-    sigmoid are FP32 in any precision; the network between computes in its parameters' type.
+    crop, take the trimap's word where it has one, round half to even). The network computes in its
+    parameters' type, normalisation before it and the sigmoid after it in FP32. Both cost
+    nothing, and in FP16 would add roundings: near white, alpha * 255 would know steps of 1/8 only.
     """
 
     def __init__(self, network: DeepImageMatting) -> None:

@@ -6,9 +6,10 @@ fp32: metrics 0.1 %, mean alpha 5e-4. Kernels add in other orders. Seven or fewe
     pooling windows fall the other way in a near-tie; the alpha around them moves by up to 0.1, the
     mean by 1.6e-4 at most.
 fp16: metrics 1 %, mean alpha 5e-3. Up to 0.5 % of the windows fall the other way. The mean may
-    move, the quality may not. The default weights move by 0.13 % at most.
+    move, the quality may not.
 bf16: as FP16, of an FP32 graph that OpenVINO computes in bf16: 8 bits of a number instead of 11.
-    SAD of the default weights moves by 0.29 %, MSE by 0.82 %.
+
+By how much the default weights move is in `benchmarks/results/parity.json`.
 
 The largest difference of one pixel is reported and judges nothing: one near-tie decides it.
 """

@@ -10,7 +10,7 @@ from typing import NamedTuple, Union
 import numpy as np
 
 ORIENTATION, EXTRA_SAMPLES, MAKER_NOTE, ICC_PROFILE = 0x0112, 338, 0x927C, 34675
-UPRIGHT, STRAIGHT_ALPHA = 1, 2
+UPRIGHT, PREMULTIPLIED_ALPHA, STRAIGHT_ALPHA = 1, 1, 2
 LINKS = (0x8769, 0x8825, 0xA005)
 """Fields that lead to a directory of their own: EXIF's, the place's, interoperability's."""
 DESCRIPTIVE = (270, 271, 272, 282, 283, 296, 305, 306, 315, 316, 33432, *LINKS)

@@ -13,6 +13,7 @@ import contextlib
 import os
 import secrets
 import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -24,7 +25,7 @@ from matting import exif
 from matting.headers import HeaderError, image_format, image_size
 from matting.metadata import (
     Metadata,
-    declare_straight_alpha,
+    declare_alpha,
     insert_metadata,
     read_metadata,
 )
@@ -130,7 +131,12 @@ def to_depth(pixels: np.ndarray, depth: type[np.uint8] | type[np.uint16]) -> np.
     return pixels.astype(np.uint16) * np.uint16(257)
 
 
-def write_image(path: str | Path, array: np.ndarray, metadata: Metadata | None = None) -> None:
+def write_image(
+    path: str | Path,
+    array: np.ndarray,
+    metadata: Metadata | None = None,
+    premultiplied: bool = False,
+) -> None:
     """Write an image whole or not at all: a temporary file beside it takes its name when complete.
 
     Parameters
@@ -143,6 +149,8 @@ def write_image(path: str | Path, array: np.ndarray, metadata: Metadata | None =
         .tif hold 16 bits; for the others the pixels are scaled to 8 bits.
     metadata : Metadata, optional
         Profile and EXIF to put into the file. A .bmp holds neither.
+    premultiplied : bool
+        The colours of RGBA are multiplied with alpha. A .tif says so; the others cannot.
 
     Raises
     ------
@@ -153,7 +161,8 @@ def write_image(path: str | Path, array: np.ndarray, metadata: Metadata | None =
     """
     try:
         target = _target(Path(path))
-        encoded = insert_metadata(_encode(Path(path), array), metadata or Metadata())
+        encoded = _encode(Path(path), array, premultiplied)
+        encoded = insert_metadata(encoded, metadata or Metadata())
         with _temporary_beside(target) as temporary:
             with temporary.open("wb") as file:
                 file.write(encoded)
@@ -242,7 +251,7 @@ def _damaged(path: Path, name: str | None, reason: str) -> ImageError:
     return ImageError(f"{path}: this {name} is damaged or cut short ({reason}); copy it again")
 
 
-def _encode(path: Path, array: np.ndarray) -> bytes:
+def _encode(path: Path, array: np.ndarray, premultiplied: bool) -> bytes:
     suffix = path.suffix.lower()
     channels = 1 if array.ndim == 2 else array.shape[-1]
     is_image = array.ndim in (2, 3) and channels in (1, 3, 4)
@@ -267,8 +276,8 @@ def _encode(path: Path, array: np.ndarray) -> bytes:
     if not done:
         raise ImageError(f"{path}: shape {array.shape} does not fit {path.suffix}; use .png")
     data = encoded.tobytes()
-    is_straight_tiff = channels == 4 and suffix in (".tif", ".tiff")
-    return declare_straight_alpha(data) if is_straight_tiff else data
+    is_tiff_with_alpha = channels == 4 and suffix in (".tif", ".tiff")
+    return declare_alpha(data, premultiplied) if is_tiff_with_alpha else data
 
 
 def _target(path: Path) -> Path:
@@ -302,10 +311,19 @@ def _temporary_beside(target: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def silent_opencv() -> Iterator[None]:
-    """Keep OpenCV's own log of a damaged file off the terminal: the error says it in one line."""
-    level = cv2.getLogLevel()
-    cv2.setLogLevel(0)  # LOG_LEVEL_SILENT
+    """Keep OpenCV's own log of a damaged file off the terminal: the error says it in one line.
+
+    The level is the process's: it comes back when the last of the threads that are in here leaves.
+    """
+    with _changing_level:
+        _levels_before.append(cv2.getLogLevel())
+        cv2.setLogLevel(0)  # LOG_LEVEL_SILENT
     try:
         yield
     finally:
-        cv2.setLogLevel(level)
+        with _changing_level:
+            cv2.setLogLevel(_levels_before.pop())
+
+
+_changing_level = threading.Lock()
+_levels_before: list[int] = []

@@ -68,9 +68,10 @@ def insert_metadata(data: bytes, metadata: Metadata) -> bytes:
     return writer(data, metadata) if writer and any(metadata) else data
 
 
-def declare_straight_alpha(tiff: bytes) -> bytes:
+def declare_alpha(tiff: bytes, premultiplied: bool) -> bytes:
     """Return an RGBA TIFF of OpenCV's that says what its fourth channel is, which OpenCV omits."""
-    alpha = Field(exif.SHORT, struct.pack("<H", exif.STRAIGHT_ALPHA))
+    kind = exif.PREMULTIPLIED_ALPHA if premultiplied else exif.STRAIGHT_ALPHA
+    alpha = Field(exif.SHORT, struct.pack("<H", kind))
     return _add_fields(tiff, {exif.EXTRA_SAMPLES: alpha})
 
 

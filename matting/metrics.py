@@ -14,6 +14,9 @@ Where mmediting differs from the MATLAB code of the Composition-1k benchmark:
   equal size the first in row-major order counts, not in column-major order.
 - GRAD and CONN are divided by 1000 as SAD is.
 
+A trimap is always asked for: without one, mmediting's `tools/evaluate_comp1k.py` counts nothing as
+unknown and gives 0 for all but SAD.
+
 `flicker` is for clips; mmediting has no such measure.
 """
 

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from server.installation import InstallationError
-from server.launcher import LOOPBACK, ServerError, launch
+from server.launcher import LOOPBACK, START_TIMEOUT, ServerError, launch
 
 EXAMPLES = """examples:
   python -m server
@@ -31,6 +31,12 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--grpc-port", type=int, default=8001, help="(%(default)s)")
     parser.add_argument("--http-port", type=int, default=8000, help="(%(default)s)")
     parser.add_argument("--metrics-port", type=int, default=8002, help="(%(default)s)")
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        default=START_TIMEOUT,
+        help="seconds until all models must be loaded and warm (%(default)s)",
+    )
     parser.add_argument("flags", nargs="*", help="after --: flags for tritonserver")
     return parser.parse_args(arguments)
 

@@ -28,6 +28,8 @@ CLOSED = {
     "--grpc-restricted-protocol": NOT_FOR_CLIENTS,
     "--http-restricted-api": f"inference,{NOT_FOR_CLIENTS}",
 }
+START_TIMEOUT = 300
+"""Seconds until all models must be loaded and warm: as many as Kubernetes' startup probe allows."""
 # Seconds that tritonserver gives requests in flight when it is asked to stop (its own default).
 EXIT_TIMEOUT = 30
 
@@ -107,7 +109,7 @@ def launch(
     metrics_port: int = 0,
     flags: Sequence[str] = (),
     log: IO | None = None,
-    timeout: float = 120,
+    timeout: float = START_TIMEOUT,
     keep: bool = False,
 ) -> Iterator[Server]:
     """Run tritonserver for as long as the context lasts.

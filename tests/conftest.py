@@ -1,12 +1,15 @@
 """What tests of several rooms share: a server, and networks whose outputs are known."""
 
 import functools
+import itertools
 import json
 import platform
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -42,6 +45,39 @@ def server() -> Iterator[Server]:
         pytest.skip("tritonserver runs on Linux only")
     with launch(MODEL_REPOSITORY) as running:
         yield running
+
+
+class JumpingClock(NamedTuple):
+    """The wall clock of the programs that are started with this environment."""
+
+    environment: dict[str, str]
+    jump: Callable[[], None]
+    """From two days ahead to two days ago, or back."""
+
+
+@pytest.fixture
+def jumping_clock(tmp_path: Path) -> JumpingClock:
+    # The one for programs with threads: under the other, which PyPI has, they read torn times.
+    name = "lib/*/faketime/libfaketimeMT.so.1"
+    libraries = [*Path(sys.prefix).glob(f"faketime/usr/{name}"), *Path("/usr").glob(name)]
+    if not libraries:
+        pytest.skip("needs libfaketime: sh tests/run.sh fetches it, or apt-get install libfaketime")
+    clock, partial = tmp_path / "clock", tmp_path / "partial"
+    clock.write_text("+0")
+    days = itertools.cycle((2, -2))
+
+    def jump() -> None:
+        partial.write_text(f"{next(days):+}d")
+        partial.replace(clock)
+
+    environment = {
+        "LD_PRELOAD": str(libraries[0]),
+        "FAKETIME_TIMESTAMP_FILE": str(clock),
+        "FAKETIME_NO_CACHE": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        "NO_FAKE_STAT": "1",
+    }
+    return JumpingClock(environment, jump)
 
 
 @pytest.fixture(scope="session")

@@ -124,13 +124,14 @@ def save_checkpoint(
     ----------
     facts : mapping
         What should be known about the weights: training data, recipe, scores. Stored as JSON text
-        per key; `stage` and `normalisation` are added.
+        per key; `stage` and `normalisation` are added where they lack (the network alone does not
+        tell stage 2 from 3).
     dtype : torch.dtype
         How the tensors are stored. Half the size as FP16, and the same alpha to within rounding.
     """
     path = Path(path)
     facts = {
-        "stage": 1 if network.refiner is None else 3,
+        "stage": 1 if network.refiner is None else "2 or 3",
         "normalisation": "RGB in 0..1, ImageNet mean and standard deviation; trimap in 0..1",
         **facts,
     }

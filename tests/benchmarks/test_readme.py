@@ -1,8 +1,11 @@
 """Tables in the documentation are what the committed results say."""
 
+import csv
 import json
+import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("torch")
@@ -29,12 +32,37 @@ RECORD = {
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "docs/training.md", "docs/operations.md", "docs/client.md"]
+    "page",
+    [
+        "README.md",
+        *(f"docs/{name}.md" for name in ("training", "operations", "client", "model_card")),
+    ],
 )
 def test_page_says_what_the_results_say(page: str) -> None:
     text = (ROOT / page).read_text()
     assert fill(text) == text, f"python -m benchmarks readme {page}"
     assert names(text)
+
+
+def test_model_card_says_what_every_image_got() -> None:
+    """Its first table is of the images that all methods can matte; the text names the others."""
+    with (RESULTS / "evaluation.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    methods = dict.fromkeys(row["method"] for row in rows)
+    images = {method: {r["name"] for r in rows if r["method"] == method} for method in methods}
+    common = set.intersection(*images.values())
+    page = (ROOT / "docs/model_card.md").read_text()
+    assert f"| method, {len(common)} images |" in page
+    for method in methods:
+        own = [row for row in rows if row["method"] == method and row["name"] in common]
+        sad, mse, grad, conn = (
+            np.mean([float(row[metric]) for row in own])
+            for metric in ("SAD", "MSE", "GRAD", "CONN")
+        )
+        assert f"| {method} | {sad:.2f} | {mse:.4f} | {grad:.2f} | {conn:.2f} |" in page
+    all_images = [np.mean([float(r["SAD"]) for r in rows if r["method"] == m]) for m in methods][:3]
+    found = re.search(r"stage 3 has (\d+\.\d+), stage 2 (\d+\.\d+), stage 1 (\d+\.\d+)", page)
+    assert found and [float(x) for x in found.groups()] == [round(x, 2) for x in all_images]
 
 
 def test_committed_results_name_no_path_of_this_machine() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -30,27 +31,27 @@ def repository(tmp_path: Path) -> Path:
 def test_more_than_it_has_room_for_loses_nothing(tmp_path: Path, repository: Path) -> None:
     assert main(["soak", "--quick", "--repository", str(repository), "-o", str(tmp_path)]) == 0
     result = json.loads((tmp_path / "soak.json").read_text())
-    assert result["room"] == 4 + 8
+    assert result["room"] == 4 + 1
     parts = result["parts"]
     assert sum(part["answered"] for part in parts) == result["sent"] >= 2 * result["room"]
     assert sum(part["rejections"] for part in parts) > 0
     assert len(parts) == 5 and all(part["server_mb"] > 50 for part in parts)
     text = (tmp_path / "soak.md").read_text()
-    assert "0 lost, 0 answered twice, 0 with the alpha of another" in text
+    assert "0 lost, 0 answered twice, 0 with an alpha other than the photo's" in text
 
 
 @pytest.mark.parametrize(
     ("wrong", "by_server", "what"),
     [
-        ({"error": "no server"}, 2, "lost"),
+        ({"is_same": False, "error": "no server"}, 2, "lost"),
         ({}, 4, "answered twice"),
-        ({"largest": 90, "mean": 4.0}, 3, "wrong alphas"),
+        ({"is_same": False}, 3, "wrong alphas"),
     ],
 )
 def test_one_photo_that_goes_wrong_is_a_failure(wrong: dict, by_server: int, what: str) -> None:
-    right = Reply("bulk", sent=0, seconds=1, rejections=0)
+    right = Reply("bulk", sent=0, seconds=1, rejections=0, is_same=True, error=None)
     assert not verdict([right] * 3, 3)["failed"]
-    found = verdict([right, right, Reply("bulk", 0, 1, 0, **wrong)], by_server)
+    found = verdict([right, right, replace(right, **wrong)], by_server)
     assert found["failed"] and found[what] == 1
     others = {"lost", "answered twice", "wrong alphas"} - {what}
     assert not any(found[other] for other in others)

@@ -70,4 +70,4 @@ def test_what_is_too_large_to_go_whole_is_measured_in_tiles(tmp_path: Path) -> N
         assert main(["tiles", "--quick", "--url", server.grpc_url, "-o", str(out)]) == 0
     (case,) = json.loads((out / "tiles.json").read_text())["pictures"]
     assert case["SAD"].keys() == case["samples_ms"].keys() == {TILED}
-    assert "|          – |" in (out / "tiles.md").read_text()
+    assert (out / "tiles.md").read_text().count(" – |") == 3

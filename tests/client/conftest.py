@@ -177,14 +177,29 @@ def count_requests() -> Callable[[str], int]:
     return count
 
 
+@pytest.fixture(scope="session")
+def wait_until() -> Callable[[Callable[[], bool]], None]:
+    """Wait until something is true; a minute is too long."""
+
+    def wait(condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 60
+        while not condition():
+            assert time.monotonic() < deadline, "it never came true"
+            time.sleep(0.01)
+
+    return wait
+
+
 @pytest.fixture
 def run(standin, capsys, monkeypatch, tmp_path):
     """Run the command in tmp_path; return its exit code, output and errors."""
     monkeypatch.chdir(tmp_path)
 
     def run_main(*arguments, url=standin.grpc_url):
+        urls = [url] if isinstance(url, str) else url
+        servers = [word for url in urls for word in ("--url", url)]
         try:
-            code = main([*map(str, arguments), "--url", url])
+            code = main([*map(str, arguments), *servers])
         except SystemExit as stop:  # argparse's way to end
             code = stop.code
         return code, *capsys.readouterr()

@@ -34,7 +34,8 @@ class TritonPythonModel:
             pb.get_input_tensor_by_name(request, name).as_numpy() for name in ("image", "trimap")
         )
         if image[0, ..., 0].size > self.max_pixels:
-            return pb.InferenceResponse([], pb.TritonError("too large"))
+            reason = f"this server takes at most {self.max_pixels}"
+            return pb.InferenceResponse([], pb.TritonError(reason))
         known = (trimap == 0) | (trimap == 255)
         green = image[..., 1:2]
         alpha = np.where(known, trimap, green.mean().round() if self.answers_mean else green)

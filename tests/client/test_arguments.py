@@ -6,7 +6,7 @@ import pytest
 
 from client.arguments import parse
 from client.connection import Matte
-from client.folder import Record, matte_pairs, write_failures
+from client.folder import Record, add_failure, matte_pairs
 from client.job import OUTPUTS, Band, Options, Pair
 from client.matte import _settings
 from client.pairs import find_pairs
@@ -34,7 +34,8 @@ LIBRARY = {
     "cert": (Tls, "certificate"),
     "key": (Tls, "key"),
     "jobs": (matte_pairs, "jobs"),
-    "failures": (write_failures, "path"),
+    "fps": (matte_video, "fps"),
+    "failures": (add_failure, "path"),
     "json": (Record, "status"),
 }
 

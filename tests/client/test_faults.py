@@ -11,18 +11,19 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 import pytest
 
+from client import connection
 from client.connection import Matte
 from client.errors import ServerTimeoutError
 from matting.images import write_image
 
 COMMAND = [sys.executable, "-m", "client.matte"]
 PATH = {"PYTHONPATH": str(Path(__file__).parents[2])}
-FAKETIME = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
 
 
 @pytest.fixture
@@ -59,6 +60,37 @@ def test_full_disk_writes_nothing(run_limited, files, tmp_path) -> None:
     assert done.stderr == "error: cutout.png: cannot be written (File too large)\n"
     assert whole(tmp_path) == before
     assert run_limited(10**6, *files, *outputs).returncode == 0
+
+
+NAMESPACE = ["unshare", "--user", "--map-root-user", "--mount"]
+"""Who may mount file systems of their own, root or not."""
+ON_A_SMALL_DISK = """
+mount -t tmpfs -o size=8k none disk || exit
+echo an older matte >disk/alpha.png
+"$@"
+code=$?
+cp -r disk seen
+exit $code
+"""
+
+
+def test_full_disk_for_real(standin, files, tmp_path) -> None:
+    """As above, on a file system of two blocks of 4 KB: one is the older matte's."""
+    if subprocess.run([*NAMESPACE, "true"], capture_output=True).returncode != 0:
+        pytest.skip("a small file system needs user namespaces, which are closed here")
+    (tmp_path / "disk").mkdir()
+    outputs = ["-o", "disk/alpha.png", "--cutout", "disk/cutout.png"]
+    client = [*COMMAND, *map(str, files), *outputs, "--url", standin.grpc_url]
+    done = subprocess.run(
+        [*NAMESPACE, "sh", "-c", ON_A_SMALL_DISK, "sh", *client],
+        cwd=tmp_path,
+        env={**os.environ, **PATH},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stderr == "error: disk/cutout.png: cannot be written (No space left on device)\n"
+    assert done.returncode == 1
+    assert whole(tmp_path / "seen") == {"alpha.png": b"an older matte\n"}
 
 
 def test_full_disk_in_a_folder_of_photos(run_limited, make_picture, tmp_path) -> None:
@@ -102,18 +134,28 @@ def test_full_disk_under_a_video(run_limited, make_picture, tmp_path) -> None:
         assert whole(tmp_path) == before
 
 
+class Line(NamedTuple):
+    """A line to a server: its near end, and what befalls all connections that it has."""
+
+    url: str
+    cut: Callable[[], None]
+    silence: Callable[[], None]
+    """Nothing comes through any more, and nobody is told."""
+
+
 @contextmanager
-def line(url: str, bytes_per_second: float) -> Iterator[tuple[str, Callable[[], None]]]:
-    """A slow line to a server: its near end, and what cuts all of its connections."""
+def line(url: str, bytes_per_second: float) -> Iterator[Line]:
     host, _, port = url.rpartition(":")
     ends: list[socket.socket] = []
+    silent: set[socket.socket] = set()
     chunk = 4096
 
     def relay(source: socket.socket, target: socket.socket) -> None:
         try:
             while data := source.recv(chunk):
                 time.sleep(len(data) / bytes_per_second)
-                target.sendall(data)
+                if source not in silent:
+                    target.sendall(data)
         except OSError:  # cut
             pass
         for end in (source, target):
@@ -139,21 +181,22 @@ def line(url: str, bytes_per_second: float) -> Iterator[tuple[str, Callable[[], 
         # A small window, or the kernel would take a whole picture at once.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, chunk)
         threading.Thread(target=accept, args=(listener,), daemon=True).start()
-        yield f"127.0.0.1:{listener.getsockname()[1]}", cut
+        near_end = f"127.0.0.1:{listener.getsockname()[1]}"
+        yield Line(near_end, cut, lambda: silent.update(ends))
         listener.shutdown(socket.SHUT_RDWR)
         cut()
 
 
 def test_slow_line_is_waited_for(standin, make_picture, expected_alpha) -> None:
     image, trimap = make_picture(60, 100)
-    with line(standin.grpc_url, 100_000) as (url, _), Matte(url) as matte:
+    with line(standin.grpc_url, 100_000) as slow, Matte(slow.url) as matte:
         np.testing.assert_array_equal(matte.alpha(image, trimap), expected_alpha(image, trimap))
 
 
 def test_too_slow_a_line_is_said(standin, make_picture) -> None:
     with (
-        line(standin.grpc_url, 2000) as (url, _),
-        Matte(url, timeout=1) as matte,
+        line(standin.grpc_url, 2000) as slow,
+        Matte(slow.url, timeout=1) as matte,
         pytest.raises(ServerTimeoutError, match=r"no answer from .* within 1 s"),
     ):
         matte.alpha(*make_picture(60, 100))
@@ -162,42 +205,52 @@ def test_too_slow_a_line_is_said(standin, make_picture) -> None:
 def test_a_cut_line_is_taken_up_again(standin, make_picture, expected_alpha) -> None:
     image, trimap = make_picture(60, 100)
     with (
-        line(standin.grpc_url, 20_000) as (url, cut),
-        Matte(url) as matte,
+        line(standin.grpc_url, 20_000) as slow,
+        Matte(slow.url) as matte,
         ThreadPoolExecutor() as pool,
     ):
         answer = pool.submit(matte.alpha, image, trimap)
         time.sleep(0.5)  # it takes more than a second
         assert not answer.done()
-        cut()
+        slow.cut()
         np.testing.assert_array_equal(answer.result(), expected_alpha(image, trimap))
 
 
-@pytest.mark.skipif(not FAKETIME, reason="needs libfaketime: sudo apt-get install faketime")
+def test_a_machine_that_vanishes_is_found_out(
+    standin, make_picture, expected_alpha, monkeypatch
+) -> None:
+    """Long before the time of the request is over; then the photo is sent again."""
+    monkeypatch.setattr(connection, "PING_PAUSE", (1, 1))
+    monkeypatch.setattr(connection, "PING_TIMEOUT", 2)
+    image, trimap = make_picture(60, 100)
+    with (
+        line(standin.grpc_url, 20_000) as slow,
+        Matte(slow.url, timeout=3600) as matte,
+        ThreadPoolExecutor() as pool,
+    ):
+        answer = pool.submit(matte.alpha, image, trimap)
+        time.sleep(0.5)  # it takes more than a second
+        assert not answer.done()
+        slow.silence()
+        found = answer.result(timeout=45)  # gRPC's own patience with a ping is 60 s
+    np.testing.assert_array_equal(found, expected_alpha(image, trimap))
+
+
 @pytest.mark.parametrize(("seconds", "timeout"), [(1, 60), (60, 2)])
-def test_clock_that_jumps(launch_standin, files, tmp_path, seconds: float, timeout: float) -> None:
-    """The client's, from two days ahead to two days ago, five times a second."""
+def test_clock_that_jumps(
+    launch_standin, files, tmp_path, jumping_clock, seconds: float, timeout: float
+) -> None:
+    """The client's, by four days; the server's: tests/server/test_faults.py."""
     server = launch_standin(seconds=seconds)
-    clock, partial = tmp_path / "clock", tmp_path / "partial"
-    clock.write_text("+0")
-    jumping = {
-        "LD_PRELOAD": str(FAKETIME[0]),
-        "FAKETIME_TIMESTAMP_FILE": str(clock),
-        "FAKETIME_NO_CACHE": "1",
-        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-    }
     arguments = [*files, "-o", tmp_path / "alpha.png", f"--timeout={timeout}"]
     with subprocess.Popen(
         [*COMMAND, *arguments, "--url", server.grpc_url],
-        env={**os.environ, **PATH, **jumping},
+        env={**os.environ, **PATH, **jumping_clock.environment},
         stderr=subprocess.PIPE,
         text=True,
     ) as client:
-        days = 2
         while client.poll() is None:
-            days = -days
-            partial.write_text(f"{days:+}d")
-            partial.replace(clock)
+            jumping_clock.jump()
             time.sleep(0.2)
         errors = client.stderr.read()
     if timeout > seconds:

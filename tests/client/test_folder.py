@@ -6,36 +6,23 @@ import fcntl
 import json
 import os
 import pty
+import re
+import shutil
 import signal
 import struct
 import subprocess
 import sys
 import termios
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from tritonclient.grpc import InferenceServerClient
 
-from client.matte import main
 from matting.images import read_trimap, write_image
 
 ROOT = Path(__file__).parents[2]
 NOBODY = "127.0.0.1:1"
-
-
-@pytest.fixture
-def run(standin, capsys, monkeypatch, tmp_path):
-    """Run the command in tmp_path; return its exit code, output and errors."""
-    monkeypatch.chdir(tmp_path)
-
-    def run_main(*arguments, urls=(standin.grpc_url,)):
-        servers = [word for url in urls for word in ("--url", url)]
-        code = main([*map(str, arguments), *servers])
-        return code, *capsys.readouterr()
-
-    return run_main
 
 
 @pytest.fixture
@@ -49,9 +36,8 @@ def start(tmp_path):
                 [sys.executable, ROOT / "client" / "matte.py", *map(str, arguments)],
                 cwd=tmp_path,
                 env={**os.environ, "PYTHONPATH": str(ROOT)},
-                stdout=subprocess.PIPE,
                 text=True,
-                **options,
+                **{"stdout": subprocess.PIPE, **options},
             )
         )
         return running[-1]
@@ -103,7 +89,11 @@ def test_folder_with_subfolders(run, make_pairs):
 def test_other_files_are_no_photos(run, make_pairs):
     expected = make_pairs(["cat.png"])
     Path("photos/notes.txt").write_text("notes")
-    Path("photos/._cat.png").write_bytes(b"another program's")
+    for hidden in ("._cat.png", ".thumbnails/cat.png", "a/.7yx/cat.png"):
+        Path("photos", hidden).parent.mkdir(parents=True, exist_ok=True)
+        Path("photos", hidden).write_bytes(b"another program's")
+    Path("trimaps/.7yx").mkdir()
+    Path("trimaps/.7yx/cat.png").touch()
     assert run(*FOLDERS)[0] == 0
     check_mattes(Path("mattes"), expected)
 
@@ -152,6 +142,17 @@ def test_names_that_are_no_valid_text(start, standin, make_pairs, tmp_path):
     check_mattes(tmp_path / "mattes", {name: expected[name]})
 
 
+def test_list_with_places(run, make_pairs):
+    expected = make_pairs(["cat.png", "dog.png"])
+    Path("pairs.csv").write_text(
+        "output,image,trimap\nb/c.png,photos/cat.png,trimaps/cat.png\n"
+        ",photos/dog.png,trimaps/dog.png\n"
+    )
+    assert run("pairs.csv", "-o", "mattes")[0] == 0
+    found = {"b/c.png": expected["cat.png"], "photos/dog.png": expected["dog.png"]}
+    check_mattes(Path("mattes"), found)
+
+
 def test_all_outputs(run, make_pairs):
     make_pairs(["cat.png", "dog.png"])
     outputs = ("--cutout", "cutouts", "--composite", "new", "--background", "photos/dog.png")
@@ -180,7 +181,7 @@ def test_order_and_bytes_do_not_depend_on_jobs(run, make_pairs, launch_standin, 
         folder = Path(f"mattes-{jobs}")
         code, out, _ = run(
             *FOLDERS[:-1], folder, "--jobs", jobs, "--json",
-            urls=[standin.grpc_url, other.grpc_url],
+            url=[standin.grpc_url, other.grpc_url],
         )  # fmt: skip
         assert code == 1
         records = [json.loads(line) for line in out.splitlines()]
@@ -221,11 +222,33 @@ def test_bad_files_are_reported_and_do_not_stop_the_rest(run, make_pairs, tmp_pa
     assert rows["photos/c.png"]["trimap"] == "trimaps/c.png"
 
 
+@pytest.mark.parametrize("place", [".", "lists"])
+def test_failures_are_tried_again(run, make_pairs, place):
+    """From wherever the list is, into the same places."""
+    names = ["a/b.c/cat.png", "bird.png", "dog.png"]
+    expected = make_pairs(names)
+    Path(place).mkdir(exist_ok=True)
+    failures = Path(place, "failures.csv")
+    good = Path("photos", names[0]).read_bytes()
+    Path("photos", names[0]).write_text("a recipe")
+    Path("trimaps/bird.png").rename("bird.png")
+    assert run(*FOLDERS, "--failures", failures)[0] == 1
+
+    Path("photos", names[0]).write_bytes(good)
+    Path("bird.png").rename("trimaps/bird.png")
+    code, out, err = run(failures, "-o", "mattes", "--failures", failures)
+    assert (code, out) == (2, "")
+    assert "failures.csv: is the list to work on; choose another name" in err
+    code, out, _ = run(failures, "-o", "mattes")
+    assert (code, out) == (0, "2 written, 0 were there, 0 failed\n")
+    check_mattes(Path("mattes"), expected)
+
+
 def test_failures_of_a_run_without_any_are_none(run, make_pairs):
     make_pairs(["a.png"])
     Path("failures.csv").write_text("of an earlier run")
     assert run(*FOLDERS, "--failures", "failures.csv")[0] == 0
-    assert Path("failures.csv").read_text().splitlines() == ["image,trimap,error"]
+    assert Path("failures.csv").read_text().splitlines() == ["image,trimap,output,error"]
 
 
 def test_outputs_of_one_photo_are_all_or_none(run, make_pairs):
@@ -248,6 +271,8 @@ def test_outputs_of_one_photo_are_all_or_none(run, make_pairs):
         (["photos", "--trimaps", "trimaps", "-o", "photos"], "--alpha photos is used already"),
         (["photos", "--trimaps", "trimaps", "-o", "x", "--cutout", "x"], "--cutout x is used"),
         (["nosuch.csv", "-o", "mattes"], "nosuch.csv: cannot be read"),
+        (["own.csv", "-o", "."], "photos/cat.png: is an input of own.csv"),
+        (["empty/own.csv", "-o", "photos"], "photos/cat.png: is an input of empty/own.csv"),
         (["bad.csv", "-o", "mattes"], "expected a first line `image,trimap`"),
         (["photos", "--trimaps", "trimaps", "-o", "bad.csv"], "bad.csv: cannot be written"),
         ([*FOLDERS, "--failures", "nosuch/f.csv"], "nosuch/f.csv: cannot be written"),
@@ -258,6 +283,8 @@ def test_wrong_usage_writes_nothing(run, make_pairs, arguments, message):
     make_pairs(["cat.png"])
     Path("empty").mkdir()
     Path("bad.csv").write_text("photo,mask\ncat.png,dog.png\n")
+    Path("own.csv").write_text("image,trimap\nphotos/cat.png,trimaps/cat.png\n")
+    Path("empty/own.csv").write_text("image,trimap\n../photos/cat.png,../trimaps/cat.png\n")
     code, out, err = run(*arguments)
     assert (code, out) == (2, "")
     assert message in err
@@ -268,18 +295,18 @@ def test_wrong_usage_writes_nothing(run, make_pairs, arguments, message):
 def test_without_a_server_the_rest_is_not_tried(run, make_pairs):
     make_pairs([f"{i:02}.png" for i in range(40)])
     arguments = (*FOLDERS, "--timeout", 0.5, "--jobs", 2, "--json", "--quiet")
-    code, out, err = run(*arguments, urls=[NOBODY])
+    code, out, err = run(*arguments, url=NOBODY)
     assert code == 1
     errors = [json.loads(line)["error"] for line in out.splitlines()]
     assert len(errors) == 40
     assert f"no server at {NOBODY}" in errors[0]
     assert sum("not tried: the server was gone" in error for error in errors) == 38
-    assert "20 more, see --failures" in err
+    assert "failed: 20 more, --failures CSV lists all\n" in err
     assert list(Path("mattes").iterdir()) == []
 
 
 def test_a_server_killed_and_restarted_loses_nothing(
-    start, make_pairs, launch_standin, kill, tmp_path
+    start, make_pairs, launch_standin, kill, tmp_path, wait_until
 ):
     expected = make_pairs([f"{i:03}.png" for i in range(300)])
     servers = [launch_standin(seconds=0.01) for _ in range(2)]
@@ -306,27 +333,54 @@ def test_a_server_killed_and_restarted_loses_nothing(
     assert stats.inference_count > 0  # it was found again
 
 
-def test_ctrl_c_leaves_whole_files_and_the_next_run_goes_on(
-    start, run, make_pairs, launch_standin, tmp_path
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_stopped_run_leaves_whole_files_and_the_next_goes_on(
+    start, run, make_pairs, launch_standin, tmp_path, wait_until, number
 ):
     expected = make_pairs([f"{i:03}.png" for i in range(200)])
+    (tmp_path / "photos/000.bmp").write_text("a recipe")
+    (tmp_path / "trimaps/000.png").rename(tmp_path / "000.png")
+    del expected["000.png"]
     url = launch_standin(seconds=0.02).grpc_url
-    program = start(*FOLDERS, "--url", url, stderr=subprocess.PIPE)
+    arguments = (*FOLDERS, "--failures", "failures.csv", "--url", url)
+    program = start(*arguments, stderr=subprocess.PIPE)
     wait_until(lambda: len(list(tmp_path.glob("mattes/*.png"))) >= 10)
-    program.send_signal(signal.SIGINT)
+    program.send_signal(number)
     out, err = program.communicate(timeout=30)
-    assert (program.returncode, out) == (130, "")
-    assert err == "error: stopped; what is written is whole\n"
+    assert out == ""
+    if number == signal.SIGKILL:
+        assert (program.returncode, err) == (-number, "")
+        for leftover in (tmp_path / "mattes").glob(".*"):  # of files that were being written
+            shutil.rmtree(leftover)
+    else:
+        assert program.returncode == 130
+        assert err == "error: stopped; what is written is whole\n"
     done = {path.name for path in (tmp_path / "mattes").iterdir()}
-    assert len(done) < 200
+    assert 10 <= len(done) < 199
     check_mattes(tmp_path / "mattes", {name: expected[name] for name in done})
+    assert "photos/000.bmp" in (tmp_path / "failures.csv").read_text()
 
     code, out, _ = run(*FOLDERS)
-    assert (code, out) == (0, f"{200 - len(done)} written, {len(done)} were there, 0 failed\n")
+    assert (code, out) == (1, f"{199 - len(done)} written, {len(done)} were there, 2 failed\n")
     check_mattes(tmp_path / "mattes", expected)
 
 
-def test_progress_on_a_terminal(start, standin, make_pairs):
+def test_who_reads_the_lines_may_leave(start, standin, make_pairs):
+    make_pairs(["cat.png"])
+    reader, writer = os.pipe()
+    os.close(reader)
+    arguments = (*FOLDERS, "--url", standin.grpc_url, "--json")
+    program = start(*arguments, stdout=writer, stderr=subprocess.PIPE)
+    os.close(writer)
+    _, err = program.communicate(timeout=60)
+    assert (program.returncode, err) == (1, "")
+
+
+@pytest.mark.parametrize("done", [0, 15])
+def test_progress_on_a_terminal(start, run, standin, make_pairs, tmp_path, done):
+    make_pairs([f"{i}.png" for i in range(done)])
+    if done:
+        assert run(*FOLDERS)[0] == 0
     make_pairs([f"{i}.png" for i in range(20)])
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))  # rows, columns
@@ -338,13 +392,6 @@ def test_progress_on_a_terminal(start, standin, make_pairs):
         while True:
             shown += os.read(master, 1000).decode()
     os.close(master)
-    assert out == "20 written, 0 were there, 0 failed\n"
-    assert "20/20" in shown
-    assert "photo/s" in shown
-
-
-def wait_until(condition, seconds=60):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it never came true"
-        time.sleep(0.01)
+    assert out == f"{20 - done} written, {done} were there, 0 failed\n"
+    assert f"{20 - done}/{20 - done}" in shown  # the rest took no time
+    assert re.search(r"\[\d\d:\d\d<\d\d:\d\d, .*photo/s\]", shown)  # spent, left, rate

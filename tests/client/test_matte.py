@@ -12,6 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from client.matte import Matte
 from matting.compositing import composite, fit_background
@@ -207,6 +208,13 @@ def test_premultiplied_cutout(run, files, picture, expected_alpha):
     np.testing.assert_array_equal(alpha, expected_alpha(*picture))
     exact = estimate_foreground(picture[0], alpha) * (alpha[..., np.newaxis] / 255)
     assert np.abs(colours - exact).max() <= 0.5
+
+
+@pytest.mark.parametrize(("option", "kind"), [([], 2), (["--premultiplied"], 1)])
+def test_a_tiff_says_whether_it_is_premultiplied(run, files, option, kind):
+    assert run(*files, "--cutout", "cutout.tif", *option)[0] == 0
+    with Image.open("cutout.tif") as tiff:
+        assert tiff.tag_v2[338] == (kind,)  # ExtraSamples
 
 
 # As a program.

@@ -1,5 +1,6 @@
 """The command line `client/matte.py` with one photo: how it refuses, and how it fails."""
 
+import json
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -21,8 +22,18 @@ def test_missing_photo(refuse, files):
     assert "nosuch.jpg: no such file" in refuse("nosuch.jpg", files[1], "-o", "alpha.png")
 
 
-def test_missing_trimap_file(refuse, files):
-    assert "nosuch.png: no such file" in refuse(files[0], "nosuch.png", "-o", "alpha.png")
+def test_missing_trimap_file(run, refuse, files):
+    arguments = (files[0], "nosuch.png", "-o", "alpha.png")
+    assert "nosuch.png: no such file" in refuse(*arguments)
+    code, out, err = run(*arguments, "--json")
+    assert code == 2
+    assert json.loads(out) == {
+        "image": str(files[0]),
+        "trimap": "nosuch.png",
+        "alpha": "alpha.png",
+        "status": "failed",
+        "error": err.removeprefix("error: ").rstrip(),
+    }
 
 
 def test_missing_background(refuse, files):

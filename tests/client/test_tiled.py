@@ -8,7 +8,7 @@ import pytest
 
 from client import connection
 from client.connection import Matte
-from client.errors import ServerRefusedError
+from client.errors import ServerRefusedError, TooLargeError
 from client.tiles import MARGIN, join_tiles, plan_tiles
 
 
@@ -75,16 +75,34 @@ def test_auto_sends_small_photos_whole(launch_standin, spot):
     assert (alpha[trimap == 128] == image[..., 1].mean().round()).all()
 
 
-def test_auto_makes_small_tiles_of_what_the_server_refuses(
-    launch_standin, make_picture, expected_alpha
+def test_auto_makes_smaller_tiles_of_what_is_too_large_for_the_server(
+    launch_standin, make_picture, expected_alpha, count_requests
 ):
     server = launch_standin(max_pixels=256**2)
     for shape in ((300, 400), (700, 900)):  # whole, and in larger tiles at first
         image, trimap = make_picture(*shape)
         with Matte(server.grpc_url) as matte:
-            with pytest.raises(ServerRefusedError, match="too large"):
+            with pytest.raises(TooLargeError, match="takes at most"):
                 matte.alpha(image, trimap, "off")
             np.testing.assert_array_equal(matte.alpha(image, trimap), expected_alpha(image, trimap))
+
+    before = count_requests(server.grpc_url)
+    image = np.zeros((400, 400, 3), np.uint8)
+    trimap = np.zeros((400, 400), np.uint8)
+    trimap[:30] = 128
+    with Matte(server.grpc_url) as matte:
+        matte.alpha(image, trimap)  # whole, since it is small; then in the usual tiles
+    assert count_requests(server.grpc_url) - before == 1 + len(plan_tiles(trimap)) == 2
+
+
+@pytest.mark.parametrize("model", [{"alpha_type": "FP32"}, {"error": "the network failed"}])
+def test_auto_does_not_repeat_what_failed_for_another_reason(
+    launch_standin, make_picture, count_requests, model
+):
+    server = launch_standin(**model)
+    with Matte(server.grpc_url) as matte, pytest.raises(ServerRefusedError):
+        matte.alpha(*make_picture(300, 400))
+    assert count_requests(server.grpc_url) == 1
 
 
 def test_auto_does_not_even_ask_for_the_largest_photos_whole(standin, asked, monkeypatch):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import cv2
 import numpy as np
 import pytest
 
+from client.video import DEFAULT_FPS
 from matting.compositing import composite
 from matting.foreground import estimate_foreground
 from matting.images import read_cutout, read_gray, write_image
@@ -40,9 +42,9 @@ def make_clip(folder, pictures):
     return pictures
 
 
-def read_video(path):
+def read_video(path, rate=RATE):
     capture = cv2.VideoCapture(str(path))
-    assert capture.get(cv2.CAP_PROP_FPS) == pytest.approx(RATE)
+    assert capture.get(cv2.CAP_PROP_FPS) == pytest.approx(rate)
     frames = []
     while (read := capture.read())[0]:
         frames.append(cv2.cvtColor(read[1], cv2.COLOR_BGR2RGB))
@@ -95,8 +97,50 @@ def test_videos_of_other_formats(run, clip, tmp_path):
     for image, _ in clip:
         video.write(image)
     video.release()
-    assert run("clip.mp4", "--trimaps", "trimaps", "-o", "alpha.mkv")[0] == 0
+    code, out, _ = run("clip.mp4", "--trimaps", "trimaps", "-o", "alpha.mkv", "--json")
+    assert code == 0
     assert len(read_video("alpha.mkv")) == FRAMES
+    assert re.fullmatch(r"[0-9a-f]{32}", json.loads(out)["request"])
+
+
+@pytest.mark.parametrize("rate", [None, 12])
+def test_frames_and_trimaps_by_their_numbers(run, tmp_path, make_picture, expected_alpha, rate):
+    pictures = [make_picture(38, 52, seed) for seed in range(12)]
+    for folder, kind in (("frames", 0), ("trimaps", 1)):
+        (tmp_path / folder).mkdir()
+        for number, picture in enumerate(pictures, start=1):
+            write_image(f"{folder}/{number}.png", picture[kind])
+    options = ["--fps", rate] if rate else []
+    code, out, err = run("frames", "--trimaps", "trimaps", "-o", "alpha.mkv", *options)
+    assert (code, out) == (0, "wrote alpha.mkv, 12 frames\n"), err
+    frames = read_video("alpha.mkv", rate or DEFAULT_FPS)
+    for frame, picture in zip(frames, pictures, strict=True):
+        np.testing.assert_array_equal(frame[..., 0], expected_alpha(*picture))
+
+
+def test_trimaps_of_a_video_by_their_numbers(run, clip, expected_alpha):
+    pictures = [(image, np.full_like(trimap, 128)) for image, trimap in clip]
+    for number, (_, trimap) in enumerate(pictures):
+        trimap[:number] = 255
+        write_image(f"trimaps/{number}.png", trimap)
+        Path(f"trimaps/{number:03}.png").unlink()
+    assert run("clip.mkv", "--trimaps", "trimaps", "-o", "alpha.mkv")[0] == 0
+    for frame, picture in zip(read_video("alpha.mkv"), pictures, strict=True):
+        np.testing.assert_array_equal(frame[..., 0], expected_alpha(*picture))
+
+
+def test_frames_of_one_size_only(refuse, clip):
+    Path("frames").mkdir()
+    for number, (image, _) in enumerate(clip):
+        write_image(f"frames/{number}.png", image[: 38 - 2 * (number == 3)])
+    error = refuse("frames", "--trimaps", "trimaps", "-o", "alpha.mkv")
+    assert "3.png: is 52 x 36 pixels, the first frame is 52 x 38" in error
+
+
+def test_gigantic_frames_are_refused_by_the_header(refuse, clip, monkeypatch):
+    monkeypatch.setattr("client.video.MAX_PIXELS", 52 * 38 - 1)
+    error = refuse("clip.mkv", "--trimaps", "trimaps", "-o", "alpha.mkv")
+    assert "clip.mkv: its frames are 52 x 38 pixels; expected at most" in error
 
 
 def test_a_bad_frame_leaves_nothing(refuse, clip):
@@ -121,10 +165,14 @@ def test_another_number_of_trimaps(refuse, clip):
         (["clip.mkv", "--trimaps", "trimaps", "-o", "no/a.mkv"], "create it first"),
         (["clip.mkv", "--trimaps", "trimaps", "-o", "clip.mkv"], "is another file of this"),
         (["clip.mkv", "--trimaps", "trimaps", "-o", "a", "--failures", "f.csv"], "written whole"),
+        (["clip.mkv", "--trimaps", "trimaps", "-o", "a.mkv", "--fps", "9"], "--fps is for a video"),
+        (["trimaps/*.png", "--trimaps", "trimaps", "-o", "a.mkv"], "made of a folder of frames"),
+        (["empty", "--trimaps", "trimaps", "-o", "a.mkv"], "no frames in empty"),
         (["gone.mkv", "--trimaps", "trimaps", "-o", "a.mkv"], "gone.mkv: no such file"),
     ],
 )
 def test_refusals(refuse, clip, arguments, message):
+    Path("empty").mkdir()
     assert message in refuse(*arguments)
 
 

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,33 @@ def test_mounted_files_are_there(compose: dict) -> None:
     mounts = [v for s in compose["services"].values() for v in s.get("volumes", [])]
     files = [mount.split(":")[0] for mount in mounts if mount.startswith(".")]
     assert files and all((DEPLOY / file).is_dir() for file in files)
+
+
+def test_grafana_finds_its_dashboard_and_the_dashboard_its_figures(compose: dict) -> None:
+    grafana = compose["services"]["grafana"]
+    mounted = dict(volume.split(":")[:2] for volume in grafana["volumes"])
+    here = {target: DEPLOY / source for source, target in mounted.items()}
+    (files,) = yaml.safe_load(
+        (here["/etc/grafana/provisioning"] / "dashboards/files.yaml").read_text()
+    )["providers"]
+    home = Path(grafana["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"])
+    assert str(home.parent) == files["options"]["path"]
+    dashboard = json.loads((here[str(home.parent)] / home.name).read_text())
+    (source,) = yaml.safe_load(
+        (here["/etc/grafana/provisioning"] / "datasources/prometheus.yaml").read_text()
+    )["datasources"]
+    used = [part["datasource"]["uid"] for part in parts(dashboard) if "datasource" in part]
+    assert len(used) >= len(dashboard["panels"]) and set(used) == {source["uid"]}
+    assert source["url"] == "http://prometheus:9090"
+
+
+def parts(written: object) -> Iterator[dict]:
+    """Yield every object in a JSON document."""
+    if isinstance(written, dict):
+        yield written
+    for value in written.values() if isinstance(written, dict) else written:
+        if isinstance(value, dict | list):
+            yield from parts(value)
 
 
 @pytest.mark.parametrize("name", ["Dockerfile", "export.Dockerfile"])

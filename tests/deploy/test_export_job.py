@@ -58,16 +58,19 @@ def test_a_spoiled_model_is_made_again(export: Callable, version: Path, tmp_path
         (tmp_path / kind).mkdir()
         read = read_image if kind == "image" else read_gray
         write_image(tmp_path / kind / "corner.png", read(file)[:96, :96])
+    (tmp_path / "models.options").write_text(f"--data {tmp_path}\n")
     graph = version / "model.onnx"
     graph.write_bytes(graph.read_bytes()[:1000])
     done = export(WEIGHTS, "openvino", "--data", tmp_path)
     assert done.returncode == 0, done.stderr
     assert "model.onnx is not the file that was exported" in done.stderr
     assert graph.stat().st_size > 1000
-    assert "as the manifest says" in export().stdout
+    assert "as the manifest says" in export(WEIGHTS, "openvino", "--data", tmp_path).stdout
 
 
-@pytest.mark.parametrize("fault", ["other weights", "an engine of another TensorRT"])
+@pytest.mark.parametrize(
+    "fault", ["other weights", "other options", "an engine of another TensorRT"]
+)
 def test_a_stale_engine_is_refused_without_a_gpu(
     export: Callable, version: Path, fault: str
 ) -> None:
@@ -81,10 +84,12 @@ def test_a_stale_engine_is_refused_without_a_gpu(
     if fault == "other weights":
         entry["weights"] = "0" * 64
     (version / "manifest.json").write_text(json.dumps({"model.plan": entry}, indent=2))
-    done = export(target="tensorrt")
+    options = ["--precision", "fp32"] if fault == "other options" else []
+    done = export(WEIGHTS, "tensorrt", *options)
     assert done.returncode == 1
     assert "export: --target tensorrt" in done.stderr
-    assert ("was built by TensorRT 8.6.1" in done.stderr) == (fault != "other weights")
+    of_the_engine = fault == "an engine of another TensorRT"
+    assert ("was built by TensorRT 8.6.1" in done.stderr) == of_the_engine
     assert (version / "model.plan").read_bytes() == b"of another machine"
 
 

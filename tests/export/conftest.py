@@ -1,5 +1,6 @@
 """One export of the seeded network, shared by the tests: tracing it takes most of their time."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -34,6 +35,22 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for kind in ("image", "trimap", "alpha"):
             write_image(folder / kind / f"{picture.name}.png", getattr(picture, kind)[here])
     return folder
+
+
+@pytest.fixture
+def nvidia_smi(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Callable:
+    """Give this machine a GPU of some name and compute capability, as far as nvidia-smi goes."""
+    folder = tmp_path_factory.mktemp("bin")
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+
+    def install(name: str, capability: str) -> None:
+        command = folder / "nvidia-smi"
+        command.write_text(f"#!/bin/sh\necho '{name}, {capability}, 570.1'\n")
+        command.chmod(0o755)
+
+    return install
 
 
 @pytest.fixture(scope="session")

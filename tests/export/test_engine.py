@@ -3,12 +3,18 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from unittest.mock import create_autospec
 
 import numpy as np
 import pytest
 
+from export.engine import Profile, build_engine, find_gpu, import_tensorrt
+from export.errors import ExportError
 from export.export import Exported
+from export.manifest import check, read_manifest
 from export.parity import main as write_references
 from export.plan import main, measure
 from export.runtime import onnx_matte
@@ -43,10 +49,16 @@ def test_an_engine_is_built_with_little_more_than_tensorrt(
     facts = json.loads(built.removeprefix(str(plan)))
     assert facts["flags"] == ["STRONGLY_TYPED"]
     assert plan.stat().st_size > 50_000_000
-    check = [Path(sys.executable).with_name("vermin"), "-t=3.9-", "--no-tips"]
+    assert check(tmp_path) == []
+    of_graph = read_manifest(exported.artifact.parent)["model.onnx"]
+    of_plan = read_manifest(tmp_path)["model.rtx"]
+    assert {name: of_plan[name] for name in ("weights", "onnx")} == {
+        name: of_graph[name] for name in ("weights", "onnx")
+    }
+    vermin = [Path(sys.executable).with_name("vermin"), "-t=3.9-", "--no-tips"]
     files = [f"{name.replace('.', '/')}.py" for name in eval(modules)]
     assert {"export/engine.py", "export/plan.py"} <= set(files)
-    subprocess.run([*check, *files], cwd=ROOT, check=True, capture_output=True)
+    subprocess.run([*vermin, *files], cwd=ROOT, check=True, capture_output=True)
 
 
 @pytest.fixture(scope="module")
@@ -59,20 +71,90 @@ def references(
 
 
 def test_alphas_are_held_against_the_networks(
-    exported: Exported, references: list[Path], capsys: pytest.CaptureFixture
+    exported: Exported, references: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     """By ONNX Runtime in place of an engine, which needs a GPU."""
     matte = onnx_matte(exported.artifact, "onnxruntime")
-    assert measure(matte, references, 5e-4) == []
+    assert measure(matte, references, "fp32").summary()["pictures"] == len(references)
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(",")[0] for line in lines] == [path.stem for path in references]
     assert all(float(line.split(": ")[1].split(" ms")[0]) > 0 for line in lines)
 
-    def brighter(image: np.ndarray, trimap: np.ndarray) -> np.ndarray:
-        return matte(image, trimap) // 2
+    def darker(image: np.ndarray, trimap: np.ndarray) -> np.ndarray:
+        alpha = matte(image, trimap)
+        return np.where(trimap == 128, alpha // 2, alpha)
 
-    complaints = measure(brighter, references[:1], 5e-4)
-    assert len(complaints) == 1 and complaints[0].startswith(f"{references[0].stem} by 0.")
+    def all_black(image: np.ndarray, trimap: np.ndarray) -> np.ndarray:
+        return np.zeros_like(trimap)
+
+    plain = tmp_path / "plain.npz"
+    np.savez(plain, image=np.zeros(1))
+
+    with pytest.raises(ExportError, match=r"SAD is .* MSE is .* GRAD is .* CONN is .* alpha diff"):
+        measure(darker, references[:1], "fp32")
+    with pytest.raises(ExportError, match=r"the prediction is not 255 in \d+ pixels"):
+        measure(all_black, references[:1], "fp32")
+    with pytest.raises(ExportError, match=r"plain\.npz: write it with python -m export\.parity"):
+        measure(matte, [plain], "fp32")
+
+
+def test_an_engine_that_cannot_be_proven_replaces_nothing(
+    exported: Exported, references: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="needs pip install -e '.[tensorrt-rtx]'")
+    try:
+        find_gpu()
+        pytest.skip("this machine has a GPU: the engine would run")
+    except ExportError:
+        pass
+    plan = tmp_path / "model.rtx"
+    plan.write_text("of yesterday")
+    options = ["-o", str(plan), "--target", "tensorrt-rtx", "--precision", "fp32"]
+    assert main([str(exported.artifact), *options, "--pictures", *map(str, references)]) == 1
+    assert "export.plan: the engine cannot run here" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["model.rtx"]
+    assert plan.read_text() == "of yesterday"
+
+
+@pytest.mark.parametrize(
+    ("version", "strongly_typed", "flags"),
+    [
+        ("8.6.1", False, ["FP16"]),
+        ("10.13.3", True, ["STRONGLY_TYPED"]),
+        ("11.0.0", True, ["STRONGLY_TYPED"]),
+    ],
+)
+def test_precision_is_the_graphs_from_tensorrt_10_on(
+    version: str,
+    strongly_typed: bool,
+    flags: list[str],
+    nvidia_smi: Callable[..., None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What Polygraphy is asked for, on a machine whose TensorRT has nothing but a version."""
+    pytest.importorskip("tensorrt_rtx", reason="needs pip install -e '.[tensorrt-rtx]'")
+    import_tensorrt("tensorrt-rtx")  # what Polygraphy stays with in this process
+    from polygraphy.backend import trt
+
+    tensorrt = ModuleType("tensorrt")
+    tensorrt.__version__ = version
+    tensorrt.TacticSource = SimpleNamespace(EDGE_MASK_CONVOLUTIONS="edge", JIT_CONVOLUTIONS="jit")
+    monkeypatch.setitem(sys.modules, "tensorrt", tensorrt)
+    parse = create_autospec(trt.network_from_onnx_path)
+    build = create_autospec(trt.engine_bytes_from_network, return_value=b"engine")
+    monkeypatch.setattr(trt, "network_from_onnx_path", parse)
+    monkeypatch.setattr(trt, "engine_bytes_from_network", build)
+    nvidia_smi("NVIDIA H200", "9.0")
+    engine, facts = build_engine(tmp_path / "model.onnx", "tensorrt", "fp16", Profile())
+    assert engine == b"engine"
+    assert (facts["version"], facts["flags"]) == (version, flags)
+    assert facts["gpu"] == {"name": "NVIDIA H200", "compute_capability": "9.0", "driver": "570.1"}
+    assert parse.call_args.kwargs["strongly_typed"] == strongly_typed
+    config = build.call_args.args[1]
+    assert config.fp16 != strongly_typed
+    assert config.tactic_sources == (None if strongly_typed else ["edge", "jit"])
+    assert config.profiles[0]["image"].max == (8, 1088, 1920, 3)
 
 
 @pytest.mark.parametrize(

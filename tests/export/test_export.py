@@ -22,11 +22,21 @@ from export.export import (
     prove,
     prove_in_bf16,
     set_engine,
+    write_onnx,
 )
 from export.manifest import check, read_manifest, sha256
 from export.overflow import largest_magnitudes, overflows
-from export.parity import Matte, Parity, Picture, matte_with, read_pictures
+from export.parity import (
+    Matte,
+    Parity,
+    Picture,
+    alphas_in_batches,
+    matte_with,
+    read_pictures,
+    with_mirror_images,
+)
 from export.runtime import onnx_matte, openvino_precision
+from export.tolerance import TOLERANCES, Tolerance
 from matting.images import ImageError
 from train.checkpoint import load_checkpoint, save_checkpoint
 
@@ -52,7 +62,7 @@ def test_any_size_equals_the_network(
 
 def test_metrics_equal_the_networks(exported: Exported) -> None:
     summary = exported.parity.summary()
-    assert summary["pictures"] >= 3
+    assert summary["pictures"] == 5  # the smallest turned twice besides
     for name, value in summary["reference"].items():
         assert summary["exported"][name] == pytest.approx(value, rel=1e-3)
     assert summary["mean_difference"] <= 5e-4
@@ -73,14 +83,31 @@ def test_the_drawn_network_is_served_in_fp32_since_bf16_changes_it(exported: Exp
     assert 'key: "precision" value { string_value: "fp32" }' in config
 
 
-def test_the_default_network_may_be_served_in_bf16() -> None:
+Known = tuple[list[Picture], list[np.ndarray]]
+
+
+@pytest.fixture(scope="module")
+def default_alphas() -> Known:
+    """The pictures that the default network is proven on, and what it answers."""
+    known = with_mirror_images(list(read_pictures()))
+    return known, expected_alphas(load_checkpoint(TEMPLATE / "1" / WEIGHTS), known)
+
+
+def test_the_default_network_may_be_served_in_bf16(default_alphas: Known) -> None:
     assert 'key: "precision" value { string_value: "auto" }' in config_of(TEMPLATE)
     if openvino_precision() != "bf16":
         pytest.skip("this processor does not compute in bf16")
-    network = load_checkpoint(TEMPLATE / "1" / WEIGHTS)
-    known = list(read_pictures())
-    parity = prove_in_bf16(expected_alphas(network, known), TEMPLATE / "1/model.onnx", known)
+    known, expected = default_alphas
+    parity = prove_in_bf16(expected, TEMPLATE / "1/model.onnx", known)
     assert isinstance(parity, Parity), parity
+
+
+def test_the_default_network_is_itself_in_fp16(default_alphas: Known, tmp_path: Path) -> None:
+    weights = TEMPLATE / "1" / WEIGHTS
+    graph = write_onnx(load_checkpoint(weights), weights, "fp16", tmp_path)
+    known, expected = (of_all[:3] for of_all in default_alphas)  # one batch
+    parity = prove(expected, graph, "onnxruntime", "fp16", known)
+    assert parity.summary()["mean_difference"] > 0  # it is another precision
 
 
 @pytest.mark.parametrize("space", [" ", "\n    "])
@@ -140,6 +167,51 @@ def test_another_network_is_refused_and_nothing_is_written(
     expected = expected_alphas(other, pictures)
     with pytest.raises(ExportError, match=r"not equal to the network: SAD is"):
         prove(expected, exported.artifact, "onnxruntime", "fp32", pictures)
+
+
+def test_every_picture_of_a_batch_is_judged(
+    seeded_weights: Path, exported: Exported, pictures: list[Picture]
+) -> None:
+    """An engine that answers all of a batch with the first one's alpha is not the network."""
+    matte = onnx_matte(exported.artifact, "onnxruntime")
+    sizes = []
+
+    def first_for_all(image: np.ndarray, trimap: np.ndarray) -> np.ndarray:
+        sizes.append(len(image))
+        return np.repeat(matte(image[:1], trimap[:1]), len(image), axis=0)
+
+    known = with_mirror_images(pictures[:1])
+    expected = expected_alphas(load_checkpoint(seeded_weights), known)
+    found = alphas_in_batches(first_for_all, known, 3)
+    assert sizes == [3]
+    apart = [np.abs(e.astype(int) - f).mean() > 1 for e, f in zip(expected, found, strict=True)]
+    assert apart == [False, True, True]
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_refusal_changes_nothing(
+    there: bool,
+    exported: Exported,
+    seeded_weights: Path,
+    pairs: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    models = tmp_path / "new/models"
+    if there:
+        shutil.copytree(exported.artifact.parents[2], models)
+    before = contents(tmp_path)
+    monkeypatch.setitem(TOLERANCES, "fp32", Tolerance(metric=-1, mean_alpha=-1))  # not even equal
+    arguments = ["--target", "onnxruntime", "--repository", str(models), "--data", str(pairs)]
+    assert main([str(seeded_weights), *arguments]) == 1
+    assert "not equal to the network: SAD is" in capsys.readouterr().err
+    assert contents(tmp_path) == before
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """What lies in a folder."""
+    return {str(p.relative_to(folder)): sha256(p) if p.is_file() else "" for p in folder.rglob("*")}
 
 
 def test_fp16_overflow_is_named_with_its_layer(

@@ -5,6 +5,7 @@
 takes a hundred thousand of them, new ones with every run.
 """
 
+import io
 import struct
 import zlib
 from collections.abc import Iterator
@@ -15,10 +16,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image, ImageCms
 
-from matting import images
+from matting import exif, images
 from matting.headers import PNG_SIGNATURE, image_size
-from matting.images import ImageError, read_image, read_trimap
+from matting.images import ImageError, read_photo, read_trimap
+from matting.metadata import Metadata, insert_metadata, read_metadata
 
 MAX_PIXELS = 1_000_000
 """A lower limit than the real one, so that a picture that just passes takes no half minute."""
@@ -47,7 +50,23 @@ def encode(suffix: str, dtype: type, channels: int, options: list[int]) -> bytes
     return cv2.imencode(suffix, pixels, options)[1].tobytes()
 
 
+def camera_file(format_: str) -> bytes:
+    """A photo that lies on its side, with a profile and three directories of EXIF."""
+    told = Image.Exif()
+    told.update({exif.ORIENTATION: 6, 271: "a maker", 282: 300.0})
+    told.get_ifd(0x8769)[36867] = "2026:01:02 03:04:05"
+    told.get_ifd(0x8825).update({1: "N", 2: (52.0, 31.0, 12.5)})
+    file = io.BytesIO()
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    picture = Image.new("RGB", (17, 13), "teal")
+    picture.save(file, format_, icc_profile=profile, exif=told.tobytes())
+    return file.getvalue()
+
+
 WHOLE = [encode(*encoding) for encoding in ENCODINGS]
+WHOLE += [camera_file(format_) for format_ in ("PNG", "JPEG", "WebP", "TIFF")]
+WRITTEN = [encode(suffix, np.uint8, 3, []) for suffix in (".png", ".jpg", ".webp", ".tif")]
+"""What metadata are put into."""
 
 POSITIONS = st.one_of(st.integers(0, 60), st.integers(0, 2000))
 """Headers are short and matter most."""
@@ -104,12 +123,26 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @given(data=damaged_files())
 def test_a_picture_or_one_line(path: Path, data: bytes) -> None:
     path.write_bytes(data)
-    for read, shape in ((read_image, (3,)), (read_trimap, ())):
+    for read, depths, shape in (
+        (read_photo, (np.uint8, np.uint16), (3,)),
+        (read_trimap, (np.uint8,), ()),
+    ):
         try:
-            pixels = read(path)
+            found = read(path)
         except ImageError as error:
             assert "\n" not in str(error)
-        else:
-            assert pixels.dtype == np.uint8 and pixels.shape[2:] == shape
-            # What is decoded is what the header said, rotated at most: no other size gets past.
-            assert sorted(pixels.shape[:2]) == sorted(image_size(data))
+            continue
+        if read is read_photo:
+            check_metadata(found.metadata)
+            found = found.pixels
+        assert found.dtype in depths and found.shape[2:] == shape
+        # What is decoded is what the header said, rotated at most: no other size gets past.
+        assert sorted(found.shape[:2]) == sorted(image_size(data))
+
+
+def check_metadata(kept: Metadata) -> None:
+    """What is kept of a damaged file's says that it is upright, and can be written."""
+    assert exif.orientation(kept.exif) == exif.UPRIGHT
+    for file in WRITTEN:
+        assert image_size(insert_metadata(file, kept)) == image_size(file)
+    assert read_metadata(insert_metadata(WRITTEN[0], kept)) == kept

@@ -219,3 +219,17 @@ def test_small_file_that_claims_900_megapixels(tmp_path: Path, refusal: Callable
     data[frame + 5 : frame + 9] = struct.pack(">HH", 30_000, 30_000)
     (tmp_path / "a.jpg").write_bytes(data)
     assert "at most 200 megapixels" in refusal(read_image, tmp_path / "a.jpg")
+
+
+def test_opencvs_log_comes_back_when_the_last_thread_leaves():
+    """Whoever enters first need not leave first."""
+    before = cv2.getLogLevel()
+    first, second = images.silent_opencv(), images.silent_opencv()
+    for one in (first, second):
+        one.__enter__()
+    levels = []
+    for one in (first, second):
+        levels.append(cv2.getLogLevel())
+        one.__exit__(None, None, None)
+    assert levels == [0, 0] != [before, before]
+    assert cv2.getLogLevel() == before

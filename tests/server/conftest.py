@@ -71,8 +71,6 @@ def tiny_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_tiny_network(folder / "dim" / "1" / "model.onnx")
     config = text_format.Parse((SHIPPED / "config.pbtxt").read_text(), ModelConfig())
     config.parameters["max_pixels"].string_value = str(MAX_PIXELS)
-    # Long enough for requests sent at once to be joined, however slow this machine is.
-    config.dynamic_batching.max_queue_delay_microseconds = 100_000
     (folder / "dim" / "config.pbtxt").write_text(text_format.MessageToString(config))
     return folder
 

@@ -48,7 +48,7 @@ def test_says_so_when_the_server_dies(
     descendants: Callable[[int], list[int]],
     wait_until_gone: Callable[[list[int]], bool],
 ) -> None:
-    command = start("--", "--log-info=false")
+    command = start("--timeout=200", "--", "--log-info=false")
     tritonserver, stub = descendants(command.pid)
     os.kill(tritonserver, signal.SIGKILL)
     errors = command.communicate()[1]

@@ -10,7 +10,9 @@ import subprocess
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -77,6 +79,34 @@ def test_killed_with_a_request_under_way(
         start(f"--grpc-port={port}", repository=gated_model.parent)
         np.testing.assert_array_equal(answer.result(timeout=120), TRIMAP)
     assert order.read_text().split() == [request.id] * 2
+
+
+def test_clock_that_jumps_while_requests_wait(
+    gated_model: Path, jumping_clock: NamedTuple, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server's, by four days: none has waited in the queue for too long."""
+    closed, order = gated_model / "closed", gated_model / "order"
+    requests = [Request() for _ in range(12)]  # one is run or eight are, the others wait
+    with ExitStack() as stack:
+        with monkeypatch.context() as patch:
+            for name, value in jumping_clock.environment.items():
+                patch.setenv(name, value)
+            server = stack.enter_context(launch(gated_model.parent))
+        closed.touch()
+        matte = stack.enter_context(Matte(server.grpc_url, timeout=100))
+        pool = stack.enter_context(ThreadPoolExecutor(len(requests)))
+        answers = [pool.submit(matte.alpha, IMAGE, TRIMAP, request=r) for r in requests]
+        deadline = time.monotonic() + 60
+        while not order.read_text().split() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        for _ in range(4):
+            jumping_clock.jump()
+            time.sleep(0.2)
+        closed.unlink()
+        for answer in answers:
+            np.testing.assert_array_equal(answer.result(), TRIMAP)
+    assert sum(request.rejections for request in requests) == 0
+    assert sorted(order.read_text().split()) == sorted(request.id for request in requests)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from server.launcher import Server, ServerError, launch
@@ -49,17 +50,17 @@ def test_an_error_inside_the_context_stops_even_a_kept_server(tiny_repository: P
 
 
 def test_listens_on_loopback_only(tiny_server: Server) -> None:
+    """All sockets of all its processes, those of its own ports and any other."""
     urls = (tiny_server.grpc_url, tiny_server.http_url, tiny_server.metrics_url)
-    ports = {int(url.rpartition(":")[2]) for url in urls}
-    listening = set()
-    for table in ("tcp", "tcp6"):
-        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
-            local, state = line.split()[1], line.split()[3]
-            address, port = local.split(":")
-            if state == "0A" and int(port, 16) in ports:
-                # gRPC's 127.0.0.1 appears as the IPv6 address ::ffff:127.0.0.1.
-                listening.add((address.removeprefix("0000000000000000FFFF0000"), int(port, 16)))
-    assert listening == {("0100007F", port) for port in ports}
+    tritonserver = psutil.Process(tiny_server.process.pid)
+    listening = {
+        # gRPC's 127.0.0.1 appears as an IPv6 address.
+        f"{socket_.laddr.ip.removeprefix('::ffff:')}:{socket_.laddr.port}"
+        for process in (tritonserver, *tritonserver.children(recursive=True))
+        for socket_ in process.net_connections(kind="inet")
+        if socket_.status == psutil.CONN_LISTEN
+    }
+    assert listening == set(urls)
 
 
 def test_port_taken(tiny_repository: Path) -> None:

@@ -1,6 +1,12 @@
-"""A new version beside the old one: the server takes it up under load, and no request fails."""
+"""A new version beside the old one: the server takes it up under load, and no request fails.
+
+`python -m server` looks whether a process that ran a model was killed: those of a version that was
+taken out of service end by themselves, which is no reason to end.
+"""
 
 import shutil
+import socket
+import subprocess
 import threading
 import time
 from collections import Counter
@@ -12,8 +18,6 @@ import numpy as np
 import onnx
 import tritonclient.grpc as grpc
 from onnx import TensorProto, helper
-
-from server.launcher import launch
 
 CLIENTS = 4
 
@@ -33,6 +37,9 @@ def write_other_network(path: Path) -> None:
 def test_a_new_version_under_load(
     tiny_repository: Path,
     tmp_path: Path,
+    start: Callable[..., subprocess.Popen],
+    descendants: Callable[[int], list[int]],
+    wait_until_gone: Callable[[list[int]], bool],
     random_pair: Callable[..., tuple[np.ndarray, np.ndarray]],
 ) -> None:
     models, staged = tmp_path / "models", tmp_path / "staged"
@@ -63,19 +70,25 @@ def test_a_new_version_under_load(
         while counts[version] < enough and time.monotonic() < deadline:
             time.sleep(0.02)
 
-    flags = ["--model-control-mode=poll", "--repository-poll-secs=1"]
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    flags = ["--", "--model-control-mode=poll", "--repository-poll-secs=1"]
+    command = start(f"--grpc-port={port}", *flags, repository=models)
+    tritonserver, *first = descendants(command.pid)
     with (
-        launch(models, flags=flags) as server,
-        grpc.InferenceServerClient(server.grpc_url) as client,
+        grpc.InferenceServerClient(f"127.0.0.1:{port}") as client,
         ThreadPoolExecutor(CLIENTS) as pool,
     ):
         load = [pool.submit(send, client) for _ in range(CLIENTS)]
         wait_for("1")
         staged.rename(models / "dim/2")
         wait_for("2")
+        assert wait_until_gone(first)
         (models / "dim/2").rename(staged)  # and back
         wait_for("1")
         over.set()
         for sender in load:
             sender.result()
+    time.sleep(3)  # the command looks every second
+    assert command.poll() is None and tritonserver in descendants(command.pid)
     assert counts["1"] >= 100 and counts["2"] >= 50

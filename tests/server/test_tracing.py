@@ -3,7 +3,7 @@
 import json
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -11,10 +11,12 @@ from queue import Queue
 
 import numpy as np
 import pytest
+import tritonclient.grpc as grpc
 
 from client.matte import main
+from client.request import Request
 from matting.images import write_image
-from server.launcher import launch
+from server.launcher import Server, launch
 
 PHOTOS = 8
 """Triton 2.51 gives 1 in 20 a trace of its own instead of the client's: not to all of these."""
@@ -69,6 +71,18 @@ def test_a_photo_has_one_name_everywhere(
     assert sorted(request for request, _ in traces.values()) == sorted(requests)
     assert all(names >= {"InferRequest", "dim", "compute"} for _, names in traces.values())
     assert any(trace == request for trace, (request, _) in traces.items())
+
+
+def test_an_answer_has_its_requests_id(
+    tiny_server: Server, random_pair: Callable[..., tuple[np.ndarray, np.ndarray]]
+) -> None:
+    inputs = [
+        grpc.InferInput(name, array.shape, "UINT8").set_data_from_numpy(array)
+        for name, array in zip(("image", "trimap"), random_pair(8, 8), strict=True)
+    ]
+    with grpc.InferenceServerClient(tiny_server.grpc_url) as client:
+        answer = client.infer("dim", inputs, request_id=Request("5" * 32).id)
+    assert answer.get_response().id == "5" * 32
 
 
 def traces_of(received: Queue) -> dict[str, tuple[str, set[str]]]:

@@ -1,0 +1,49 @@
+"""Checkpoints of others, exported: mmediting's is served unchanged, other types fit in."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from client.connection import Matte
+from export.__main__ import main
+from export.export import expected_alphas, store_weights
+from export.parity import Picture, compare, judge
+from server.launcher import launch
+from train.checkpoint import load_checkpoint, read_safetensors, read_state
+
+
+def test_mmeditings_checkpoint_is_exported_and_served(
+    oracle_network: Callable, pairs: Path, pictures: list[Picture], tmp_path: Path
+) -> None:
+    """In torch's old format, with what training leaves in it."""
+    network = oracle_network(3)
+    state = {f"module.{name}": value for name, value in network.state_dict().items()}
+    content = {"meta": {"epoch": 1}, "state_dict": state, "optimizer": {"param_groups": []}}
+    weights, models = tmp_path / "dim.pth", tmp_path / "models"
+    torch.save(content, weights, _use_new_zipfile_serialization=False)
+    arguments = ["--target", "onnxruntime", "--repository", str(models), "--data", str(pairs)]
+    assert main([str(weights), *arguments]) == 0
+    assert main(["check", str(models)]) == 0
+    facts = read_safetensors(models / "dim/1/weights.safetensors")[1]
+    assert facts["stage"] == '"2 or 3"'  # nobody can tell
+    (expected,) = expected_alphas(network, pictures[:1])
+    with launch(models) as server, Matte(server.grpc_url) as matte:
+        served = matte.alpha(pictures[0].image, pictures[0].trimap)
+    assert judge([compare(pictures[0], expected, served)], "fp32").complaints == []
+
+
+@pytest.mark.parametrize(
+    ("dtype", "suffix"), [(torch.bfloat16, ".safetensors"), (torch.float64, ".pth")]
+)
+def test_other_types_are_stored_as_fp32(
+    oracle_network: Callable, tmp_path: Path, dtype: torch.dtype, suffix: str
+) -> None:
+    state = {name: value.to(dtype) for name, value in oracle_network(1).state_dict().items()}
+    weights = tmp_path / f"other{suffix}"
+    (save_file if suffix == ".safetensors" else torch.save)(state, weights)
+    stored = read_state(store_weights(load_checkpoint(weights), weights, tmp_path))
+    assert all(torch.equal(stored[name], value.float()) for name, value in state.items())
+    assert {value.dtype for value in stored.values()} == {torch.float32}
