@@ -44,7 +44,8 @@ examples:
   a folder of frames to an alpha video:
     python client/matte.py frames/ --trimaps clip-masks/ --mask -o clip-alpha.mkv --fps 30
 
-exit codes: 0 all done, 1 the server, the disk or some of many photos failed, 2 bad input or usage
+exit codes: 0 all done; 1 some of many photos failed; 2 nothing done: bad input or usage, no server,
+a full disk; 130 stopped
 """
 
 

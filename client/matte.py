@@ -41,7 +41,7 @@ except ModuleNotFoundError as error:
 
 __all__ = ["Matte", "main"]
 
-SUCCESS, FAILURE, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+SUCCESS, SOME_FAILED, NOTHING_DONE, INTERRUPTED = 0, 1, 2, 130
 FAILURES_SHOWN = 20
 
 
@@ -58,15 +58,13 @@ def main(arguments: list[str] | None = None) -> int:
             if is_video(options.image, outputs_of(options)):
                 return _run_video(matte, options)
             return (_run_many if is_many(options.image) else _run_one)(matte, options)
-    except (ServerError, WriteError) as error:
-        return _fail(error, FAILURE)
-    except (AddressError, ImageError, PairError, TlsError) as error:
-        return _fail(error, BAD_INPUT)
+    except (AddressError, ImageError, PairError, ServerError, TlsError, WriteError) as error:
+        return _fail(error, NOTHING_DONE)
     except BrokenPipeError:  # who reads our output has seen enough, as `head` has
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's last flush
-        return FAILURE
+        return SOME_FAILED
     except OSError as error:
-        return _fail(f"{error.filename}: {error.strerror}", BAD_INPUT)
+        return _fail(f"{error.filename}: {error.strerror}", NOTHING_DONE)
     except KeyboardInterrupt:
         return _fail("stopped; what is written is whole", INTERRUPTED)
 
@@ -123,7 +121,7 @@ def _run_many(matte: Matte, options: argparse.Namespace) -> int:
             else:
                 progress.update()
     _report(counts, rejections, errors, options)
-    return FAILURE if errors else SUCCESS
+    return SOME_FAILED if errors else SUCCESS
 
 
 def _make_folder(folder: Path) -> None:

@@ -56,7 +56,7 @@ def test_full_disk_writes_nothing(run_limited, files, tmp_path) -> None:
     before = whole(tmp_path)
     outputs = ["-o", "alpha.png", "--cutout", "cutout.png"]
     done = run_limited(4000, *files, *outputs)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert done.stderr == "error: cutout.png: cannot be written (File too large)\n"
     assert whole(tmp_path) == before
     assert run_limited(10**6, *files, *outputs).returncode == 0
@@ -89,7 +89,7 @@ def test_full_disk_for_real(standin, files, tmp_path) -> None:
         text=True,
     )
     assert done.stderr == "error: disk/cutout.png: cannot be written (No space left on device)\n"
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert whole(tmp_path / "seen") == {"alpha.png": b"an older matte\n"}
 
 
@@ -128,7 +128,7 @@ def test_full_disk_under_a_video(run_limited, make_picture, tmp_path) -> None:
     before = whole(tmp_path)
     for output, reason in (("alpha.mkv", "it has only "), ("frames", "File too large")):
         done = run_limited(1000, "clip.mkv", "--trimaps", "trimaps", "-o", output)
-        assert done.returncode == 1
+        assert done.returncode == 2
         assert f"error: {output}: cannot be written ({reason}" in done.stderr
         assert "Traceback" not in done.stderr
         assert whole(tmp_path) == before

@@ -161,12 +161,12 @@ def test_wrong_address(refuse, files):
     assert "'http://localhost', expected host:port" in error
 
 
-# The server fails: exit code 1, one line, nothing written.
+# The server fails: exit code 2, one line, nothing written.
 
 
 def test_server_down(run, files):
     code, out, err = run(*files, "-o", "alpha.png", "--timeout", 0.3, url=NOBODY)
-    assert (code, out) == (1, "")
+    assert (code, out) == (2, "")
     assert err.startswith(f"error: no server at {NOBODY} for 0.3 s")
     assert err.count("\n") == 1
     assert not Path("alpha.png").exists()
@@ -175,7 +175,7 @@ def test_server_down(run, files):
 def test_wrong_model(run, files, launch_standin):
     server = launch_standin(name="other")
     code, out, err = run(*files, "-o", "alpha.png", url=server.grpc_url)
-    assert (code, out) == (1, "")
+    assert (code, out) == (2, "")
     assert "does not serve the model 'dim'" in err
     assert err.count("\n") == 1
     assert not Path("alpha.png").exists()
@@ -190,7 +190,7 @@ def test_server_that_dies_half_way(run, files, launch_standin, kill):
         assert not result.done()
         kill(server)
         code, out, err = result.result()
-    assert (code, out) == (1, "")
+    assert (code, out) == (2, "")
     assert err.startswith(f"error: no server at {server.grpc_url}")
     assert err.count("\n") == 1
     assert not Path("alpha.png").exists()
