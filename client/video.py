@@ -23,9 +23,9 @@ from client.job import Options, make_outputs, trimap_for
 from client.pairs import PairError, images_below
 from client.request import Request
 from matting.images import (
-    MAX_PIXELS,
     ImageError,
     WriteError,
+    check_pixels,
     read_image,
     silent_opencv,
     write_image,
@@ -149,11 +149,8 @@ def _measure_file(video: Path) -> tuple[int, list[int]]:
     """Count a video file's frames; return their number, and their width and height."""
     with _opened(video) as capture:
         sides = [int(capture.get(side)) for side in _SIDES]
-        if sides[0] * sides[1] > MAX_PIXELS:
-            raise ImageError(
-                f"{video}: its frames are {sides[0]} x {sides[1]} pixels; expected at most "
-                f"{MAX_PIXELS // 1_000_000} megapixels; make it smaller first"
-            )
+        width, height = sides
+        check_pixels(video, "its frames are", height, width)
         frames = 0
         while capture.grab():
             frames += 1

@@ -13,6 +13,7 @@ import torch
 
 from export.engine import Profile, build_engine, check_machine, engine_matte
 from export.errors import ExportError
+from export.files import write_whole
 from export.graph import build_graph, save_graph, store_weights_outside
 from export.manifest import MANIFEST, WEIGHTS, describe, sha256, write_entry
 from export.overflow import largest_magnitudes, overflows
@@ -241,9 +242,7 @@ def set_engine(model: Path, engine: str, precision: str) -> None:
     for key, value in {"engine": engine, "precision": precision}.items():
         parameter = rf'(key:\s*"{key}"\s*value:?\s*{{\s*string_value:\s*)"[^"]*"'
         text = re.sub(parameter, rf'\g<1>"{value}"', text)
-    written = config.with_suffix(".new")
-    written.write_text(text)
-    written.replace(config)
+    write_whole(config, text.encode())
 
 
 def put_in_place(

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from export.engine import MODULES, find_gpu
 from export.errors import ExportError
+from export.files import write_whole
 
 MANIFEST = "manifest.json"
 WEIGHTS = "weights.safetensors"
@@ -55,9 +56,8 @@ def write_entry(folder: Path, artifact: str, entry: dict[str, object]) -> None:
         entries = read_manifest(folder)
     except ExportError:  # damaged: the new one heals it
         entries = {}
-    partial = folder / f".{MANIFEST}.partial"
-    partial.write_text(json.dumps({**entries, artifact: entry}, indent=2) + "\n")
-    partial.replace(folder / MANIFEST)
+    text = json.dumps({**entries, artifact: entry}, indent=2) + "\n"
+    write_whole(folder / MANIFEST, text.encode())
 
 
 def read_manifest(folder: Path) -> dict[str, dict]:

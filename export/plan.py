@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 
 from export.engine import MODULES, Profile, add_arguments, as_text, build_engine, engine_matte
 from export.errors import ExportError
+from export.files import write_whole
 from export.manifest import describe, sha256, write_entry
 from export.tolerance import TOLERANCES
 
@@ -50,7 +51,7 @@ def measure(matte: Matte, pictures: list[Path], precision: str) -> Parity:
         It is not equal, a picture is none, or OpenCV or a newer Python is missing.
     """
     try:
-        from export.parity import compare, judge, read_reference
+        from export.parity import alpha_alone, compare, judge, read_reference
     except (ImportError, TypeError) as error:  # TypeError: Python 3.9 does not know `X | None`
         raise ExportError(f"--pictures takes Python 3.10 and OpenCV: {error}") from error
     comparisons = []
@@ -58,7 +59,7 @@ def measure(matte: Matte, pictures: list[Path], precision: str) -> Parity:
         milliseconds = []
         for _ in range(WARMUP + RUNS):
             start = time.perf_counter()
-            alpha = matte(picture.image[None], picture.trimap[None, ..., None])[0, ..., 0]
+            alpha = alpha_alone(matte, picture)
             milliseconds.append((time.perf_counter() - start) * 1000)
         found = compare(picture, expected, alpha)
         comparisons.append(found)
@@ -76,12 +77,7 @@ def measure(matte: Matte, pictures: list[Path], precision: str) -> Parity:
 
 def put_in_place(engine: bytes, output: Path, entry: dict[str, object]) -> None:
     """Write an engine, whole or not at all, and then its entry into the manifest beside it."""
-    partial = output.with_name(f".{output.name}.partial")
-    try:
-        partial.write_bytes(engine)
-        partial.replace(output)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_whole(output, engine)
     entry["files"] = {output.name: sha256(output)}
     write_entry(output.parent, output.name, entry)
 

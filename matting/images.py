@@ -196,11 +196,7 @@ def _decode(path: Path, data: bytes, mode: int) -> np.ndarray:
         height, width = image_size(data)
     except HeaderError as error:
         raise _damaged(path, name, str(error)) from error
-    if height * width > MAX_PIXELS:
-        raise ImageError(
-            f"{path}: is {width} x {height} pixels; expected at most "
-            f"{MAX_PIXELS // 1_000_000} megapixels; make it smaller first"
-        )
+    check_pixels(path, "is", height, width)
     with silent_opencv():
         try:
             # From memory, not imread: with a file OpenCV fills what a cut JPEG lacks with grey.
@@ -307,6 +303,15 @@ def _temporary_beside(target: Path) -> Iterator[Path]:
         yield temporary
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_pixels(path: Path, what: str, height: int, width: int) -> None:
+    """Raise ImageError if what "is", or "its frames are", has more than ``MAX_PIXELS``."""
+    if height * width > MAX_PIXELS:
+        raise ImageError(
+            f"{path}: {what} {width} x {height} pixels; expected at most "
+            f"{MAX_PIXELS // 1_000_000} megapixels; make it smaller first"
+        )
 
 
 @contextlib.contextmanager

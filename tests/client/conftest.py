@@ -177,19 +177,6 @@ def count_requests() -> Callable[[str], int]:
     return count
 
 
-@pytest.fixture(scope="session")
-def wait_until() -> Callable[[Callable[[], bool]], None]:
-    """Wait until something is true; a minute is too long."""
-
-    def wait(condition: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + 60
-        while not condition():
-            assert time.monotonic() < deadline, "it never came true"
-            time.sleep(0.01)
-
-    return wait
-
-
 @pytest.fixture
 def run(standin, capsys, monkeypatch, tmp_path):
     """Run the command in tmp_path; return its exit code, output and errors."""

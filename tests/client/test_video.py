@@ -138,7 +138,7 @@ def test_frames_of_one_size_only(refuse, clip):
 
 
 def test_gigantic_frames_are_refused_by_the_header(refuse, clip, monkeypatch):
-    monkeypatch.setattr("client.video.MAX_PIXELS", 52 * 38 - 1)
+    monkeypatch.setattr("matting.images.MAX_PIXELS", 52 * 38 - 1)
     error = refuse("clip.mkv", "--trimaps", "trimaps", "-o", "alpha.mkv")
     assert "clip.mkv: its frames are 52 x 38 pixels; expected at most" in error
 

@@ -54,6 +54,7 @@ def test_killed_with_a_request_under_way(
     start: Callable[..., subprocess.Popen],
     descendants: Callable[[int], list[int]],
     wait_until_gone: Callable[[list[int]], bool],
+    wait_until: Callable[[Callable[[], bool]], None],
     tmp_path: Path,
 ) -> None:
     """The command ends and says why, whoever watches it starts it anew, the client sends again."""
@@ -67,9 +68,7 @@ def test_killed_with_a_request_under_way(
     request = Request()
     with Matte(f"127.0.0.1:{port}", timeout=200) as matte, ThreadPoolExecutor() as pool:
         answer = pool.submit(matte.alpha, IMAGE, TRIMAP, request=request)
-        deadline = time.monotonic() + 60
-        while request.id not in order.read_text() and time.monotonic() < deadline:
-            time.sleep(0.02)
+        wait_until(lambda: request.id in order.read_text())
         os.kill(tritonserver if victim == "tritonserver" else backend, signal.SIGKILL)
         errors = command.communicate(timeout=60)[1]
         assert (command.returncode, errors.splitlines()[-1]) == (1, f"error: {reason}")
@@ -82,7 +81,10 @@ def test_killed_with_a_request_under_way(
 
 
 def test_clock_that_jumps_while_requests_wait(
-    gated_model: Path, jumping_clock: NamedTuple, monkeypatch: pytest.MonkeyPatch
+    gated_model: Path,
+    jumping_clock: NamedTuple,
+    wait_until: Callable[[Callable[[], bool]], None],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The server's, by four days: none has waited in the queue for too long."""
     closed, order = gated_model / "closed", gated_model / "order"
@@ -96,9 +98,7 @@ def test_clock_that_jumps_while_requests_wait(
         matte = stack.enter_context(Matte(server.grpc_url, timeout=100))
         pool = stack.enter_context(ThreadPoolExecutor(len(requests)))
         answers = [pool.submit(matte.alpha, IMAGE, TRIMAP, request=r) for r in requests]
-        deadline = time.monotonic() + 60
-        while not order.read_text().split() and time.monotonic() < deadline:
-            time.sleep(0.02)
+        wait_until(lambda: bool(order.read_text().split()))
         for _ in range(4):
             jumping_clock.jump()
             time.sleep(0.2)

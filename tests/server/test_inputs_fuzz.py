@@ -10,7 +10,6 @@ sends a hundred thousand over each, new ones with every run.
 
 import http.client
 import json
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -160,17 +159,9 @@ def damaged(draw: st.DrawFn, tensor: Tensor) -> list[Tensor]:
 
 
 @pytest.fixture(scope="module")
-def server(tiny_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server that does not wait for company."""
-    folder = tmp_path_factory.mktemp("fuzz") / "repository"
-    shutil.copytree(tiny_repository, folder)
-    config = folder / "dim/config.pbtxt"
-    config.write_text(
-        config.read_text().replace(
-            "max_queue_delay_microseconds: 100000", "max_queue_delay_microseconds: 0"
-        )
-    )
-    with launch(folder) as running:
+def server(tiny_repository: Path) -> Iterator[Server]:
+    """A server of these tests alone, which they may break."""
+    with launch(tiny_repository) as running:
         yield running
 
 
