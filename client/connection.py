@@ -1,6 +1,5 @@
 """A connection to one or more Triton servers that serve the model ``dim`` over gRPC."""
 
-import json
 import logging
 import threading
 import time
@@ -20,6 +19,7 @@ from tritonclient.grpc import (
 )
 
 from client.address import DEFAULT_URL, grpc_target
+from client.channel import channel_options
 from client.errors import (
     ModelMissingError,
     ServerRefusedError,
@@ -45,17 +45,6 @@ AFTER_REFUSAL = 256
 """Pixels on a side at most of the tiles that follow when a server could not take usual ones."""
 LARGEST_WHOLE = 4096 * 2160
 """Pixels in the largest image that is sent whole: what the default model takes."""
-
-PINGS_BORNE = 3
-"""While a server sends nothing, with Triton's defaults (max-ping-strikes 2 within 5 minutes).
-
-Measured with Triton 2.51 and a request of 6 s: one every 1.6 s is borne, one every 1.0 s is not:
-the server hangs up, and the request has to be sent again.
-"""
-PING_PAUSE = (10.0, 300.0)
-"""Seconds between pings at least, and at most: that far apart, any number of them is borne."""
-PING_TIMEOUT = 20.0
-"""Seconds until a ping must be answered."""
 
 PRIORITIES = {"interactive": 1, "bulk": 2}
 """Levels of the model's `config.pbtxt`. While one of the first waits, the second does."""
@@ -116,12 +105,7 @@ class Matte:
         self._closed = threading.Event()
         self._client = InferenceServerClient(
             grpc_target(urls),
-            # A list of addresses has no name of its own that a certificate could have.
-            channel_args=[
-                *_CHANNEL_OPTIONS,
-                *_ping_options(timeout),
-                ("grpc.default_authority", urls[0]),
-            ],
+            channel_args=channel_options(urls, timeout),
             **(tls.channel() if tls else {}),
         )
         # One for all threads that share this object, so that they do not flood the server together.
@@ -338,27 +322,6 @@ class Matte:
 
 
 _LONGEST_CALL = 7 * 24 * 3600.0  # seconds; gRPC takes an infinite or enormous timeout for none left
-
-_CHANNEL_OPTIONS = [
-    ("grpc.max_send_message_length", -1),
-    ("grpc.max_receive_message_length", -1),
-    # gRPC's own defaults, 1 s growing to 120 s, find a restarted server too late.
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 2000),
-    ("grpc.service_config", json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})),
-]
-
-
-def _ping_options(timeout: float) -> list[tuple[str, int]]:
-    """Find out during a request of `timeout` seconds that a machine has vanished without a word."""
-    shortest, longest = PING_PAUSE
-    pause = min(max(timeout / PINGS_BORNE, shortest), longest)
-    return [
-        ("grpc.keepalive_time_ms", round(1000 * pause)),
-        ("grpc.keepalive_timeout_ms", round(1000 * PING_TIMEOUT)),
-        ("grpc.http2.ping_timeout_ms", round(1000 * PING_TIMEOUT)),  # else 60 s, whatever the other
-        ("grpc.http2.max_pings_without_data", 0),  # it is limited by the pause
-    ]
 
 
 def _worthwhile_tiles(trimap: np.ndarray) -> list[Tile] | None:

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 import pytest
 
-from client import connection
+from client import channel
 from client.connection import Matte
 from client.errors import ServerTimeoutError
 from matting.images import write_image
@@ -220,8 +220,8 @@ def test_a_machine_that_vanishes_is_found_out(
     standin, make_picture, expected_alpha, monkeypatch
 ) -> None:
     """Long before the time of the request is over; then the photo is sent again."""
-    monkeypatch.setattr(connection, "PING_PAUSE", (1, 1))
-    monkeypatch.setattr(connection, "PING_TIMEOUT", 2)
+    monkeypatch.setattr(channel, "PING_PAUSE", (1, 1))
+    monkeypatch.setattr(channel, "PING_TIMEOUT", 2)
     image, trimap = make_picture(60, 100)
     with (
         line(standin.grpc_url, 20_000) as slow,
