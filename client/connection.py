@@ -35,8 +35,12 @@ from matting.trimaps import has_unknown
 MODEL = "dim"
 DEFAULT_TIMEOUT = 300.0
 """Seconds: on two CPU cores, a photo of 8 megapixels takes about 40, and three may be in front."""
-TILES_IN_FLIGHT = 4
-"""For each server: some wait while one is run."""
+TILES_IN_FLIGHT = 2
+"""For each server: one waits while one is run.
+
+More would end slowly: into a bounded queue Triton 2.51 looks when something arrives, and otherwise
+twice a second.
+"""
 LARGEST_ALWAYS_WHOLE = 512 * 512
 """Pixels in an image that is quick enough, and exact, whole."""
 WORTH_TILING = 0.8

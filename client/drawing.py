@@ -114,3 +114,8 @@ def shrink(pixels: np.ndarray, longest: int, method: int = cv2.INTER_AREA) -> np
         return pixels
     height, width = (max(1, round(side * scale)) for side in pixels.shape[:2])
     return cv2.resize(pixels, (width, height), interpolation=method)
+
+
+def css_colour(colour: Iterable[int]) -> str:
+    """Write red, green and blue, each 0 to 255, as #rrggbb."""
+    return "#" + bytes(colour).hex()

@@ -1,42 +1,18 @@
-"""The page: its parts, and what happens when one of them is used.
+"""The page: where its parts are, and which of `client.actions` each of them calls."""
 
-What is matted and written is the work of `client.job`, as on the command line: the downloads are
-byte for byte what `client/matte.py` writes.
-"""
-
-import html
 import json
-import re
-import shutil
-from argparse import ArgumentTypeError
-from collections.abc import Callable, Iterable, Sequence
-from functools import partial, wraps
+from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory, mkdtemp
-from typing import NamedTuple
 
-import cv2
 import gradio as gr
-import numpy as np
-from gradio.components.image_editor import EditorValue
 
-from client.arguments import JOBS_PER_SERVER, parse_background
+from client import actions
+from client.actions import COMPRESSED, MASK, TRIMAP
+from client.arguments import JOBS_PER_SERVER
 from client.connection import Matte
-from client.drawing import BRUSHES, KINDS, ShapeError, draw_shapes, paint_trimap, shrink, tint
-from client.errors import ServerError
-from client.job import OUTPUTS, Band, Options, Pair, make_outputs, read_pair, write_outputs
-from matting.compositing import checkerboard, composite
-from matting.foreground import estimate_foreground
-from matting.images import WRITABLE_SUFFIXES, ImageError, Photo, read_photo, to_depth
-from matting.trimaps import MASK_BAND, has_unknown
-
-DEMO = Path(__file__).parents[1] / "demo"
-LONGEST_SHOWN = 1024
-"""Pixels on the longer side of a picture on the page; files keep their size."""
-PATIENCE = 2.0
-"""Seconds to wait for a server that is not there: somebody sits in front of the page."""
-
-TRIMAP, COMPRESSED, MASK = "a trimap", "an alpha, or a trimap saved as JPEG", "a mask"
+from client.drawing import BRUSHES, KINDS, css_colour
+from matting.images import WRITABLE_SUFFIXES
+from matting.trimaps import MASK_BAND
 
 INTRODUCTION = """\
 # Deep Image Matting
@@ -89,27 +65,6 @@ THEME = gr.themes.Default(
 )
 
 
-class Matted(NamedTuple):
-    """A photo and what was found in it, kept so that a new background needs no new request.
-
-    Attributes
-    ----------
-    file : str
-        The photo's.
-    photo : Photo
-    foreground : ndarray, H x W x 3 RGB, as deep as the photo
-    alpha : ndarray, H x W uint8
-    downloads : TemporaryDirectory
-        Their folder. It goes when this does.
-    """
-
-    file: str
-    photo: Photo
-    foreground: np.ndarray
-    alpha: np.ndarray
-    downloads: TemporaryDirectory
-
-
 def build(matte: Matte, folder: Path) -> gr.Blocks:
     """Lay the page out and connect its parts.
 
@@ -120,7 +75,7 @@ def build(matte: Matte, folder: Path) -> gr.Blocks:
     folder : Path
         Where downloads lie; Gradio's temporary folder, or it would copy them.
     """
-    in_words = partial(_in_words, folder=folder)
+    in_words = partial(actions.in_words, folder=folder)
     with gr.Blocks(title="Deep Image Matting", analytics_enabled=False, fill_width=True) as page:
         gr.Markdown(INTRODUCTION)
         warning = gr.HTML(visible=False)
@@ -131,7 +86,7 @@ def build(matte: Matte, folder: Path) -> gr.Blocks:
                 with gr.Row():
                     photo = _file("Photo", "photo")
                     trimap = _file("Trimap or mask (optional)", "trimap")
-                demo = gr.Button("Use the demo photo", size="sm", visible=DEMO.is_dir())
+                demo = gr.Button("Use the demo photo", size="sm", visible=actions.DEMO.is_dir())
                 kind = gr.Radio(
                     [TRIMAP, COMPRESSED, MASK], value=TRIMAP, label="The second file is"
                 )
@@ -143,7 +98,9 @@ def build(matte: Matte, folder: Path) -> gr.Blocks:
                     transforms=(),
                     layers=False,
                     buttons=[],
-                    brush=gr.Brush(colors=[_css(c) for c in BRUSHES.values()], color_mode="fixed"),
+                    brush=gr.Brush(
+                        colors=[css_colour(c) for c in BRUSHES.values()], color_mode="fixed"
+                    ),
                     format="png",
                     height=560,
                     # It measures its place once, at a time when the rest is not all there yet.
@@ -182,7 +139,7 @@ def build(matte: Matte, folder: Path) -> gr.Blocks:
 
         gr.on(
             [page.load, again.tick],
-            partial(_warn_without_server, matte),
+            partial(actions.warn_without_server, matte),
             None,
             [warning, again],
             show_progress="hidden",
@@ -191,33 +148,33 @@ def build(matte: Matte, folder: Path) -> gr.Blocks:
         marks = [photo, trimap, kind, erode, dilate, shapes]
         results = [alpha, cutout, slider, *downloads]
         emptied = [trimap, shapes, painting, matted, *results]
-        photo.clear(_forget, None, emptied, api_visibility="private")
-        photo.upload(_forget, None, emptied, api_visibility="private").success(
-            in_words(_show), marks, painting, api_visibility="private"
+        photo.clear(actions.forget, None, emptied, api_visibility="private")
+        photo.upload(actions.forget, None, emptied, api_visibility="private").success(
+            in_words(actions.show_photo), marks, painting, api_visibility="private"
         )
-        demo.click(_forget, None, emptied, api_visibility="private").success(
-            _choose_demo, None, [photo, trimap, kind], api_visibility="private"
-        ).success(in_words(_show), marks, painting, api_visibility="private")
+        demo.click(actions.forget, None, emptied, api_visibility="private").success(
+            actions.choose_demo, None, [photo, trimap, kind], api_visibility="private"
+        ).success(in_words(actions.show_photo), marks, painting, api_visibility="private")
         kind.change(lambda kind: gr.Row(visible=kind == MASK), kind, band, api_visibility="private")
         gr.on(
             [
                 *(trimap.upload, trimap.clear, kind.input, shapes.submit),
                 *(erode.change, dilate.change),  # no key ever fires `release`
             ],
-            in_words(_show),
+            in_words(actions.show_photo),
             [*marks, painting],
             painting,
             trigger_mode="always_last",  # the second of two quick changes counts, too
             api_name="show",
         )
         start.click(
-            in_words(partial(_mat, matte, folder)),
+            in_words(partial(actions.mat, matte, folder)),
             [*marks, painting],
             matted,
             concurrency_limit=JOBS_PER_SERVER,
             api_name="matte",
         ).success(
-            in_words(_show_result),
+            in_words(actions.show_result),
             [matted, photo, colour, background],
             results,
             concurrency_id="downloads",
@@ -225,7 +182,7 @@ def build(matte: Matte, folder: Path) -> gr.Blocks:
         )
         gr.on(
             [colour.change, background.upload, background.clear],
-            in_words(_show_background),
+            in_words(actions.show_background),
             [matted, photo, colour, background],
             [slider, downloads[2]],
             trigger_mode="always_last",
@@ -254,36 +211,11 @@ def launch(page: gr.Blocks, host: str, port: int, inbrowser: bool) -> None:
         quiet=True,
         share=False,
         footer_links=[],
-        allowed_paths=[str(DEMO)],
+        allowed_paths=[str(actions.DEMO)],
         theme=THEME,
         css=CSS,
         js=NAMES,
     )
-
-
-def _in_words(function: Callable[..., object], folder: Path) -> Callable[..., object]:
-    """Show a user's mistakes and a server's as the command line words them."""
-
-    @wraps(function)
-    def run(*arguments: object) -> object:
-        try:
-            return function(*arguments)
-        except (ImageError, ShapeError, ServerError, ArgumentTypeError) as error:
-            # Uploads lie in folders that mean nothing to who looks at the page.
-            words = re.sub(rf"{re.escape(str(folder))}/(\w+/)?", "", str(error))
-            raise gr.Error(html.escape(words), duration=None, print_exception=False) from error
-
-    return run
-
-
-def _warn_without_server(matte: Matte) -> tuple[gr.HTML, gr.Timer]:
-    """Say that there is no server and look again, until there is one."""
-    try:
-        matte.wait_until_ready(PATIENCE)
-    except ServerError as error:
-        words = f'<p role="status"><strong>{html.escape(str(error))}</strong></p>'
-        return gr.HTML(words, visible=True), gr.Timer(active=True)
-    return gr.HTML(visible=False), gr.Timer(active=False)
 
 
 def _file(label: str, name: str) -> gr.File:
@@ -300,149 +232,5 @@ def _radius(side: str) -> gr.Slider:
     )
 
 
-def _css(colour: Iterable[int]) -> str:
-    return "#" + bytes(colour).hex()
-
-
 def _dot(colour: tuple[int, int, int]) -> str:
-    return f'<span class="dot" style="background: {_css(colour)}"></span>'
-
-
-def _forget() -> tuple:
-    """Empty all that belongs to a photo which is not there any more."""
-    return (
-        *(None, "", gr.ImageEditor(None, visible=False), None),
-        *(None, None, None),
-        *(gr.DownloadButton(value=None, interactive=False) for _ in OUTPUTS),
-    )
-
-
-def _choose_demo() -> tuple[str, str, str]:
-    return str(DEMO / "photo.jpg"), str(DEMO / "trimap.png"), TRIMAP
-
-
-def _show(
-    photo: str | None,
-    trimap: str | None,
-    kind: str,
-    erode: float | None,
-    dilate: float | None,
-    shapes: str,
-    painting: EditorValue | None = None,
-) -> gr.ImageEditor:
-    """Show a photo, tinted by its trimap, below what is painted on it."""
-    if photo is None:
-        return gr.skip()
-    read, marked = _read(photo, trimap, kind, erode, dilate, shapes)
-    view = tint(_view(read.pixels), shrink(marked, LONGEST_SHOWN, cv2.INTER_NEAREST))
-    layers = _layers(painting)
-    value = EditorValue(background=view, layers=[*layers], composite=None)
-    return gr.ImageEditor(value, visible=True)
-
-
-def _mat(
-    matte: Matte,
-    folder: Path,
-    photo: str | None,
-    trimap: str | None,
-    kind: str,
-    erode: float | None,
-    dilate: float | None,
-    shapes: str,
-    painting: EditorValue | None = None,
-) -> Matted:
-    if photo is None:
-        raise ImageError("no photo yet: drop one first")
-    read, marked = _read(photo, trimap, kind, erode, dilate, shapes)
-    marked = paint_trimap(marked, _layers(painting))
-    if not marked.any():
-        raise ImageError(
-            "all of the photo is background: paint its subject and the edges, or drop its trimap "
-            "or mask"
-        )
-    if has_unknown(marked):
-        matte.wait_until_ready(PATIENCE)
-    alpha = matte.alpha(to_depth(read.pixels, np.uint8), marked)
-    foreground = estimate_foreground(read.pixels, alpha)
-    return Matted(photo, read, foreground, alpha, TemporaryDirectory(dir=folder))
-
-
-def _show_result(
-    matted: Matted | None, photo: str | None, colour: str, background: str | None
-) -> tuple:
-    """Return views of alpha and cut-out, both sides of the slider, and the three files."""
-    if matted is None or matted.file != photo:  # which was changed meanwhile
-        return (gr.skip(),) * (3 + len(OUTPUTS))
-    files, after = _write(matted, OUTPUTS, colour, background)
-    alpha = shrink(matted.alpha, LONGEST_SHOWN)
-    foreground = _view(matted.foreground)
-    cutout = composite(alpha, foreground, checkerboard(*alpha.shape))
-    return alpha, cutout, (_view(matted.photo.pixels), after), *files
-
-
-def _show_background(
-    matted: Matted | None, photo: str | None, colour: str, background: str | None
-) -> tuple:
-    """Return both sides of the slider and the composite's file."""
-    if matted is None or matted.file != photo:
-        return gr.skip(), gr.skip()
-    files, after = _write(matted, ["composite"], colour, background)
-    return (_view(matted.photo.pixels), after), *files
-
-
-def _write(
-    matted: Matted, kinds: Sequence[str], colour: str, background: str | None
-) -> tuple[list[gr.DownloadButton], np.ndarray]:
-    """Write some of `OUTPUTS`; return buttons that download them, and the composite to look at."""
-    chosen = parse_background(background or _hex(colour))
-    pixels = read_photo(chosen).pixels if isinstance(chosen, Path) else chosen
-    options = Options(background=pixels)
-    made = make_outputs(
-        kinds, matted.photo.pixels, matted.alpha, options, foreground=matted.foreground
-    )
-    name, place = Path(matted.file).stem, matted.downloads.name
-    before = [file for kind in kinds for file in Path(place).glob(f"*/*-{kind}.png")]
-    # Folders of their own: browsers keep what they once had from an address.
-    outputs = {kind: Path(mkdtemp(dir=place)) / f"{name}-{kind}.png" for kind in kinds}
-    write_outputs(outputs, made, matted.photo.metadata)
-    for file in before:
-        shutil.rmtree(file.parent)
-    buttons = [gr.DownloadButton(value=outputs[kind], interactive=True) for kind in kinds]
-    return buttons, _view(made["composite"])
-
-
-def _hex(colour: str) -> str:
-    """Write a colour as #rrggbb, which the picker gives as rgba(r, g, b, 1) once it was used."""
-    if colour.startswith("#"):
-        return colour
-    return _css(round(float(part)) for part in re.findall(r"[\d.]+", colour)[:3])
-
-
-def _view(pixels: np.ndarray) -> np.ndarray:
-    return shrink(to_depth(pixels, np.uint8), LONGEST_SHOWN)
-
-
-def _read(
-    photo: str,
-    trimap: str | None,
-    kind: str,
-    erode: float | None,
-    dilate: float | None,
-    shapes: str,
-) -> tuple[Photo, np.ndarray]:
-    """Read a photo and its trimap, all background if there is none yet, with shapes over it."""
-    if trimap is None:
-        read = read_photo(photo)
-        marked = np.zeros(read.pixels.shape[:2], np.uint8)
-    else:
-        # A slider's number is None while another one is typed.
-        band = Band((erode or 0) / 100, (dilate or 0) / 100) if kind == MASK else None
-        read, marked = read_pair(
-            Pair(Path(photo), Path(trimap), {}), Options(quantize=kind == COMPRESSED, mask=band)
-        )
-    shown = shrink(marked, LONGEST_SHOWN, cv2.INTER_NEAREST)
-    return read, paint_trimap(marked, [draw_shapes(shapes, *shown.shape)])
-
-
-def _layers(painting: EditorValue | None) -> list[np.ndarray]:
-    return [np.asarray(layer) for layer in painting["layers"]] if painting else []
+    return f'<span class="dot" style="background: {css_colour(colour)}"></span>'

@@ -5,6 +5,7 @@ import itertools
 import json
 import platform
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -58,6 +59,15 @@ def wait_until() -> Callable[[Callable[[], bool]], None]:
             time.sleep(0.01)
 
     return wait
+
+
+@pytest.fixture(scope="session")
+def free_port() -> Callable[[], int]:
+    def find() -> int:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            return listener.getsockname()[1]
+
+    return find
 
 
 class JumpingClock(NamedTuple):

@@ -2,10 +2,14 @@
 
 import contextlib
 import os
+import re
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +20,7 @@ from client.matte import main
 from matting.images import write_image
 from server.launcher import Server, launch
 
+ROOT = Path(__file__).parents[2]
 Picture = tuple[np.ndarray, np.ndarray]
 """Image (H x W x 3 RGB) and trimap (H x W), uint8."""
 
@@ -156,6 +161,30 @@ def files(tmp_path: Path, picture: Picture) -> tuple[Path, Path]:
     write_image(image, picture[0])
     write_image(trimap, picture[1])
     return image, trimap
+
+
+@pytest.fixture(scope="session")
+def open_page(free_port: Callable[[], int]) -> Callable[[str, Path], AbstractContextManager[str]]:
+    """Run the page as a program, which must leave nothing behind; yield its address."""
+
+    @contextlib.contextmanager
+    def run_page(url: str, temporary: Path) -> Iterator[str]:
+        command = [sys.executable, "-m", "client.page", "--port", str(free_port()), "--url", url]
+        environment = {**os.environ, "TMPDIR": str(temporary)}
+        with subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True
+        ) as process:
+            try:
+                address = re.match(r"open (http://127\.0\.0\.1:\d+) in", process.stdout.readline())
+                assert address, "the page did not start"
+                yield address[1]
+            finally:
+                process.send_signal(signal.SIGTERM)
+                code = process.wait(30)
+        assert code == 0
+        assert not list(temporary.iterdir())
+
+    return run_page
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable
@@ -35,11 +34,6 @@ def gated_model(tmp_path: Path) -> Path:
     return model
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
-
-
 @pytest.mark.parametrize(
     ("victim", "reason"),
     [
@@ -55,6 +49,7 @@ def test_killed_with_a_request_under_way(
     descendants: Callable[[int], list[int]],
     wait_until_gone: Callable[[list[int]], bool],
     wait_until: Callable[[Callable[[], bool]], None],
+    free_port: Callable[[], int],
     tmp_path: Path,
 ) -> None:
     """The command ends and says why, whoever watches it starts it anew, the client sends again."""

@@ -7,7 +7,6 @@ import csv
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -60,11 +59,6 @@ def launch(arguments, variables=None):
     )
 
 
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return server.getsockname()[1]
-
-
 def weights(folder):
     """The exact weights after the last step."""
     state = torch.load(folder / "last.ckpt", weights_only=True)["state_dict"]
@@ -100,7 +94,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(command, folder):
 
 @pytest.mark.parametrize("nodes", [1, 2])
 def test_two_processes_average_the_gradients_of_different_batches(
-    nodes, command, data, start, folder
+    nodes, command, data, start, folder, free_port
 ):
     """Of one machine, or of two that know each other by address and port only."""
     command += ["--accelerator", "cpu", "--devices", str(2 // nodes), "--nodes", str(nodes)]

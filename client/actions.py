@@ -1,0 +1,229 @@
+"""What the page does when one of its parts is used.
+
+What is matted and written is the work of `client.job`, as on the command line: the downloads are
+byte for byte what `client/matte.py` writes.
+"""
+
+import html
+import re
+import shutil
+from argparse import ArgumentTypeError
+from collections.abc import Callable, Sequence
+from functools import wraps
+from pathlib import Path
+from tempfile import TemporaryDirectory, mkdtemp
+from typing import NamedTuple
+
+import cv2
+import gradio as gr
+import numpy as np
+from gradio.components.image_editor import EditorValue
+
+from client.arguments import parse_background
+from client.connection import Matte
+from client.drawing import ShapeError, css_colour, draw_shapes, paint_trimap, shrink, tint
+from client.errors import ServerError
+from client.job import OUTPUTS, Band, Options, Pair, make_outputs, read_pair, write_outputs
+from matting.compositing import checkerboard, composite
+from matting.foreground import estimate_foreground
+from matting.images import ImageError, Photo, read_photo, to_depth
+from matting.trimaps import has_unknown
+
+DEMO = Path(__file__).parents[1] / "demo"
+LONGEST_SHOWN = 1024
+"""Pixels on the longer side of a picture on the page; files keep their size."""
+PATIENCE = 2.0
+"""Seconds to wait for a server that is not there: somebody sits in front of the page."""
+
+TRIMAP, COMPRESSED, MASK = "a trimap", "an alpha, or a trimap saved as JPEG", "a mask"
+
+
+class Matted(NamedTuple):
+    """A photo and what was found in it, kept so that a new background needs no new request.
+
+    Attributes
+    ----------
+    file : str
+        The photo's.
+    photo : Photo
+    foreground : ndarray, H x W x 3 RGB, as deep as the photo
+    alpha : ndarray, H x W uint8
+    downloads : TemporaryDirectory
+        Their folder. It goes when this does.
+    """
+
+    file: str
+    photo: Photo
+    foreground: np.ndarray
+    alpha: np.ndarray
+    downloads: TemporaryDirectory
+
+
+def in_words(function: Callable[..., object], folder: Path) -> Callable[..., object]:
+    """Show a user's mistakes and a server's as the command line words them."""
+
+    @wraps(function)
+    def run(*arguments: object) -> object:
+        try:
+            return function(*arguments)
+        except (ImageError, ShapeError, ServerError, ArgumentTypeError) as error:
+            # Uploads lie in folders that mean nothing to who looks at the page.
+            words = re.sub(rf"{re.escape(str(folder))}/(\w+/)?", "", str(error))
+            raise gr.Error(html.escape(words), duration=None, print_exception=False) from error
+
+    return run
+
+
+def warn_without_server(matte: Matte) -> tuple[gr.HTML, gr.Timer]:
+    """Say that there is no server and look again, until there is one."""
+    try:
+        matte.wait_until_ready(PATIENCE)
+    except ServerError as error:
+        words = f'<p role="status"><strong>{html.escape(str(error))}</strong></p>'
+        return gr.HTML(words, visible=True), gr.Timer(active=True)
+    return gr.HTML(visible=False), gr.Timer(active=False)
+
+
+def forget() -> tuple:
+    """Empty all that belongs to a photo which is not there any more."""
+    return (
+        *(None, "", gr.ImageEditor(None, visible=False), None),
+        *(None, None, None),
+        *(gr.DownloadButton(value=None, interactive=False) for _ in OUTPUTS),
+    )
+
+
+def choose_demo() -> tuple[str, str, str]:
+    """Return the demo's photo, its trimap, and what that is."""
+    return str(DEMO / "photo.jpg"), str(DEMO / "trimap.png"), TRIMAP
+
+
+def show_photo(
+    photo: str | None,
+    trimap: str | None,
+    kind: str,
+    erode: float | None,
+    dilate: float | None,
+    shapes: str,
+    painting: EditorValue | None = None,
+) -> gr.ImageEditor:
+    """Show a photo, tinted by its trimap, below what is painted on it."""
+    if photo is None:
+        return gr.skip()
+    read, marked = _read(photo, trimap, kind, erode, dilate, shapes)
+    view = tint(_view(read.pixels), shrink(marked, LONGEST_SHOWN, cv2.INTER_NEAREST))
+    layers = _layers(painting)
+    value = EditorValue(background=view, layers=[*layers], composite=None)
+    return gr.ImageEditor(value, visible=True)
+
+
+def mat(
+    matte: Matte,
+    folder: Path,
+    photo: str | None,
+    trimap: str | None,
+    kind: str,
+    erode: float | None,
+    dilate: float | None,
+    shapes: str,
+    painting: EditorValue | None = None,
+) -> Matted:
+    """Matte a photo by its trimap or mask, with shapes and strokes over it.
+
+    Raises ImageError or ShapeError for what a user can put right, ServerError for the rest.
+    """
+    if photo is None:
+        raise ImageError("no photo yet: drop one first")
+    read, marked = _read(photo, trimap, kind, erode, dilate, shapes)
+    marked = paint_trimap(marked, _layers(painting))
+    if not marked.any():
+        raise ImageError(
+            "all of the photo is background: paint its subject and the edges, or drop its trimap "
+            "or mask"
+        )
+    if has_unknown(marked):
+        matte.wait_until_ready(PATIENCE)
+    alpha = matte.alpha(to_depth(read.pixels, np.uint8), marked)
+    foreground = estimate_foreground(read.pixels, alpha)
+    return Matted(photo, read, foreground, alpha, TemporaryDirectory(dir=folder))
+
+
+def show_result(
+    matted: Matted | None, photo: str | None, colour: str, background: str | None
+) -> tuple:
+    """Return views of alpha and cut-out, both sides of the slider, and the three files."""
+    if matted is None or matted.file != photo:  # which was changed meanwhile
+        return (gr.skip(),) * (3 + len(OUTPUTS))
+    files, after = _write(matted, OUTPUTS, colour, background)
+    alpha = shrink(matted.alpha, LONGEST_SHOWN)
+    foreground = _view(matted.foreground)
+    cutout = composite(alpha, foreground, checkerboard(*alpha.shape))
+    return alpha, cutout, (_view(matted.photo.pixels), after), *files
+
+
+def show_background(
+    matted: Matted | None, photo: str | None, colour: str, background: str | None
+) -> tuple:
+    """Return both sides of the slider and the composite's file."""
+    if matted is None or matted.file != photo:
+        return gr.skip(), gr.skip()
+    files, after = _write(matted, ["composite"], colour, background)
+    return (_view(matted.photo.pixels), after), *files
+
+
+def _write(
+    matted: Matted, kinds: Sequence[str], colour: str, background: str | None
+) -> tuple[list[gr.DownloadButton], np.ndarray]:
+    """Write some of `OUTPUTS`; return buttons that download them, and the composite to look at."""
+    chosen = parse_background(background or _hex(colour))
+    pixels = read_photo(chosen).pixels if isinstance(chosen, Path) else chosen
+    options = Options(background=pixels)
+    made = make_outputs(
+        kinds, matted.photo.pixels, matted.alpha, options, foreground=matted.foreground
+    )
+    name, place = Path(matted.file).stem, matted.downloads.name
+    before = [file for kind in kinds for file in Path(place).glob(f"*/*-{kind}.png")]
+    # Folders of their own: browsers keep what they once had from an address.
+    outputs = {kind: Path(mkdtemp(dir=place)) / f"{name}-{kind}.png" for kind in kinds}
+    write_outputs(outputs, made, matted.photo.metadata)
+    for file in before:
+        shutil.rmtree(file.parent)
+    buttons = [gr.DownloadButton(value=outputs[kind], interactive=True) for kind in kinds]
+    return buttons, _view(made["composite"])
+
+
+def _hex(colour: str) -> str:
+    """Write a colour as #rrggbb, which the picker gives as rgba(r, g, b, 1) once it was used."""
+    if colour.startswith("#"):
+        return colour
+    return css_colour(round(float(part)) for part in re.findall(r"[\d.]+", colour)[:3])
+
+
+def _view(pixels: np.ndarray) -> np.ndarray:
+    return shrink(to_depth(pixels, np.uint8), LONGEST_SHOWN)
+
+
+def _read(
+    photo: str,
+    trimap: str | None,
+    kind: str,
+    erode: float | None,
+    dilate: float | None,
+    shapes: str,
+) -> tuple[Photo, np.ndarray]:
+    """Read a photo and its trimap, all background if there is none yet, with shapes over it."""
+    if trimap is None:
+        read = read_photo(photo)
+        marked = np.zeros(read.pixels.shape[:2], np.uint8)
+    else:
+        # A slider's number is None while another one is typed.
+        band = Band((erode or 0) / 100, (dilate or 0) / 100) if kind == MASK else None
+        read, marked = read_pair(
+            Pair(Path(photo), Path(trimap), {}), Options(quantize=kind == COMPRESSED, mask=band)
+        )
+    shown = shrink(marked, LONGEST_SHOWN, cv2.INTER_NEAREST)
+    return read, paint_trimap(marked, [draw_shapes(shapes, *shown.shape)])
+
+
+def _layers(painting: EditorValue | None) -> list[np.ndarray]:
+    return [np.asarray(layer) for layer in painting["layers"]] if painting else []

@@ -1,0 +1,227 @@
+"""The page `python -m client.page` in a browser, with the default model."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("gradio", reason="needs the extra `page`")
+
+from client.actions import MASK
+from matting.images import read_gray, write_image
+
+DEMO_PHOTO, DEMO_TRIMAP, DEMO_BACKGROUND = (
+    Path(__file__).parents[2] / "demo" / name
+    for name in ("photo.jpg", "trimap.png", "background.jpg")
+)
+DIVISION = "range slider for Before and after: divided at, % of the width"
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator:
+    playwright = pytest.importorskip("playwright.sync_api")
+    if CHROMIUM is None:
+        pytest.skip("needs chromium")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def real_page(browser, server, open_page, tmp_path_factory) -> Iterator[str]:
+    """The address of a page that asks the default model."""
+    with open_page(server.grpc_url, tmp_path_factory.mktemp("page")) as address:
+        yield address
+
+
+@pytest.fixture
+def tab(browser, real_page) -> Iterator:
+    """The page in a browser, which must ask nobody else for anything."""
+    context = browser.new_context(viewport={"width": 1500, "height": 1100})
+    context.set_default_timeout(60_000)
+    asked = []
+    context.on("request", lambda request: asked.append(request.url))
+    tab = context.new_page()
+    # File choosers are caught from now on: asked for just before a key, Playwright may be too late.
+    tab.on("filechooser", lambda chooser: None)
+    tab.goto(real_page)
+    yield tab
+    context.close()
+    strangers = [url for url in asked if not url.startswith((real_page, "blob:", "data:"))]
+    assert asked and not strangers
+
+
+def press(tab, name):
+    tab.get_by_role("button", name=name, exact=True).press("Enter")
+
+
+def drop(tab, place, file):
+    tab.set_input_files(f"#{place} input[type=file]", file)
+
+
+def download(tab, name, folder):
+    with tab.expect_download() as waiting:
+        tab.locator("button:enabled", has_text=f"Download {name}").click()
+    path = folder / waiting.value.suggested_filename
+    waiting.value.save_as(path)
+    return path
+
+
+def tab_to(tab, name, key="Tab"):
+    """Press Tab until the control of this name has the focus."""
+    focused = """() => {
+        const { ariaLabel, labels, innerText } = document.activeElement;
+        return (ariaLabel ?? labels?.[0]?.innerText ?? innerText).trim().split("\\n")[0];
+    }"""
+    for _ in range(80):
+        tab.keyboard.press(key)
+        if tab.evaluate(focused) == name:
+            return
+    pytest.fail(f"{key} never comes to {name}")
+
+
+def choose(tab, zone, file):
+    tab_to(tab, f"{zone}: Click to upload or drop files")
+    with tab.expect_file_chooser() as waiting:
+        tab.keyboard.press("Enter")
+    waiting.value.set_files(file)
+
+
+@contextmanager
+def renewed(tab, place):
+    """What is done within must load a new picture here."""
+    shown = tab.locator(f"{place} img").last.evaluate("image => image.src")
+    yield
+    tab.wait_for_function(
+        "([place, shown]) => [...document.querySelectorAll(`${place} img`)].at(-1).src != shown",
+        arg=[place, shown],
+    )
+
+
+@contextmanager
+def previewed(tab, seen):
+    """What is done within must load a picture into the editor that was not there before."""
+    with tab.expect_response(
+        lambda response: response.url.endswith("/image.png") and response.url not in seen
+    ) as waiting:
+        yield
+    seen.add(waiting.value.url)
+
+
+def check_names(tab):
+    names = tab.locator("button:visible, [role=button]:visible").evaluate_all(
+        "controls => controls.map(control => control.ariaLabel ?? control.innerText)"
+    )
+    assert len(names) > 5 and all(names) and len(set(names)) == len(names), names
+
+
+def test_by_keyboard_alone(tab, run, server, count_requests, tmp_path):
+    """The picture in the README is the `page.png` that this leaves."""
+    outputs = ["-o", "alpha.png", "--cutout", "cutout.png", "--composite", "composite.png"]
+    arguments = [DEMO_PHOTO, DEMO_TRIMAP, *outputs, "--background", DEMO_BACKGROUND]
+    assert run(*arguments, url=server.grpc_url)[0] == 0
+    before = count_requests(server.grpc_url)
+    seen = set()
+
+    def note(request):
+        seen.add(request.url)
+
+    tab.on("request", note)
+    check_names(tab)
+    choose(tab, "Photo", DEMO_PHOTO)
+    tab.get_by_text("97%").wait_for()  # so the other zone has been emptied, too
+    choose(tab, "Trimap or mask (optional)", DEMO_TRIMAP)
+    tab.get_by_label("Trimap or mask (optional): Clear").wait_for()
+    tab_to(tab, "Matte")
+    tab.keyboard.press("Enter")
+    tab.locator("button:enabled", has_text="Download composite").wait_for()
+    tab_to(tab, DIVISION)
+    after = tab.locator("#slider img").nth(1)
+    share = "image => parseFloat(image.style.clipPath.split(' ').at(-1))"
+    halved = after.evaluate(share)
+    for _ in range(3):
+        tab.keyboard.press("ArrowLeft")
+    tab.wait_for_function(
+        f"halved => ({share})(document.querySelectorAll('#slider img')[1]) < halved", arg=halved
+    )
+    tab_to(tab, "New background: a colour")
+    tab.keyboard.press("Enter")
+    tab_to(tab, "Colour")
+    check_names(tab)
+    tab.keyboard.press("Control+A")
+    with renewed(tab, "#slider"):
+        tab.keyboard.type("#ff0000\n")
+    tab_to(tab, "New background: a colour", "Shift+Tab")
+    tab.keyboard.press("Enter")
+    with renewed(tab, "#slider"):
+        choose(tab, "New background: a picture (optional)", DEMO_BACKGROUND)
+    for name in ("alpha", "cut-out", "composite"):
+        tab_to(tab, f"Download {name}")
+        with tab.expect_download() as waiting:
+            tab.keyboard.press("Enter")
+        written = Path(waiting.value.suggested_filename.removeprefix("photo-"))
+        assert Path(waiting.value.path()).read_bytes() == written.read_bytes()
+    assert count_requests(server.grpc_url) == before + 1
+    check_names(tab)
+    tab.evaluate("document.activeElement.blur()")
+    tab.screenshot(path=tmp_path / "page.png", full_page=True)
+    tab.remove_listener("request", note)
+    tab_to(tab, MASK)
+    with previewed(tab, seen):
+        tab.keyboard.press("Space")
+    tab_to(tab, "range slider for Unknown inside the mask's edge, % of the object's size")
+    with previewed(tab, seen):
+        tab.keyboard.press("ArrowRight")
+    tab_to(tab, "Shapes, without a brush (optional)")
+    tab.keyboard.type("edges 20 10 80 95\nsubject 40 40 60 60")
+    tab_to(tab, "Draw")
+    with previewed(tab, seen):
+        tab.keyboard.press("Enter")
+
+
+def test_strokes_of_the_brush_are_a_trimap(tab, server, count_requests, tmp_path):
+    def stroke(colour, row):
+        press(tab, "Photo with its trimap: Color")
+        tab.get_by_label(f"Brush: {colour}").click()
+        box = tab.locator("canvas").first.bounding_box()
+        x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2 + row
+        tab.mouse.move(x - 80, y)
+        tab.mouse.down()
+        tab.mouse.move(x + 80, y, steps=2)  # each waits for a picture, without a GPU for long
+        tab.mouse.up()
+
+    before = count_requests(server.grpc_url)
+    drop(tab, "photo", DEMO_PHOTO)
+    tab.get_by_text("97%").wait_for()  # the photo fits its place now, almost pixel by pixel
+    stroke("edges", 40)
+    stroke("subject", 0)
+    press(tab, "Matte")
+    alpha = read_gray(download(tab, "alpha", tmp_path))
+    assert (alpha[256, 180:332] == 255).all()
+    assert not alpha[:200].any() and not alpha[335:].any()
+    assert count_requests(server.grpc_url) > before  # so the stroke of unknown was asked for
+    press(tab, "Photo: Clear")
+    for name in ("alpha", "cut-out", "composite"):
+        tab.locator("button:disabled", has_text=f"Download {name}").wait_for()
+    assert tab.locator("#slider img, canvas").count() == 0
+    press(tab, "Use the demo photo")
+    tab.locator("canvas").first.wait_for()
+
+
+def test_mistakes_are_shown_in_words(tab, tmp_path):
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(DEMO_TRIMAP.read_bytes()[:1000])
+    drop(tab, "photo", broken)
+    error = tab.get_by_role("status").filter(has_text="broken.png: this PNG is damaged or cut")
+    error.wait_for()  # in a live region, which is read aloud
+    press(tab, "Use the demo photo")
+    tab.wait_for_selector("canvas")
+    write_image(tmp_path / "small.png", np.zeros((9, 9), np.uint8))
+    tab.locator("#trimap").get_by_label("Clear").click()
+    drop(tab, "trimap", tmp_path / "small.png")
+    tab.get_by_text("photo.jpg is 512 x 512 but small.png is 9 x 9 pixels").wait_for()
