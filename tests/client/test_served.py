@@ -85,9 +85,10 @@ def test_no_seams_between_tiles(network):
     for tile, alpha in zip(tiles, alphas, strict=True):
         tile.cut(hard)[:] = alpha
     natural, found, seams = (border_steps(alpha, trimap, tiles) for alpha in (whole, joined, hard))
-    # Means 6.4, 6.5 and 12.1 of 255.
+    # Means 6.4, 6.5 and 12.1 of 255 in bf16; 7.1, 7.2, 13.0, and 123, 126, 171 at the 99th
+    # percentile in FP32.
     assert found.mean() < 1.1 * natural.mean()
-    assert found.max() < natural.max() + 16
+    assert np.percentile(found, 99) < 1.1 * np.percentile(natural, 99)
     assert seams.mean() > 1.5 * natural.mean()
 
 
