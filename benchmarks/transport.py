@@ -1,26 +1,24 @@
 """What shared memory would save of the way to a server on the same machine and back.
 
-The server has a model that does nothing: it answers with the trimap. So what is measured is the way
-of the pixels alone, over gRPC and through Triton's system shared memory, in turns. Beside it: how
-long the network takes on this machine.
+The server has a model that does nothing: it answers with the trimap. So what is measured is the
+client's way of the pixels alone, over gRPC and through shared memory, in turns. Beside it: how long
+the network takes on this machine.
 """
 
 import argparse
 import tempfile
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-import tritonclient.utils.shared_memory as memory
-from tritonclient.grpc import InferenceServerClient, InferInput, InferRequestedOutput
 
 from benchmarks.load import Client
-from benchmarks.measure import Samples, Timer, in_turns, median, stopwatch
+from benchmarks.measure import Samples, in_turns, median, stopwatch
 from benchmarks.service import add_server_arguments, picture_of, serving, what_serves
 from benchmarks.tables import Section
-from client.connection import MODEL
+from client.connection import MODEL, Matte
 from server import launch
 
 EXAMPLES = "example: python -m benchmarks transport"
@@ -62,13 +60,16 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
     sizes = [(64, 96)] if options.quick else SIZES
     rounds = {"warmup": 1, "most": 3} if options.quick else {"warmup": 3, "most": 30}
     cases = {}
-    with echo_server() as url, InferenceServerClient(url) as client:
+    with echo_server() as url, Matte(url) as grpc, Matte(url, shm=True) as shared:
         for size in sizes:
-            image, trimap = picture_of(*size)
-            batch = image[np.newaxis], trimap[np.newaxis, ..., np.newaxis]
-            with ways(client, *batch) as timers:
-                title = "{}x{}".format(*size)
-                cases[title] = in_turns(timers, title=title, **rounds)
+            picture = picture_of(*size)
+            assert all(np.array_equal(way.alpha(*picture), picture[1]) for way in (grpc, shared))
+            timers = [
+                stopwatch(name, partial(way.alpha, *picture, tile="off"))
+                for name, way in ((GRPC, grpc), (SHARED, shared))
+            ]
+            title = "{}x{}".format(*size)
+            cases[title] = in_turns(timers, title=title, **rounds)
     with serving(options.repository, options.url) as url, Client(url) as client:
         served = what_serves(url)
         picture = picture_of(*sizes[0])
@@ -90,49 +91,8 @@ def echo_server() -> Iterator[str]:
         version.mkdir(parents=True)
         (version / "model.py").write_text(ECHO)
         (version.parent / "config.pbtxt").write_text(CONFIG)
-        with launch(folder, flags=["--grpc-restricted-protocol=logging:admin=nobody"]) as server:
+        with launch(folder, shm=True) as server:
             yield server.grpc_url
-
-
-@contextmanager
-def ways(
-    client: InferenceServerClient, image: np.ndarray, trimap: np.ndarray
-) -> Iterator[list[Timer]]:
-    """Return what asks for an alpha both ways; the batch is N×H×W×3 and N×H×W×1 uint8."""
-    inputs = [
-        InferInput(name, array.shape, "UINT8")
-        for name, array in (("image", image), ("trimap", trimap))
-    ]
-    alpha = InferRequestedOutput("alpha")
-
-    def by_grpc() -> np.ndarray:
-        for tensor, array in zip(inputs, (image, trimap), strict=True):
-            tensor.set_data_from_numpy(array)
-        return client.infer(MODEL, inputs, outputs=[alpha]).as_numpy("alpha").copy()
-
-    name = f"transport-{uuid.uuid4().hex}"
-    size = image.nbytes + 2 * trimap.nbytes
-    region = memory.create_shared_memory_region(name, f"/{name}", size)
-    client.register_system_shared_memory(name, f"/{name}", size)
-    places = [InferInput(tensor.name(), tensor.shape(), "UINT8") for tensor in inputs]
-    places[0].set_shared_memory(name, image.nbytes)
-    places[1].set_shared_memory(name, trimap.nbytes, image.nbytes)
-    answer = InferRequestedOutput("alpha")
-    answer.set_shared_memory(name, trimap.nbytes, image.nbytes + trimap.nbytes)
-
-    def by_memory() -> np.ndarray:
-        memory.set_shared_memory_region(region, [image, trimap])
-        client.infer(MODEL, places, outputs=[answer])
-        start = image.nbytes + trimap.nbytes
-        return memory.get_contents_as_numpy(region, np.uint8, trimap.shape, start).copy()
-
-    try:
-        for way in (by_grpc, by_memory):
-            assert np.array_equal(way(), trimap)
-        yield [stopwatch(GRPC, by_grpc), stopwatch(SHARED, by_memory)]
-    finally:
-        client.unregister_system_shared_memory(name)
-        memory.destroy_shared_memory_region(region)
 
 
 def render(record: dict) -> list[Section]:

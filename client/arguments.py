@@ -214,6 +214,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_connection(parser)
     parser.add_argument(
+        "--shm",
+        action="store_true",
+        help="hand the pixels over in shared memory: for one server, on this machine, that was "
+        "started with --shm, too",
+    )
+    parser.add_argument(
         "--priority",
         choices=PRIORITIES,
         default="bulk",
@@ -284,6 +290,8 @@ def _check_usage(parser: argparse.ArgumentParser, options: argparse.Namespace) -
     if (options.erode, options.dilate) != (None, None) and not options.mask:
         parser.error("--erode and --dilate are for a --mask")
     check_connection(parser, options)
+    if options.shm and len(options.url or []) > 1:
+        parser.error("--shm is for one server, on this machine")
     outputs = outputs_of(options)
     makes_video_of_frames = Path(options.image).is_dir() and makes_video(outputs)
     if options.fps and not makes_video_of_frames:

@@ -11,12 +11,7 @@ from typing import Literal, TypeVar
 import numpy as np
 import tenacity
 from tqdm import tqdm
-from tritonclient.grpc import (
-    InferenceServerClient,
-    InferenceServerException,
-    InferInput,
-    InferRequestedOutput,
-)
+from tritonclient.grpc import InferenceServerClient, InferenceServerException
 
 from client.address import DEFAULT_URL, grpc_target
 from client.channel import channel_options
@@ -28,6 +23,7 @@ from client.errors import (
 )
 from client.failures import explain, is_busy, is_gone, last_error, pause
 from client.request import Request
+from client.tensors import Carrier, InMessage, InSharedMemory
 from client.tiles import LARGEST, Tile, join_tiles, plan_tiles
 from client.tls import Tls
 from matting.trimaps import has_unknown
@@ -79,9 +75,14 @@ class Matte:
         Interactive requests overtake all bulk requests that wait in the server's queue.
     tls : Tls, optional
         Encrypt the connection; see `client.tls`.
+    shm : bool
+        Hand the pixels over in shared memory (Linux's /dev/shm), not in the connection: for one
+        server, on this machine and opened for it (``python -m server --shm``).
 
     Raises
     ------
+    ValueError
+        `timeout` is not positive, or `shm` is set with several servers.
     AddressError
         A `url` is not ``host:port``.
     TlsError
@@ -99,10 +100,13 @@ class Matte:
         timeout: float = DEFAULT_TIMEOUT,
         priority: Priority = "bulk",
         tls: Tls | None = None,
+        shm: bool = False,
     ) -> None:
         urls = [url] if isinstance(url, str) else list(url)
         if timeout <= 0:
             raise ValueError(f"timeout is {timeout} seconds, expected more than 0")
+        if shm and len(urls) != 1:
+            raise ValueError(f"shared memory with {len(urls)} servers, expected one")
         self.timeout = timeout
         self._priority = PRIORITIES[priority]
         self._servers = " or ".join(urls)
@@ -112,6 +116,7 @@ class Matte:
             channel_args=channel_options(urls, timeout),
             **(tls.channel() if tls else {}),
         )
+        self._carrier: Carrier = InSharedMemory(self._client) if shm else InMessage()
         # One for all threads that share this object, so that they do not flood the server together.
         self._tile_pool = ThreadPoolExecutor(TILES_IN_FLIGHT * len(urls))
 
@@ -125,6 +130,7 @@ class Matte:
         """Close the connection. Requests that are under way fail, and so do later ones."""
         self._closed.set()
         self._tile_pool.shutdown(wait=False, cancel_futures=True)
+        self._carrier.close()
         self._client.close()
 
     def is_ready(self) -> bool:
@@ -261,31 +267,29 @@ class Matte:
 
     def _infer(self, request: Request, image: np.ndarray, trimap: np.ndarray) -> np.ndarray:
         """Send a photo or a tile: H x W x 3 and H x W in, H x W out."""
-        inputs = [
-            _tensor("image", image[np.newaxis]),
-            _tensor("trimap", trimap[np.newaxis, :, :, np.newaxis]),
-        ]
-        result = self._retry(
-            request,
-            lambda seconds: self._client.infer(
-                MODEL,
-                inputs,
-                outputs=[InferRequestedOutput("alpha")],
-                request_id=request.id,
-                headers=request.headers(),
-                priority=self._priority,
-                client_timeout=seconds,
-            ),
-            self.timeout,
-        )
-        alpha, shape = result.as_numpy("alpha"), (1, *trimap.shape, 1)
+        batch = image[np.newaxis], trimap[np.newaxis, :, :, np.newaxis]
+
+        def ask(seconds: float) -> np.ndarray | None:
+            with self._carrier.carry(*batch, seconds) as tensors:
+                result = self._client.infer(
+                    MODEL,
+                    tensors.inputs,
+                    outputs=[tensors.output],
+                    request_id=request.id,
+                    headers=request.headers(),
+                    priority=self._priority,
+                    client_timeout=seconds,
+                )
+                return tensors.read(result)
+
+        alpha, shape = self._retry(request, ask, self.timeout), (1, *trimap.shape, 1)
         if alpha is None or alpha.dtype != np.uint8 or alpha.shape != shape:
             found = "no alpha" if alpha is None else f"an alpha of {alpha.dtype} {alpha.shape}"
             raise ServerRefusedError(
                 f"{self._servers} answered with {found}, expected uint8 {shape}; "
                 f"its model {MODEL!r} is not Deep Image Matting"
             )
-        return alpha[0, :, :, 0].copy()
+        return alpha[0, :, :, 0]
 
     def _retry(self, request: Request, ask: Callable[[float], Answer], timeout: float) -> Answer:
         """Call `ask` with the seconds that are left, again and again while no server is free."""
@@ -360,9 +364,3 @@ def _check(image: np.ndarray, trimap: np.ndarray) -> None:
         raise ValueError(f"image has {image.shape[2]} channels, expected 3 (RGB)")
     if image.shape[:2] != trimap.shape:
         raise ValueError(f"image is {image.shape[:2]} and trimap {trimap.shape} (height, width)")
-
-
-def _tensor(name: str, array: np.ndarray) -> InferInput:
-    tensor = InferInput(name, list(array.shape), "UINT8")
-    tensor.set_data_from_numpy(np.ascontiguousarray(array))
-    return tensor

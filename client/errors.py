@@ -35,3 +35,7 @@ class TooLargeError(ServerRefusedError):
 
 class ModelMissingError(ServerError):
     """The server runs, but does not serve the model."""
+
+
+class SharedMemoryError(ServerError):
+    """The pixels cannot be shared with the server: it is elsewhere or closed to it, or no room."""

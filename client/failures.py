@@ -13,6 +13,7 @@ from client.errors import (
     ServerRefusedError,
     ServerTimeoutError,
     ServerUnavailableError,
+    SharedMemoryError,
     TooLargeError,
 )
 from client.request import Request
@@ -23,6 +24,8 @@ DEAD_BACKEND = re.compile("Stub process '.*' is not healthy")
 """What Triton says when its Python backend's process was killed."""
 NOT_TRUSTED = ("handshake failed", "security handshaker", "Verification Check failed")
 """What gRPC says of certificates: one side's is not signed or named as the other expects."""
+NOT_SHARED = ("restricted", "shared memory region")
+"""What Triton says if it is closed to shared memory, or cannot find it: on another machine."""
 
 TOO_LARGE = re.compile(
     "this server takes at most|to be between .* but received|memory|alloc", re.IGNORECASE
@@ -37,8 +40,10 @@ def is_busy(error: BaseException | None) -> bool:
 
 def is_gone(error: BaseException | None) -> bool:
     """Whether no server could be reached, or it went away."""
-    # Who is not trusted now will not be trusted in a second.
-    return _is_dead(error) or (_is_unavailable(error) and not _is_distrust(error))
+    # Who is not trusted now, or closed, will be in a second.
+    return _is_dead(error) or (
+        _is_unavailable(error) and not (_is_distrust(error) or _is_not_shared(error))
+    )
 
 
 def last_error(state: tenacity.RetryCallState) -> BaseException | None:
@@ -66,6 +71,11 @@ def explain(
         return ServerRefusedError(
             f"no TLS connection to {servers} ({reason}); check --ca, --cert and --key"
         )
+    if _is_not_shared(error):
+        return SharedMemoryError(
+            f"{servers} shares no memory ({reason}); start it on this machine with "
+            "`python -m server --shm`, or leave out --shm"
+        )
     if status == "UNAVAILABLE" or _is_dead(error):
         return ServerUnavailableError(
             f"no server at {servers} for {timeout:g} s ({reason}); "
@@ -87,6 +97,10 @@ def explain(
 
 def _is_distrust(error: InferenceServerException) -> bool:
     return any(words in error.message() for words in NOT_TRUSTED)
+
+
+def _is_not_shared(error: InferenceServerException) -> bool:
+    return any(words in error.message() for words in NOT_SHARED)
 
 
 def _is_dead(error: BaseException | None) -> bool:

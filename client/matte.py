@@ -53,7 +53,11 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(format="%(message)s", level=logging.ERROR if options.quiet else None)
     try:
         with Matte(
-            options.url or DEFAULT_URL, options.timeout, options.priority, tls_of(options)
+            options.url or DEFAULT_URL,
+            options.timeout,
+            options.priority,
+            tls_of(options),
+            options.shm,
         ) as matte:
             if is_video(options.image, outputs_of(options)):
                 return _run_video(matte, options)

@@ -37,6 +37,11 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         default=START_TIMEOUT,
         help="seconds until all models must be loaded and warm (%(default)s)",
     )
+    parser.add_argument(
+        "--shm",
+        action="store_true",
+        help="let clients on this machine hand pixels over in shared memory (client: --shm)",
+    )
     parser.add_argument("flags", nargs="*", help="after --: flags for tritonserver")
     return parser.parse_args(arguments)
 

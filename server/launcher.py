@@ -21,12 +21,13 @@ from server.installation import find_tritonserver
 
 LOOPBACK = "127.0.0.1"
 SHARED_MEMORY = Path("/dev/shm")
-NOT_FOR_CLIENTS = "shared-memory,model-repository,trace,logging"
+SHARING = "shared-memory"
+NOT_FOR_CLIENTS = "model-repository,trace,logging"
 """Triton's names of what its gRPC and HTTP offer besides answers and figures."""
 # Photos come over gRPC. Over HTTP one request can end Triton 2.51: JSON data of a gigantic shape.
 CLOSED = {
-    "--grpc-restricted-protocol": NOT_FOR_CLIENTS,
-    "--http-restricted-api": f"inference,{NOT_FOR_CLIENTS}",
+    "--grpc-restricted-protocol": f"{SHARING},{NOT_FOR_CLIENTS}",
+    "--http-restricted-api": f"inference,{SHARING},{NOT_FOR_CLIENTS}",
 }
 START_TIMEOUT = 300
 """Seconds until all models must be loaded and warm: as many as Kubernetes' startup probe allows."""
@@ -111,6 +112,7 @@ def launch(
     log: IO | None = None,
     timeout: float = START_TIMEOUT,
     keep: bool = False,
+    shm: bool = False,
 ) -> Iterator[Server]:
     """Run tritonserver for as long as the context lasts.
 
@@ -133,6 +135,9 @@ def launch(
         Seconds until it must be ready.
     keep : bool
         Leave the server running when the context ends without an error, and after this process.
+    shm : bool
+        Let gRPC clients on this machine hand pixels over in shared memory. Whoever reaches the
+        server may then name any part of /dev/shm to it.
 
     Raises
     ------
@@ -160,7 +165,7 @@ def launch(
                 *_flags(repository, host, ports),
                 f"--backend-config=python,shm-region-prefix-name={folder.name}",
                 *installation.flags,
-                *restrictions(flags),
+                *restrictions(flags, shm),
                 *flags,
             ],
             env={**os.environ, **installation.environment},
@@ -224,11 +229,15 @@ def _flags(repository: Path | str, host: str, ports: Sequence[int]) -> list[str]
     ]
 
 
-def restrictions(flags: Sequence[str] = ()) -> list[str]:
-    """Close what is `CLOSED` with a key that nobody is told, unless `flags` say otherwise."""
+def restrictions(flags: Sequence[str] = (), shm: bool = False) -> list[str]:
+    """Close what is `CLOSED` with a key that nobody is told, unless `flags` say otherwise.
+
+    With `shm`, gRPC stays open to shared memory.
+    """
+    closed = {**CLOSED, "--grpc-restricted-protocol": NOT_FOR_CLIENTS} if shm else CLOSED
     return [
-        f"{name}={closed}:admin={secrets.token_hex(16)}"
-        for name, closed in CLOSED.items()
+        f"{name}={protocols}:admin={secrets.token_hex(16)}"
+        for name, protocols in closed.items()
         if not any(flag.startswith(name) for flag in flags)
     ]
 

@@ -13,10 +13,10 @@ from server.launcher import Server
 
 
 def test_both_ways_are_measured(server: Server, tmp_path: Path) -> None:
-    before = set(Path("/dev/shm").glob("transport-*"))
+    before = set(Path("/dev/shm").glob("dim-*"))
     assert main(["transport", "--quick", "--url", server.grpc_url, "-o", str(tmp_path)]) == 0
     record = json.loads((tmp_path / "transport.json").read_text())
     assert record["samples_ms"]["64x96"].keys() == {GRPC, SHARED}
     assert min(record["network_ms"]) > 0
     assert len((tmp_path / "transport.md").read_text().splitlines()) == 5
-    assert set(Path("/dev/shm").glob("transport-*")) == before
+    assert set(Path("/dev/shm").glob("dim-*")) == before

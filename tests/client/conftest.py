@@ -113,10 +113,10 @@ def launch_standin(
     """Start a stand-in server of the test's own; it ends with the test."""
     with contextlib.ExitStack() as servers:
 
-        def start(grpc_port: int = 0, **model: object) -> Server:
+        def start(grpc_port: int = 0, shm: bool = False, **model: object) -> Server:
             repository = tmp_path / f"repository-{len(list(tmp_path.glob('repository-*')))}"
             server = servers.enter_context(
-                launch(make_repository(repository, **model), grpc_port=grpc_port)
+                launch(make_repository(repository, **model), grpc_port=grpc_port, shm=shm)
             )
             servers.callback(kill, server)  # quicker than a polite stop
             return server

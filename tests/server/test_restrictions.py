@@ -54,3 +54,16 @@ def test_a_key_of_ones_own(tiny_repository: Path) -> None:
             client.get_model_repository_index()
         key = {"triton-grpc-protocol-admin": "key"}
         assert client.get_model_repository_index(headers=key).models[0].name == "dim"
+
+
+def test_open_to_shared_memory_only(tiny_repository: Path) -> None:
+    with (
+        launch(tiny_repository, shm=True) as server,
+        grpc.InferenceServerClient(server.grpc_url) as client,
+        http.InferenceServerClient(server.http_url) as by_http,
+    ):
+        assert not client.get_system_shared_memory_status().regions
+        with pytest.raises(InferenceServerException, match="is restricted"):
+            client.get_model_repository_index()
+        with pytest.raises(InferenceServerException, match="is restricted"):
+            by_http.get_system_shared_memory_status()

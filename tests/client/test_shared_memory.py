@@ -1,0 +1,162 @@
+"""Photos handed over in shared memory: the same alphas, and nothing left in memory."""
+
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tritonclient.grpc import InferenceServerClient
+
+import client.tensors
+from client.errors import ServerTimeoutError, SharedMemoryError
+from client.matte import Matte
+from matting.images import write_image
+
+ROOT = Path(__file__).parents[2]
+DEVICE = Path("/dev/shm")
+pytestmark = pytest.mark.skipif(not DEVICE.is_dir(), reason="shared memory as Linux has it")
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left():
+    before = set(DEVICE.glob("dim-*"))
+    yield
+    assert set(DEVICE.glob("dim-*")) == before
+
+
+@pytest.fixture
+def sharing(launch_standin):
+    return launch_standin(shm=True)
+
+
+@pytest.fixture
+def wait_until_returned(wait_until):
+    """Wait until a server has let go of all memory: Triton does so a moment after its answer."""
+
+    def wait(server):
+        with InferenceServerClient(server.grpc_url) as client:
+            wait_until(lambda: not client.get_system_shared_memory_status().regions)
+
+    return wait
+
+
+@pytest.mark.parametrize("tile", ["off", 96])
+def test_same_alpha(sharing, make_picture, expected_alpha, wait_until_returned, tile):
+    with Matte(sharing.grpc_url, shm=True) as matte:
+        for size in ((1, 1), (37, 53), (300, 411)):
+            image, trimap = make_picture(*size)
+            alpha = matte.alpha(image, trimap, tile)
+            np.testing.assert_array_equal(alpha, expected_alpha(image, trimap))
+            alpha[:] = 0  # the caller's own
+    wait_until_returned(sharing)
+
+
+def test_parts_of_larger_arrays(sharing, make_picture, expected_alpha):
+    image, trimap = make_picture(60, 80)
+    image, trimap = image[::2, ::-1], trimap[::2, ::-1]
+    with Matte(sharing.grpc_url, shm=True) as matte:
+        np.testing.assert_array_equal(matte.alpha(image, trimap), expected_alpha(image, trimap))
+
+
+def test_many_threads(sharing, make_picture, expected_alpha, wait_until_returned):
+    wrong = []
+
+    def work(seed):
+        image, trimap = make_picture(40 + seed, 50, seed)
+        for _ in range(5):
+            if not np.array_equal(matte.alpha(image, trimap), expected_alpha(image, trimap)):
+                wrong.append(seed)
+
+    with Matte(sharing.grpc_url, shm=True) as matte:
+        threads = [threading.Thread(target=work, args=(seed,)) for seed in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert not wrong
+    wait_until_returned(sharing)
+
+
+def test_folder(run, sharing, make_picture, tmp_path):
+    for name in "abc":
+        image, trimap = make_picture(20, 30)
+        for folder, array in (("photos", image), ("trimaps", trimap)):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            write_image(tmp_path / folder / f"{name}.png", array)
+    arguments = ("photos", "--trimaps", "trimaps")
+    assert run(*arguments, "-o", "plain")[0] == 0
+    code, out, err = run(*arguments, "-o", "shared", "--shm", url=sharing.grpc_url)
+    assert (code, out, err) == (0, "3 written, 0 were there, 0 failed\n", "")
+    for name in "abc":
+        plain, shared = (Path(folder, f"{name}.png").read_bytes() for folder in ("plain", "shared"))
+        assert plain == shared
+
+
+def test_closed_server(refuse, files, standin):
+    message = refuse(*files, "-o", "alpha.png", "--shm", url=standin.grpc_url)
+    assert "start it on this machine with `python -m server --shm`, or leave out" in message
+
+
+def test_server_that_sees_other_memory(sharing, picture, monkeypatch):
+    register = InferenceServerClient.register_system_shared_memory
+
+    def elsewhere(self, name, key, *arguments, **options):
+        register(self, name, f"{key}-elsewhere", *arguments, **options)
+
+    monkeypatch.setattr(InferenceServerClient, "register_system_shared_memory", elsewhere)
+    with Matte(sharing.grpc_url, shm=True) as matte, pytest.raises(SharedMemoryError):
+        matte.alpha(*picture)
+
+
+def test_no_room(sharing, picture, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(client.tensors.os, "posix_fallocate", full)
+    message = r"no shared memory of 0\.0 MB in /dev/shm \(No space left on device\)"
+    matte = Matte(sharing.grpc_url, shm=True)
+    with matte, pytest.raises(SharedMemoryError, match=message):
+        matte.alpha(*picture)
+
+
+def test_several_servers(refuse, files, standin):
+    urls = [standin.grpc_url, standin.grpc_url]
+    assert "one server" in refuse(*files, "-o", "alpha.png", "--shm", url=urls)
+    with pytest.raises(ValueError, match="shared memory with 2 servers, expected one"):
+        Matte(urls, shm=True)
+
+
+def test_restarted_server(sharing, launch_standin, kill, picture, expected_alpha):
+    with Matte(sharing.grpc_url, shm=True) as matte:
+        matte.alpha(*picture)
+        kill(sharing)
+        launch_standin(shm=True, grpc_port=int(sharing.grpc_url.rpartition(":")[2]))
+        np.testing.assert_array_equal(matte.alpha(*picture), expected_alpha(*picture))
+
+
+def test_given_up_while_the_server_works(
+    launch_standin, picture, expected_alpha, wait_until_returned
+):
+    """The server writes its late answer into memory that is still its own."""
+    server = launch_standin(shm=True, seconds=1.5)
+    with Matte(server.grpc_url, timeout=0.5, shm=True) as matte:
+        for _ in range(3):
+            with pytest.raises(ServerTimeoutError):
+                matte.alpha(*picture)
+        matte.timeout = 60
+        np.testing.assert_array_equal(matte.alpha(*picture), expected_alpha(*picture))
+    wait_until_returned(server)
+    assert server.process.poll() is None
+
+
+def test_killed_client(launch_standin, files, wait_until):
+    server = launch_standin(shm=True, seconds=60)
+    arguments = ("-o", files[0].parent / "alpha.png", "--shm", "--url", server.grpc_url)
+    command = [sys.executable, ROOT / "client/matte.py", *files, *arguments]
+    program = subprocess.Popen(command, cwd=ROOT)
+    wait_until(lambda: bool(list(DEVICE.glob("dim-*"))))
+    program.kill()
+    program.wait()
+    wait_until(lambda: not list(DEVICE.glob("dim-*")))
