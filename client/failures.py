@@ -24,8 +24,10 @@ DEAD_BACKEND = re.compile("Stub process '.*' is not healthy")
 """What Triton says when its Python backend's process was killed."""
 NOT_TRUSTED = ("handshake failed", "security handshaker", "Verification Check failed")
 """What gRPC says of certificates: one side's is not signed or named as the other expects."""
-NOT_SHARED = ("restricted", "shared memory region")
-"""What Triton says if it is closed to shared memory, or cannot find it: on another machine."""
+NOT_SHARED = ("restricted", "open shared memory region")
+"""What Triton says if it is closed to shared memory, or has other: on another machine."""
+FORGOTTEN = "find shared memory region"
+"""What Triton says after a restart to those who shared memory before."""
 
 TOO_LARGE = re.compile(
     "this server takes at most|to be between .* but received|memory|alloc", re.IGNORECASE
@@ -41,7 +43,7 @@ def is_busy(error: BaseException | None) -> bool:
 def is_gone(error: BaseException | None) -> bool:
     """Whether no server could be reached, or it went away."""
     # Who is not trusted now, or closed, will be in a second.
-    return _is_dead(error) or (
+    return _has_lost(error) or (
         _is_unavailable(error) and not (_is_distrust(error) or _is_not_shared(error))
     )
 
@@ -76,7 +78,7 @@ def explain(
             f"{servers} shares no memory ({reason}); start it on this machine with "
             "`python -m server --shm`, or leave out --shm"
         )
-    if status == "UNAVAILABLE" or _is_dead(error):
+    if status == "UNAVAILABLE" or _has_lost(error):
         return ServerUnavailableError(
             f"no server at {servers} for {timeout:g} s ({reason}); "
             "start one with `python -m server`, or give --url another server's gRPC port"
@@ -103,10 +105,10 @@ def _is_not_shared(error: InferenceServerException) -> bool:
     return any(words in error.message() for words in NOT_SHARED)
 
 
-def _is_dead(error: BaseException | None) -> bool:
-    """Whether the server has lost the process that ran the model, and will be started anew."""
+def _has_lost(error: BaseException | None) -> bool:
+    """Whether the server lost the process that ran the model, or the memory shared with it."""
     return isinstance(error, InferenceServerException) and (
-        DEAD_BACKEND.search(error.message()) is not None
+        DEAD_BACKEND.search(error.message()) is not None or FORGOTTEN in error.message()
     )
 
 

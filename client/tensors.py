@@ -5,7 +5,7 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -21,6 +21,7 @@ from tritonclient.grpc import (
 from tritonclient.utils import triton_to_np_dtype
 
 from client.errors import SharedMemoryError
+from client.failures import is_busy
 
 IN_USE = "currently in use"
 """Why Triton does not let go of memory, in its words."""
@@ -65,14 +66,16 @@ class InMessage:
 
 
 class InSharedMemory:
-    """The pixels are in Linux's shared memory, of which the server is told for each request.
+    """The pixels are in Linux's shared memory, which the server is told of before.
 
-    So one that was started anew lacks nothing.
+    Each request under way has a piece of its own. It serves the next request, too, unless that is
+    larger: new memory costs more than the pixels' way, and so does telling the server.
     """
 
     def __init__(self, client: InferenceServerClient) -> None:
         self._client = client
-        self._used: deque[str] = deque()
+        self._idle: deque[SharedMemory] = deque()
+        self._done_with: deque[str] = deque()
 
     @contextmanager
     def carry(self, image: np.ndarray, trimap: np.ndarray, seconds: float) -> Iterator[Tensors]:
@@ -86,48 +89,74 @@ class InSharedMemory:
             The server is gone, on another machine, or closed to this.
         """
         place = image.nbytes + trimap.nbytes
-        memory = _reserve(place + trimap.nbytes)
-        name = memory.name.lstrip("/")
+        memory = self._share(place + trimap.nbytes, seconds)
         try:
             _fill(memory, image, 0)
             _fill(memory, trimap, image.nbytes)
-            self._client.register_system_shared_memory(
-                name, f"/{name}", memory.size, client_timeout=seconds
-            )
             inputs, output = _inputs(image, trimap), InferRequestedOutput("alpha")
-            inputs[0].set_shared_memory(name, image.nbytes)
-            inputs[1].set_shared_memory(name, trimap.nbytes, image.nbytes)
-            output.set_shared_memory(name, trimap.nbytes, place)
+            inputs[0].set_shared_memory(memory.name, image.nbytes)
+            inputs[1].set_shared_memory(memory.name, trimap.nbytes, image.nbytes)
+            output.set_shared_memory(memory.name, trimap.nbytes, place)
             yield Tensors(inputs, output, lambda result: _take(memory, place, result))
-        finally:
-            memory.close()
-            memory.unlink()
-            self._used.append(name)
-            self._take_back()
+        except BaseException as error:
+            if is_busy(error):  # nothing was begun with it
+                self._idle.append(memory)
+            else:  # a new server knows none of it, and the old one may write into it yet
+                self._discard(memory)
+                self._discard_idle()
+            raise
+        self._idle.append(memory)
 
     def close(self) -> None:
         """Leave nothing with the server, unless it is still at work on it after a second."""
+        self._discard_idle()
         deadline = time.monotonic() + 1
-        while self._used and time.monotonic() < deadline:
-            self._take_back()
+        while self._done_with and time.monotonic() < deadline:
             time.sleep(0.01)
+            self._take_back()
+
+    def _share(self, size: int, seconds: float) -> SharedMemory:
+        """Return memory of that size at least that the server knows."""
+        with suppress(IndexError):  # none is idle
+            memory = self._idle.pop()
+            if memory.size >= size:
+                return memory
+            self._discard(memory)
+        memory = _reserve(size)
+        try:
+            self._client.register_system_shared_memory(
+                memory.name, f"/{memory.name}", memory.size, client_timeout=seconds
+            )
+        except BaseException:
+            self._discard(memory)
+            raise
+        return memory
+
+    def _discard(self, memory: SharedMemory) -> None:
+        memory.close()
+        memory.unlink()
+        self._done_with.append(memory.name)
+        self._take_back()
+
+    def _discard_idle(self) -> None:
+        with suppress(IndexError):
+            while True:
+                self._discard(self._idle.pop())
 
     def _take_back(self) -> None:
-        """Let the server forget all that it has done with.
+        """Let the server forget what is done with.
 
-        Triton does not yet forget, and before 24.12 refuses to, what its last answer was made of
-        a moment ago, or what it still works on for a client that waited no longer.
+        Before 24.12, Triton refuses to while it works on it for a client that waited no longer, and
+        for a moment after an answer.
         """
-        for _ in range(len(self._used)):
-            try:
-                name = self._used.popleft()
-            except IndexError:  # another thread is at it
-                return
-            try:
-                self._client.unregister_system_shared_memory(name, client_timeout=1)
-            except InferenceServerException as error:
-                if IN_USE in error.message():
-                    self._used.append(name)
+        with suppress(IndexError):
+            for _ in range(len(self._done_with)):
+                name = self._done_with.popleft()
+                try:
+                    self._client.unregister_system_shared_memory(name, client_timeout=1)
+                except InferenceServerException as error:
+                    if IN_USE in error.message():
+                        self._done_with.append(name)
 
 
 def _inputs(image: np.ndarray, trimap: np.ndarray) -> list[InferInput]:

@@ -2,16 +2,18 @@
 
 import subprocess
 import sys
-import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
-from tritonclient.grpc import InferenceServerClient
+from tritonclient.grpc import InferenceServerClient, InferenceServerException
 
 import client.tensors
 from client.errors import ServerTimeoutError, SharedMemoryError
 from client.matte import Matte
+from client.tensors import InSharedMemory
 from matting.images import write_image
 
 ROOT = Path(__file__).parents[2]
@@ -61,21 +63,12 @@ def test_parts_of_larger_arrays(sharing, make_picture, expected_alpha):
 
 
 def test_many_threads(sharing, make_picture, expected_alpha, wait_until_returned):
-    wrong = []
+    def is_right(seed):
+        image, trimap = make_picture(40 + seed % 8, 50, seed)
+        return np.array_equal(matte.alpha(image, trimap), expected_alpha(image, trimap))
 
-    def work(seed):
-        image, trimap = make_picture(40 + seed, 50, seed)
-        for _ in range(5):
-            if not np.array_equal(matte.alpha(image, trimap), expected_alpha(image, trimap)):
-                wrong.append(seed)
-
-    with Matte(sharing.grpc_url, shm=True) as matte:
-        threads = [threading.Thread(target=work, args=(seed,)) for seed in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    assert not wrong
+    with Matte(sharing.grpc_url, shm=True) as matte, ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(is_right, range(60)))
     wait_until_returned(sharing)
 
 
@@ -128,9 +121,34 @@ def test_several_servers(refuse, files, standin):
         Matte(urls, shm=True)
 
 
-def test_restarted_server(sharing, launch_standin, kill, picture, expected_alpha):
+def test_memory_is_used_again(sharing, make_picture, expected_alpha):
     with Matte(sharing.grpc_url, shm=True) as matte:
-        matte.alpha(*picture)
+        for seed, size in enumerate([(30, 40), (30, 40), (9, 12), (50, 60), (1, 1)]):
+            image, trimap = make_picture(*size, seed)
+            np.testing.assert_array_equal(matte.alpha(image, trimap), expected_alpha(image, trimap))
+            (piece,) = DEVICE.glob("dim-*")
+            assert piece.stat().st_size == (30 * 40 if seed < 3 else 50 * 60) * 5
+
+
+def test_memory_of_a_request_that_was_turned_away_is_used_again(sharing, picture):
+    batch = picture[0][np.newaxis], picture[1][np.newaxis, :, :, np.newaxis]
+    full = InferenceServerException("Exceeds maximum queue size", "StatusCode.UNAVAILABLE")
+    with (
+        InferenceServerClient(sharing.grpc_url) as server,
+        closing(InSharedMemory(server)) as carrier,
+    ):
+        for error, is_left in ((full, True), (RuntimeError(), False)):
+            with pytest.raises(type(error)), carrier.carry(*batch, 60):
+                (piece,) = DEVICE.glob("dim-*")
+                raise error
+            assert piece.exists() == is_left
+
+
+@pytest.mark.parametrize("idle", [1, 4])
+def test_restarted_server(sharing, launch_standin, kill, picture, expected_alpha, idle):
+    with Matte(sharing.grpc_url, shm=True) as matte:
+        with ThreadPoolExecutor(idle) as pool:
+            list(pool.map(lambda _: matte.alpha(*picture), range(5 * idle)))
         kill(sharing)
         launch_standin(shm=True, grpc_port=int(sharing.grpc_url.rpartition(":")[2]))
         np.testing.assert_array_equal(matte.alpha(*picture), expected_alpha(*picture))
