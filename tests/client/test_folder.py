@@ -308,24 +308,27 @@ def test_without_a_server_the_rest_is_not_tried(run, make_pairs):
 def test_a_server_killed_and_restarted_loses_nothing(
     start, make_pairs, launch_standin, kill, tmp_path, wait_until
 ):
-    expected = make_pairs([f"{i:03}.png" for i in range(300)])
+    expected = make_pairs([f"{i:04}.png" for i in range(2000)])
     servers = [launch_standin(seconds=0.01) for _ in range(2)]
     urls = [word for server in servers for word in ("--url", server.grpc_url)]
-    program = start(*FOLDERS, *urls, "--json", "--timeout", 60, stderr=subprocess.PIPE)
+    lines = tmp_path / "lines"  # more of them than a pipe holds
+    with lines.open("w") as file:
+        arguments = (*FOLDERS, *urls, "--json", "--timeout", 60)
+        program = start(*arguments, stdout=file, stderr=subprocess.PIPE)
 
     def written():
         return len(list(tmp_path.glob("mattes/*.png")))
 
-    wait_until(lambda: written() >= 50)
+    wait_until(lambda: written() >= 300)
     kill(servers[0])
-    wait_until(lambda: written() >= 100)
+    wait_until(lambda: written() >= 600)
     assert program.poll() is None
     restarted = launch_standin(grpc_port=int(servers[0].grpc_url.rpartition(":")[2]))
-    out, err = program.communicate(timeout=120)
+    _, err = program.communicate(timeout=120)
 
     assert (program.returncode, err) == (0, "")
     check_mattes(tmp_path / "mattes", expected)
-    records = [json.loads(line) for line in out.splitlines()]
+    records = [json.loads(line) for line in lines.read_text().splitlines()]
     assert [Path(record["alpha"]).name for record in records] == sorted(expected)
     assert {record["status"] for record in records} == {"written"}
     with InferenceServerClient(restarted.grpc_url) as client:
