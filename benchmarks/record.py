@@ -5,7 +5,7 @@ import json
 import os
 from pathlib import Path
 
-from benchmarks.measure import machine
+from benchmarks.measure import INSTRUCTIONS, machine
 
 
 def new_record(benchmark: str, command: str, content: dict[str, object]) -> dict[str, object]:
@@ -23,7 +23,8 @@ def caption(record: dict) -> str:
     """Return in one sentence where and when a result was measured, and how to repeat it."""
     machine = record["machine"]
     gpu = f", {machine['gpu']}" if machine["gpu"] else ""
-    where = f"{machine['cpu']}, {machine['cores']} cores{gpu}"
+    best = [name for name in INSTRUCTIONS if name in machine["instructions"]][-1:]
+    where = ", ".join([machine["cpu"], f"{machine['cores']} cores", *best]) + gpu
     return f"Measured on {where}, {record['date'][:10]}: `{record['command']}`."
 
 

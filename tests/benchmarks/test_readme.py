@@ -18,7 +18,7 @@ RECORD = {
     "benchmark": "connectivity",
     "date": "2026-11-22T10:00:00+00:00",
     "command": "python -m benchmarks connectivity",
-    "machine": {"cpu": "A Processor", "cores": 2, "gpu": None},
+    "machine": {"cpu": "A Processor", "instructions": ["avx2"], "cores": 2, "gpu": None},
     "cases": [
         {
             "size": "480x640",
@@ -82,7 +82,7 @@ def test_a_stale_table_is_drawn_anew(tmp_path: Path) -> None:
     assert "old" not in filled
     cells = [cell.strip() for cell in filled.splitlines()[4].split("|")[1:-1]]
     assert cells == ["480x640", "25.0%", "20.0", "4.0", "5.0", "yes"]
-    assert "A Processor, 2 cores, 2026-11-22: `python -m benchmarks connectivity`" in filled
+    assert "A Processor, 2 cores, avx2, 2026-11-22: `python -m benchmarks connectivity`" in filled
     assert fill(filled, tmp_path) == filled
 
 
