@@ -20,6 +20,10 @@ margin  work  SAD     difference
 Squares of one size, which a server could join into batches, are 1.5 times the work: 0.70 with 256
 pixels on a side and a margin of 32. No rectangles can be less than the 0.34 that lies in cells of
 32 pixels within 32 pixels of something unknown.
+
+Inside of tiles nothing is left to skip. The decoder's last layers and the refiner, a third of the
+work, see 12 pixels far; blocks of 64 pixels around the unknown would with these be 1.4 times the
+tiles' pixels, blocks of 256 still 1.1.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
