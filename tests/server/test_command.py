@@ -8,7 +8,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from client.matte import Matte
 
 ROOT = Path(__file__).parents[2]
 Start = Callable[..., subprocess.Popen]
@@ -79,3 +82,11 @@ def test_port_taken_is_one_line(tiny_repository: Path) -> None:
     assert result.stderr == (
         f"error: cannot listen on 127.0.0.1:{port} (Address already in use): choose another port\n"
     )
+
+
+def test_opens_shared_memory_if_told_to(start: Start, free_port: Callable[[], int]) -> None:
+    port = free_port()
+    start("--shm", f"--grpc-port={port}")
+    photo, trimap = np.zeros((8, 9, 3), np.uint8), np.full((8, 9), 128, np.uint8)
+    with Matte(f"127.0.0.1:{port}", shm=True) as matte:
+        assert matte.alpha(photo, trimap).shape == trimap.shape
