@@ -30,6 +30,7 @@ LIBRARY = {
     "timeout": (Matte, "timeout"),
     "priority": (Matte, "priority"),
     "tls": (Matte, "tls"),
+    "shm": (Matte, "shm"),
     "ca": (Tls, "ca"),
     "cert": (Tls, "certificate"),
     "key": (Tls, "key"),
