@@ -2,7 +2,8 @@
 
 Of the same pictures, on the same processor, in turns; samples are 320 x 320. mmediting reads four
 pictures for each from files, which lie in the system's cache here; we keep all pictures in memory
-and compose anew. Samples are made on one core, steps (of stage 1) use all.
+and compose anew. Samples are made on one core, steps (of stage 1) use all. Freed memory is kept, as
+our trainer does, for both: one process runs them.
 """
 
 import argparse
@@ -32,6 +33,7 @@ from train.dataset import BACKGROUNDS, Foreground, as_tensor, read_foregrounds
 from train.initialise import randomise
 from train.layouts import Composite, Files, evenly, find_files
 from train.losses import matting_losses
+from train.memory import keep_freed_memory
 from train.network import DeepImageMatting
 from train.stages import stage
 from train.synthesis import Synthesis
@@ -76,6 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def measure(options: argparse.Namespace) -> dict[str, object]:
     """Return a result: milliseconds of every round, and how many samples a round makes."""
     count, batch = (2, 1) if options.quick else (32, options.batch_size)
+    keep_freed_memory()
     with tempfile.TemporaryDirectory() as folder:
         files = find_files(options.data or draw(Path(folder), 1 if options.quick else DRAWN))
         sources = Sources(

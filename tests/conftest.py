@@ -49,13 +49,13 @@ def server() -> Iterator[Server]:
 
 
 @pytest.fixture(scope="session")
-def wait_until() -> Callable[[Callable[[], bool]], None]:
+def wait_until() -> Callable[..., None]:
     """Wait until something is true; a minute is too long."""
 
-    def wait(condition: Callable[[], bool]) -> None:
+    def wait(condition: Callable[[], bool], what: str = "it came true") -> None:
         deadline = time.monotonic() + 60
         while not condition():
-            assert time.monotonic() < deadline, "it never came true"
+            assert time.monotonic() < deadline, f"never: {what}"
             time.sleep(0.01)
 
     return wait

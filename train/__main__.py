@@ -49,6 +49,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     recipe.add_argument("--batch-size", type=int, help="of one process")
     recipe.add_argument("--crop", type=int, help="side of a training sample in pixels")
     recipe.add_argument("--learning-rate", type=float)
+    recipe.add_argument(
+        "--averaging", type=float, metavar="DECAY", help="of the weights' moving average; 0: none"
+    )
     parser.add_argument(
         "--validation-images", type=int, help="only so many, evenly chosen (default: all)"
     )
@@ -110,6 +113,7 @@ def run(
         batch_size=options.batch_size,
         crop=options.crop,
         learning_rate=options.learning_rate,
+        averaging=options.averaging,
     )
     if options.resume and (folder / "best.safetensors").exists():
         return Run.finished(folder)

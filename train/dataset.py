@@ -106,6 +106,10 @@ class TrainingData:
     backgrounds: list[Tensor]
     photographs: Dataset
 
+    def __deepcopy__(self, _: dict) -> "TrainingData":
+        """Return itself: whoever copies a module that holds it means the weights."""
+        return self
+
     @classmethod
     def read(
         cls, data: Path, photographs: int | None = None, backgrounds: int | None = BACKGROUNDS

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.callbacks import EMAWeightAveraging, ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
 from train.checkpoint import load_checkpoint, read_safetensors, save_checkpoint
 from train.dataset import TrainingData
 from train.initialise import randomise, start_from_vgg16
+from train.memory import keep_freed_memory
 from train.module import Training, ValidationPictures
 from train.network import DeepImageMatting
 from train.stages import Stage
@@ -85,9 +86,8 @@ def fit(
     # TensorFloat-32, on by default, moves pooling maxima; training in bf16 does not use it anyway.
     torch.backends.cudnn.allow_tf32 = False
     module = Training(network, stage, data, seed)
-    best = ModelCheckpoint(
-        folder, "best", monitor="SAD", save_weights_only=True, enable_version_counter=False
-    )
+    # Not `save_weights_only`: callbacks are not asked then, and the weights would not be averaged.
+    best = ModelCheckpoint(folder, "best", monitor="SAD", enable_version_counter=False)
     # Not `save_last`, which saves only when the best changes.
     latest = ModelCheckpoint(folder, "last", enable_version_counter=False)
     csv_logger = CSVLogger(folder, name="")
@@ -105,8 +105,15 @@ def fit(
         default_root_dir=folder,
         logger=[csv_logger, TensorBoardLogger(folder, name="", version=csv_logger.version)],
         enable_model_summary=False,
-        callbacks=[best, latest, ValidationPictures(folder / "validation")],
+        callbacks=[
+            EMAWeightAveraging(decay=stage.averaging),
+            best,
+            latest,
+            ValidationPictures(folder / "validation"),
+        ],
     )
+    if trainer.strategy.root_device.type == "cpu":
+        keep_freed_memory()
     last = folder / "last.ckpt"
     trainer.fit(module, ckpt_path=str(last) if last.exists() else None)
     if not best.best_model_path:

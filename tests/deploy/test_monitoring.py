@@ -5,8 +5,7 @@ import re
 import shutil
 import socket
 import subprocess
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import quote, urlsplit
@@ -49,15 +48,10 @@ class Prometheus:
             return json.load(answer)["data"]["groups"][0]["rules"]
 
 
-def wait_until(condition, what: str, seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"never: {what}"
-        time.sleep(0.2)
-
-
 @pytest.fixture(scope="module")
-def prometheus(tmp_path_factory: pytest.TempPathFactory, server: Server) -> Iterator[Prometheus]:
+def prometheus(
+    tmp_path_factory: pytest.TempPathFactory, server: Server, wait_until: Callable[..., None]
+) -> Iterator[Prometheus]:
     """Prometheus with the shipped configuration, every second, on this Triton as pod dim-0."""
     folder = tmp_path_factory.mktemp("prometheus")
     shutil.copy(RULES, folder)
@@ -172,7 +166,9 @@ def test_latency_adds_up(prometheus: Prometheus) -> None:
     assert 0.5 * whole < parts <= 1.01 * whole
 
 
-def test_rules_run_and_a_healthy_server_raises_no_alert(prometheus: Prometheus) -> None:
+def test_rules_run_and_a_healthy_server_raises_no_alert(
+    prometheus: Prometheus, wait_until: Callable[..., None]
+) -> None:
     wait_until(
         lambda: all(rule["health"] == "ok" for rule in prometheus.rules()), "all rules are run"
     )
@@ -211,7 +207,9 @@ def test_every_alert_is_raised_by_its_trouble_and_by_no_other(tmp_path: Path) ->
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_autoscaler_gets_a_value_for_each_pod(prometheus: Prometheus, server: Server) -> None:
+def test_autoscaler_gets_a_value_for_each_pod(
+    prometheus: Prometheus, server: Server, wait_until: Callable[..., None]
+) -> None:
     (rule,) = yaml.safe_load(ADAPTER.read_text())["rules"]["custom"]
     assert len(prometheus.query(rule["seriesQuery"])) == 1
     (series,) = prometheus.query(adapter_query())

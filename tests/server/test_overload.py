@@ -37,6 +37,7 @@ class Gate:
     server: Server
     model: Path
     queue_size: int
+    wait_until: Callable[..., None]
 
     def __enter__(self) -> "Gate":
         self.close()
@@ -90,7 +91,7 @@ class Gate:
     def occupy(self) -> Future:
         """Keep the model busy, so that all that follows has to wait."""
         (answer,) = self.send(1, "bulk", "first")
-        wait_until(lambda: self.order()[-1:] == ["first-0"])
+        self.wait_until(lambda: self.order()[-1:] == ["first-0"])
         return answer
 
     def fill(self) -> list[Future]:
@@ -110,31 +111,28 @@ class Gate:
             taken += pending
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, "it never came true"
-        time.sleep(0.02)
-
-
 @pytest.fixture(scope="module", params=["config", "configs/openvino"])
-def gate(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator:
+def gate(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    wait_until: Callable[..., None],
+) -> Iterator[Gate]:
     config = text_format.Parse((SHIPPED / f"{request.param}.pbtxt").read_text(), ModelConfig())
     config.backend, config.default_model_filename = "python", "model.py"
     config.instance_group[0].kind = ModelInstanceGroup.KIND_CPU
-    with serve(config, tmp_path_factory.mktemp("gate")) as gate:
+    with serve(config, tmp_path_factory.mktemp("gate"), wait_until) as gate:
         yield gate
 
 
 @contextmanager
-def serve(config: ModelConfig, repository: Path) -> Iterator[Gate]:
+def serve(config: ModelConfig, repository: Path, wait_until: Callable[..., None]) -> Iterator[Gate]:
     model = repository / "dim"
     (model / "1").mkdir(parents=True)
     shutil.copy(Path(__file__).with_name("gated.py"), model / "1/model.py")
     (model / "config.pbtxt").write_text(text_format.MessageToString(config))
     with launch(repository) as server:
         size = config.dynamic_batching.default_queue_policy.max_queue_size
-        yield Gate(server, model, size)
+        yield Gate(server, model, size, wait_until)
 
 
 def test_interactive_requests_overtake_bulk(gate: Gate) -> None:
@@ -142,7 +140,7 @@ def test_interactive_requests_overtake_bulk(gate: Gate) -> None:
         answers = [gate.occupy()]
         answers += gate.send(3, "bulk", "bulk")
         answers += gate.send(2, "interactive", "interactive")
-        wait_until(lambda: gate.waiting() >= 5)
+        gate.wait_until(lambda: gate.waiting() >= 5)
     for answer in answers:
         answer.result(timeout=60)
     # Of one kind, the order is that of their arrival, which gRPC does not promise. Triton takes the
@@ -166,10 +164,10 @@ def test_client_comes_again_when_the_queue_is_full(gate: Gate) -> None:
         with pytest.raises(ServerBusyError, match=r"was too busy for 1\.5 s .*--timeout"):
             impatient.alpha(IMAGE, TRIMAP)
         patient = pool.submit(matte.alpha, IMAGE, TRIMAP, request=request)
-        wait_until(lambda: request.rejections >= 2)
+        gate.wait_until(lambda: request.rejections >= 2)
         # The other level has a queue of its own.
         overtaking = pool.submit(urgent.alpha, IMAGE, TRIMAP)
-        wait_until(lambda: gate.waiting() > in_the_queue)
+        gate.wait_until(lambda: gate.waiting() > in_the_queue)
         gate.open()
         np.testing.assert_array_equal(patient.result(), TRIMAP)
         np.testing.assert_array_equal(overtaking.result(), TRIMAP)
@@ -179,7 +177,10 @@ def test_client_comes_again_when_the_queue_is_full(gate: Gate) -> None:
 
 
 def test_what_waits_too_long_is_sent_again_and_counted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+    wait_until: Callable[..., None],
 ) -> None:
     """Through the command line, whose summary tells of it."""
     config = text_format.Parse((SHIPPED / "config.pbtxt").read_text(), ModelConfig())
@@ -188,11 +189,12 @@ def test_what_waits_too_long_is_sent_again_and_counted(
     for folder, picture in (("photos", IMAGE), ("trimaps", TRIMAP)):
         Path(folder).mkdir()
         write_image(f"{folder}/a.png", picture)
-    with serve(config, tmp_path / "models") as gate, ThreadPoolExecutor() as pool, gate:
+    serving = serve(config, tmp_path / "models", wait_until)
+    with serving as gate, ThreadPoolExecutor() as pool, gate:
         gate.occupy()
         arguments = ["photos", "--trimaps", "trimaps", "-o", "out", "--url", gate.server.grpc_url]
         code = pool.submit(main, arguments)
-        wait_until(lambda: gate.waiting() == 1)
+        gate.wait_until(lambda: gate.waiting() == 1)
         time.sleep(0.2)  # the queue's timeout, which is looked at when the model is free again
         gate.open()
         assert code.result() == 0

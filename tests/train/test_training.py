@@ -124,6 +124,24 @@ def test_two_processes_average_the_gradients_of_different_batches(
         assert (after[name] - expected).abs().mean() < 0.02 * changed
 
 
+def test_what_is_judged_and_kept_is_the_average_of_the_weights(command, folder):
+    """The first step's weights start it."""
+    command += ["--validate-every", "1", "--averaging"]
+    for name, steps, decay in (("first", 1, 0), ("second", 2, 0), ("average", 2, 0.25)):
+        assert main([*command, str(decay), "--steps", str(steps), "-o", str(folder / name)]) == 0
+    first, second, average = (weights(folder / name) for name in ("first", "second", "average"))
+    assert any(not torch.equal(first[name], second[name]) for name in first)
+    for name, value in average.items():
+        torch.testing.assert_close(value, first[name].lerp(second[name], 0.75))
+    sads = {name: logged(folder / name, 0, "SAD")[1] for name in ("second", "average")}
+    assert sads["average"] != sads["second"]
+
+    best = min((0, 1), key=logged(folder / "average", 0, "SAD").get)
+    kept = load_checkpoint(folder / "average/best.safetensors").state_dict()
+    for name, value in (first, average)[best].items():
+        torch.testing.assert_close(kept[name], value.half().float())
+
+
 def test_all_stages(command, folder, capsys):
     """Each goes on with the best weights of the one before; stage 2 leaves the backbone alone."""
     command[1] = "all"
