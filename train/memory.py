@@ -1,6 +1,7 @@
 """How this process holds memory while it trains on a CPU."""
 
 import ctypes
+import sys
 
 # From glibc's malloc.h.
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
@@ -14,7 +15,7 @@ def keep_freed_memory() -> None:
     touched: 280,000 page faults a step of 4 samples of 320 x 320, 0.8 s of a processor. Does
     nothing where malloc is not glibc's.
     """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt:
+    library = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if mallopt := getattr(library, "mallopt", None):
         mallopt(M_MMAP_MAX, 0)
         mallopt(M_TRIM_THRESHOLD, NEVER)
