@@ -82,7 +82,7 @@ def test_a_stale_engine_is_refused_without_a_gpu(
     entry |= {"target": "tensorrt", "precision": "fp16", "files": {}}
     entry["engine"] = {"version": "8.6.1", "gpu": {"name": "Tesla T4", "compute_capability": "7.5"}}
     if fault == "other weights":
-        entry["weights"] = "0" * 64
+        entry |= {"weights": "0" * 64, "checkpoint": "0" * 64}
     (version / "manifest.json").write_text(json.dumps({"model.plan": entry}, indent=2))
     options = ["--precision", "fp32"] if fault == "other options" else []
     done = export(WEIGHTS, "tensorrt", *options)
