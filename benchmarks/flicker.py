@@ -34,9 +34,10 @@ EXAMPLES = "example: python -m benchmarks flicker"
 FRAMES = 10
 MOTION = (3, 2)
 """Pixels to the right and down from frame to frame."""
-MOVING, STEADY, WOBBLING = (
+KINDS = MOVING, STEADY, WIDER, WOBBLING = (
     "moves with the object",
     "of a coarse mask",
+    "of a coarse mask, 3 % wide",
     "of a coarse mask, 1 to 5 % wide at random",
 )
 """Trimaps of the frames."""
@@ -57,7 +58,7 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
         for picture in tqdm(pictures, unit="clip", disable=None):
             frames = list(make_clip(picture, 2 if options.quick else FRAMES))
             height, width = picture.trimap.shape
-            found = {kind: judge(matte, frames, kind) for kind in (MOVING, STEADY, WOBBLING)}
+            found = {kind: judge(matte, frames, kind) for kind in KINDS}
             clips.append({"name": picture.name, "height": height, "width": width, "trimaps": found})
     return {
         "engine": served.engine,
@@ -98,7 +99,7 @@ def trimap_of(frame: Picture, kind: str, random: np.random.Generator) -> np.ndar
     """Return a frame's trimap, H×W uint8."""
     if kind == MOVING:
         return frame.trimap
-    width = MASK_BAND if kind == STEADY else random.uniform(0.01, 0.05)
+    width = {STEADY: MASK_BAND, WIDER: 0.03, WOBBLING: random.uniform(0.01, 0.05)}[kind]
     return trimap_from_mask(coarse_mask(frame.alpha), width, width)
 
 

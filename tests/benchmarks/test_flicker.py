@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("torch")
 
 from benchmarks.__main__ import main
-from benchmarks.flicker import MOTION, MOVING, STEADY, WOBBLING, make_clip
+from benchmarks.flicker import KINDS, MOTION, make_clip
 from export.parity import read_pictures
 from server.launcher import Server
 
@@ -18,7 +18,7 @@ def test_all_kinds_of_trimaps_are_measured(server: Server, data: Path, tmp_path:
     command = ["flicker", "--quick", "--url", server.grpc_url, "--data", str(data)]
     assert main([*command, "-o", str(tmp_path)]) == 0
     (clip,) = json.loads((tmp_path / "flicker.json").read_text())["clips"]
-    assert clip["trimaps"].keys() == {MOVING, STEADY, WOBBLING}
+    assert clip["trimaps"].keys() == set(KINDS)
     for found in clip["trimaps"].values():
         # The change of an error is at most twice the error.
         assert 0 < found["flicker"] < 2 * found["error"]
