@@ -6,6 +6,7 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
+from multiprocessing import resource_tracker
 from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -166,6 +167,8 @@ def _inputs(image: np.ndarray, trimap: np.ndarray) -> list[InferInput]:
 
 def _reserve(size: int) -> SharedMemory:
     """Return shared memory that is really there: else writing into it would end the program."""
+    # It removes what a killed program leaves; to start it takes longer than all that follows.
+    resource_tracker.ensure_running()
     try:
         memory = SharedMemory(f"dim-{uuid.uuid4().hex}", create=True, size=size)
         try:

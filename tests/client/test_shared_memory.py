@@ -174,7 +174,7 @@ def test_killed_client(launch_standin, files, wait_until):
     arguments = ("-o", files[0].parent / "alpha.png", "--shm", "--url", server.grpc_url)
     command = [sys.executable, ROOT / "client/matte.py", *files, *arguments]
     program = subprocess.Popen(command, cwd=ROOT)
-    wait_until(lambda: bool(list(DEVICE.glob("dim-*"))))
+    wait_until(lambda: any(piece.stat().st_blocks for piece in DEVICE.glob("dim-*")))
     program.kill()
     program.wait()
     wait_until(lambda: not list(DEVICE.glob("dim-*")))
