@@ -1,5 +1,7 @@
 """What this machine could do at best: its largest matrix-product rate, and what a network asks."""
 
+from functools import partial
+
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -7,21 +9,23 @@ from benchmarks.measure import in_turns, stopwatch
 from train.network import STRIDE, DeepImageMatting
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-SIDE = {"cpu": 2048, "cuda": 8192}
+SIDES = {"cpu": (1024, 2048), "cuda": (4096, 8192)}
 
 
 def matrix_rate(precision: str = "fp32", device: str = "cpu") -> float:
-    """Return the FLOP/s of the fastest of some large matrix products."""
-    side = SIDE[device]
-    a, b = (torch.rand(side, side, device=device).to(DTYPES[precision]) for _ in range(2))
+    """Return the FLOP/s of the fastest of some large square matrix products, of two sizes."""
 
-    def product() -> None:
+    def product(a: torch.Tensor, b: torch.Tensor) -> None:
         torch.mm(a, b)
         if device == "cuda":
             torch.cuda.synchronize()
 
-    times = in_turns([stopwatch("product", product)], warmup=1, least=5, most=20, seconds=2)
-    return 2 * side**3 / (min(times["product"]) / 1000)
+    timers = []
+    for side in SIDES[device]:
+        a, b = (torch.rand(side, side, device=device).to(DTYPES[precision]) for _ in range(2))
+        timers.append(stopwatch(str(side), partial(product, a, b)))
+    times = in_turns(timers, warmup=1, least=5, most=20, seconds=2)
+    return max(2 * int(side) ** 3 / (min(taken) / 1000) for side, taken in times.items())
 
 
 def flops(network: DeepImageMatting, height: int, width: int) -> int:

@@ -65,13 +65,14 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
     limits = {"least": 3, "most": 100, "seconds": 0 if options.quick else options.seconds}
     version = options.repository / MODEL / "1"
     network = load_checkpoint(version / WEIGHTS)
-    measured = {}
+    measured, rates = {}, []
     with (
         tempfile.TemporaryDirectory(prefix="latency-") as scratch,
         serving(options.repository, options.url) as url,
         Client(url) as client,
     ):
         served = what_serves(url)
+        device = "cuda" if served.engine == "tensorrt" else "cpu"
         engine = engine_in_process(version, served)
         alone = None
         if served.engine != "tensorrt":
@@ -81,6 +82,8 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
         for height, width in sizes:
             name = f"{height}x{width}"
             image, trimap = picture_of(height, width)
+            # Beside every size, and the best counts: a shared machine's rate comes and goes.
+            rates.append(matrix_rate(served.precision, device))
             measured[name] = {
                 "flops": flops(network, height, width),
                 "layers_ms": measure_layers(
@@ -93,9 +96,7 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
     return {
         "weights": sha256(version / WEIGHTS),
         **asdict(served),
-        "matrix_rate": matrix_rate(
-            served.precision, "cuda" if served.engine == "tensorrt" else "cpu"
-        ),
+        "matrix_rate": max(rates),
         "skipped": skipped,
         "sizes": measured,
     }
