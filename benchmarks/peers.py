@@ -124,7 +124,8 @@ def open_peers(
     dict, dict
         The peers, and why the others cannot run, by name; the reference is the first peer.
     """
-    fp32 = version / "model.onnx"
+    (scratch / "fp32").mkdir()
+    fp32 = write_onnx(network, version / WEIGHTS, "fp32", scratch / "fp32")
 
     def compiled() -> Matte:
         if quick:

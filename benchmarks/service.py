@@ -121,8 +121,9 @@ def what_serves(url: str) -> Served:
     if config.backend != "python":
         return Served(config.backend, "fp16" if config.backend == "tensorrt" else "fp32")
     engine, precision = (config.parameters[key].string_value for key in ("engine", "precision"))
-    chosen = engine == "openvino" and precision == "auto"
-    return Served(engine, openvino_precision() if chosen else "fp32")
+    if engine == "openvino" and precision == "auto":
+        precision = openvino_precision()
+    return Served(engine, precision if engine == "openvino" else "fp32")
 
 
 def model_config(url: str) -> ModelConfig:

@@ -3,6 +3,7 @@
 examples:
   python -m export weights.safetensors
   python -m export dim_stage3.pth --repository /srv/models
+  python -m export weights.safetensors --precision int8 --data my_pictures --repository out/int8
   python -m export weights.safetensors --target tensorrt --precision fp16 --largest 8x1088x1920
   python -m export check model_repository
 """
@@ -17,6 +18,7 @@ from export.export import MODEL, TARGETS, export
 from export.graph import PRECISIONS
 from export.manifest import check, read_manifest
 from export.parity import PAIRS, Parity
+from export.quantize import INT8
 from matting.images import ImageError
 from train.checkpoint import CheckpointError
 
@@ -29,7 +31,11 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("weights", type=Path, help="checkpoint: ours or mmediting's .pth")
     parser.add_argument("--target", choices=TARGETS, default=TARGETS[0], help="(%(default)s)")
-    parser.add_argument("--precision", choices=PRECISIONS, help="(fp32 on CPUs, fp16 on GPUs)")
+    parser.add_argument(
+        "--precision",
+        choices=[*PRECISIONS, INT8],
+        help="(fp32 on CPUs, fp16 on GPUs); int8 is for CPUs with VNNI",
+    )
     parser.add_argument(
         "--repository", type=Path, default=Path("model_repository"), help="(%(default)s)"
     )
@@ -38,7 +44,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         type=Path,
         default=PAIRS,
         metavar="DIR",
-        help="image/, trimap/ and alpha/ to prove parity on (small pictures of the project's own)",
+        help="image/, trimap/ and alpha/ to prove parity on, and for int8 to measure ranges on "
+        "(small pictures of the project's own)",
     )
     add_arguments(parser.add_argument_group("TensorRT"))
     return parser.parse_args(arguments)

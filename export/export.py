@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import tempfile
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from export.parity import (
     read_pictures,
     with_mirror_images,
 )
+from export.quantize import INT8, Ranges, has_vnni, input_ranges, quantize
 from export.runtime import onnx_matte, openvino_precision
 from train.checkpoint import load_checkpoint, read_state, save_checkpoint
 from train.network import DeepImageMatting
@@ -87,34 +89,40 @@ def export(
         Model repository; `dim` in it is made, or the target's artifact in it replaced.
     target : str
         One of `TARGETS`.
-    precision : "fp32" or "fp16"
-        What the network computes in.
+    precision : "fp32", "fp16" or "int8"
+        What the network computes in. "int8", for "openvino" alone, rounds decoder and refiner.
     pictures : Path
-        Folder with `image/`, `trimap/`, `alpha/` to prove parity on.
+        Folder with `image/`, `trimap/`, `alpha/` to prove parity on, and to measure the ranges that
+        eight bits are spread over.
     profile, capability, timing_cache
         See `export.engine.build_engine`.
 
     Raises
     ------
     ExportError
-        TensorRT or a GPU is missing, a tool refused the graph, or the result is not equal to the
-        network. The repository is as it was, and is not made if there was none.
+        TensorRT, a GPU or, for INT8, VNNI is missing, a tool refused the graph, or the result is
+        not equal to the network. The repository is as it was, and is not made if there was none.
     train.checkpoint.CheckpointError
         The checkpoint cannot be read.
     """
     if target.startswith("tensorrt"):
         check_machine(target, capability)  # before minutes of work, not after
+    in_int8 = precision == INT8
+    if in_int8:
+        check_int8(target)
+    floats = "fp32" if in_int8 else precision
     profile = profile or Profile()
     place = folder_beside(repository)
     network = load_checkpoint(weights)
     known = with_mirror_images(list(read_pictures(pictures)))
-    with largest_magnitudes(network) as largest:
+    watched = input_ranges(network) if in_int8 else nullcontext()
+    with largest_magnitudes(network) as largest, watched as ranges:
         expected = expected_alphas(network, known)
-    if complaints := overflows(largest, precision):
+    if complaints := overflows(largest, floats):
         raise ExportError("not computable: " + "; ".join(complaints))
     with tempfile.TemporaryDirectory(dir=place, prefix=".export-") as scratch:
         build = Path(scratch)
-        onnx = write_onnx(network, weights, precision, build)
+        onnx = write_onnx(network, weights, floats, build, ranges)
         entry = describe(onnx, target, precision)
         entry["checkpoint"] = sha256(weights)
         entry["largest magnitude"] = max(largest.values())
@@ -138,10 +146,25 @@ def export(
         if target == "openvino" and precision == "fp32":
             in_bf16 = prove_in_bf16(expected, onnx, known)
             entry["bf16"] = in_bf16 if isinstance(in_bf16, str) else in_bf16.summary()
-        run_by = (target, "auto" if isinstance(in_bf16, Parity) else "fp32")
+        computed_in = "auto" if isinstance(in_bf16, Parity) else "fp32"
+        run_by = (target, INT8 if in_int8 else computed_in)
         settings = run_by if artifact == onnx else None
         put_in_place(build, repository / MODEL, artifact.name, entry, settings)
     return Exported(repository / MODEL / "1" / artifact.name, parity, in_bf16)
+
+
+def check_int8(target: str) -> None:
+    """Refuse INT8 where it cannot be proven: elsewhere than in OpenVINO on a processor with VNNI.
+
+    Raises
+    ------
+    ExportError
+        It is elsewhere.
+    """
+    if target != "openvino":
+        raise ExportError(f"--precision int8 is for --target openvino, not {target}")
+    if not has_vnni():
+        raise ExportError("int8 takes a processor with VNNI (avx512_vnni or avx_vnni); use fp32")
 
 
 def folder_beside(repository: Path) -> Path:
@@ -158,9 +181,19 @@ def folder_beside(repository: Path) -> Path:
     return there.absolute().parent if there == repository else there
 
 
-def write_onnx(network: DeepImageMatting, weights: Path, precision: str, folder: Path) -> Path:
-    """Write `model.onnx` and the weights that it points into; return the graph's path."""
+def write_onnx(
+    network: DeepImageMatting,
+    weights: Path,
+    precision: str,
+    folder: Path,
+    ranges: Ranges | None = None,
+) -> Path:
+    """Write `model.onnx` and the weights that it points into; return the graph's path.
+
+    Layers with a range have eight bits.
+    """
     graph = build_graph(network, precision)
+    quantize(graph, ranges or {})
     store_weights_outside(graph, store_weights(network, weights, folder))
     save_graph(graph, folder / "model.onnx")
     return folder / "model.onnx"
@@ -209,7 +242,8 @@ def prove(
     if target == "tensorrt":
         exported = engine_matte(artifact.read_bytes(), target)
     else:
-        exported = onnx_matte(artifact, target, "bf16" if precision == "bf16" else "fp32")
+        # A graph in FP16 says so itself.
+        exported = onnx_matte(artifact, target, "fp32" if precision == "fp16" else precision)
     found = alphas_in_batches(exported, pictures, company)
     comparisons = [compare(*of) for of in zip(pictures, expected, found, strict=True)]
     parity = judge(comparisons, precision)
@@ -235,7 +269,7 @@ def prove_in_bf16(expected: list[np.ndarray], onnx: Path, pictures: list[Picture
 def set_engine(model: Path, engine: str, precision: str) -> None:
     """Tell model.py, in the model's config.pbtxt, by what to run the graph and in which precision.
 
-    "auto" is bf16 where the processor computes in it.
+    "auto" is bf16 where the processor computes in it, "int8" a graph that `quantize` has rounded.
     """
     config = model / "config.pbtxt"
     text = config.read_text()

@@ -191,7 +191,9 @@ def judge(comparisons: list[Comparison], precision: str) -> Parity:
     reference = means([c.reference for c in comparisons])
     exported = means([c.exported for c in comparisons])
     for name, expected in reference.items():
-        change = abs(exported[name] - expected) / max(expected, 1e-9)
+        change = (exported[name] - expected) / max(expected, 1e-9)
+        if not tolerance.may_improve:
+            change = abs(change)
         if not change <= tolerance.metric:
             complaints.append(
                 f"{name} is {exported[name]:.6g}, the reference's is {expected:.6g}: "

@@ -25,7 +25,6 @@ from export.engine import MODULES, Profile, add_arguments, as_text, build_engine
 from export.errors import ExportError
 from export.files import write_whole
 from export.manifest import describe, sha256, write_entry
-from export.tolerance import TOLERANCES
 
 if TYPE_CHECKING:
     from export.parity import Matte, Parity
@@ -93,7 +92,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--target", choices=MODULES, default="tensorrt", help="(%(default)s)")
     parser.add_argument(
         "--precision",
-        choices=TOLERANCES,
+        choices=("fp32", "fp16"),
         default="fp16",
         help="what the graph was exported in (%(default)s)",
     )

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 def onnx_matte(onnx: Path, target: str, precision: str = "fp32") -> Matte:
     """Return an ONNX file as the wire contract's function, run by the target's runtime.
 
-    `precision` is what OpenVINO computes an FP32 graph in, "fp32" or "bf16"; ONNX Runtime computes
+    `precision` is how OpenVINO computes a graph, see `compile_openvino`; ONNX Runtime computes
     every graph as it is.
     """
     if target == "openvino":
@@ -25,11 +25,15 @@ def onnx_matte(onnx: Path, target: str, precision: str = "fp32") -> Matte:
 
 
 def compile_openvino(onnx: Path, precision: str) -> "openvino.CompiledModel":
-    """Compile an FP32 graph for the CPU, to be computed in "fp32" or "bf16"."""
+    """Compile a graph for the CPU: one in FP32, to be computed in "fp32" or "bf16", or in "int8".
+
+    What is not quantised in the latter is computed in `openvino_precision`.
+    """
     import openvino
 
-    hint = {"fp32": "f32", "bf16": "bf16"}[precision]
-    return openvino.compile_model(onnx, "CPU", {"INFERENCE_PRECISION_HINT": hint})
+    hint = openvino_precision() if precision == "int8" else precision
+    settings = {"INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[hint]}
+    return openvino.compile_model(onnx, "CPU", settings)
 
 
 def openvino_precision() -> str:

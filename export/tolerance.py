@@ -9,6 +9,9 @@ fp16: metrics 1 %, mean alpha 5e-3. Up to 0.5 % of the windows fall the other wa
     move, the quality may not.
 bf16: as FP16, of an FP32 graph that OpenVINO computes in bf16: 8 bits of a number instead of 11.
 
+int8: no metric worse by more than 2 %, for it is chosen for its speed; mean alpha 5e-3. That one is
+    better, by chance of the rounding, is no complaint: GRAD is by 2.7 % on the project's pictures.
+
 By how much the default weights move is in `benchmarks/results/parity.json`.
 
 The largest difference of one pixel is reported and judges nothing: one near-tie decides it.
@@ -19,14 +22,19 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Tolerance:
-    """Largest relative change of each metric, and largest mean |difference| of alpha in 0..1."""
+    """Largest relative change of each metric, and largest mean |difference| of alpha in 0..1.
+
+    With `may_improve` only a change for the worse counts: metrics are errors, the more the worse.
+    """
 
     metric: float
     mean_alpha: float
+    may_improve: bool = False
 
 
 TOLERANCES = {
     "fp32": Tolerance(metric=0.001, mean_alpha=5e-4),
     "fp16": Tolerance(metric=0.01, mean_alpha=5e-3),
     "bf16": Tolerance(metric=0.01, mean_alpha=5e-3),
+    "int8": Tolerance(metric=0.02, mean_alpha=5e-3, may_improve=True),
 }

@@ -10,7 +10,7 @@ import pytest
 import tritonclient.grpc as grpc
 from tritonclient.utils import InferenceServerException
 
-from server.launcher import Server, launch
+from server.launcher import Server, ServerError, launch
 
 Infer = Callable[[Server, np.ndarray, np.ndarray], np.ndarray]
 RandomPair = Callable[..., tuple[np.ndarray, np.ndarray]]
@@ -144,6 +144,28 @@ def test_bad_requests_at_once_do_no_harm_to_each_other(
         assert reason in got
     for alpha in answers[3::4]:
         np.testing.assert_array_equal(alpha, expected(*good))
+
+
+@pytest.mark.parametrize("flags", ["avx2 avx512f", "avx2 avx_vnni"])
+def test_int8_is_served_only_where_its_sums_are_right(
+    tiny_repository: Path, tmp_path: Path, flags: str
+) -> None:
+    shutil.copytree(tiny_repository, tmp_path, dirs_exist_ok=True)
+    config = tmp_path / "dim" / "config.pbtxt"
+    config.write_text(config.read_text().replace('"auto"', '"int8"'))
+    processor = tmp_path / "cpuinfo"
+    processor.write_text(f"flags\t: fpu {flags} sse\n")
+    program = tmp_path / "dim" / "1" / "model.py"
+    program.write_text(program.read_text().replace("/proc/cpuinfo", str(processor)))
+    if "vnni" in flags:
+        with launch(tmp_path) as server:
+            assert server.grpc_url
+    else:
+        with (
+            pytest.raises(ServerError, match="precision is 'int8', but this processor has no VNNI"),
+            launch(tmp_path),
+        ):
+            pass
 
 
 def test_onnxruntime_gives_the_same_alpha(

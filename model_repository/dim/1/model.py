@@ -6,6 +6,7 @@ model.onnx, so this file only moves tensors and refuses what cannot be matted.
 
 import hashlib
 import json
+import re
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -14,17 +15,24 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 
 Engine = Callable[[np.ndarray, np.ndarray], np.ndarray]
+CPU_INFO = Path("/proc/cpuinfo")
 
 
 def load_engine(name: str, model: Path, threads: int, precision: str) -> Engine:
     """Return the function (image, trimap) -> alpha that runs `model`.
 
     `threads` is 0 for all cores. `precision` is "fp32", or "auto" for bf16 where the processor
-    computes in it and the engine can (OpenVINO), and FP32 elsewhere.
+    computes in it and the engine can (OpenVINO), and FP32 elsewhere; "int8" is the same for a graph
+    that was exported so.
     """
-    if precision not in ("auto", "fp32"):
+    if precision not in ("auto", "fp32", "int8"):
         raise pb_utils.TritonModelException(
-            f"parameter precision is {precision!r}, expected 'auto' or 'fp32'"
+            f"parameter precision is {precision!r}, expected 'auto', 'fp32' or 'int8'"
+        )
+    if precision == "int8" and not re.search(r"\bavx(512)?_vnni\b", CPU_INFO.read_text()):
+        raise pb_utils.TritonModelException(
+            "parameter precision is 'int8', but this processor has no VNNI (avx512_vnni, "
+            "avx_vnni): sums would overflow; export again without --precision int8"
         )
     if name == "onnxruntime":
         import onnxruntime
