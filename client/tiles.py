@@ -5,9 +5,9 @@ would join in the whole photo, and a tile's alpha differs only by the context th
 Where the photo ends the tile ends, and the server pads it as it would pad the photo.
 
 How the margin was chosen, with an earlier default network on 12 photos of 1.5 megapixels of which a
-tenth is unknown. Work is the share of the photo's pixels that is sent (median). It stands for time, since
-a pixel costs the same in a rectangle of any size. SAD is the change of the mean against the truth;
-difference is the SAD between tiled and whole as a share of the whole's error (mean).
+tenth is unknown. Work is the share of the photo's pixels that is sent (median). It stands for time,
+since a pixel costs the same in a rectangle of any size. SAD is the change of the mean against the
+truth; difference is the SAD between tiled and whole as a share of the whole's error (mean).
 
 ======  ====  ======  ==========
 margin  work  SAD     difference
