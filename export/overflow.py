@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from export.hooks import watching
 from train.network import DeepImageMatting
 
 LARGEST = {"fp32": torch.finfo(torch.float32).max, "fp16": torch.finfo(torch.float16).max}
@@ -24,19 +25,12 @@ def largest_magnitudes(network: DeepImageMatting) -> Iterator[dict[str, float]]:
         for name, layer in layers.items()
     }
 
-    def watch(name: str, layer: nn.Module) -> torch.utils.hooks.RemovableHandle:
-        def note(_: nn.Module, __: tuple, output: torch.Tensor) -> None:
-            # Unlike `max`, this keeps NaN.
-            largest[name] = float(np.maximum(largest[name], magnitude(output)))
+    def note(name: str, _: torch.Tensor, output: torch.Tensor) -> None:
+        # Unlike `max`, this keeps NaN.
+        largest[name] = float(np.maximum(largest[name], magnitude(output)))
 
-        return layer.register_forward_hook(note)
-
-    handles = [watch(name, layer) for name, layer in layers.items()]
-    try:
+    with watching(layers, note):
         yield largest
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def magnitude(values: torch.Tensor) -> float:

@@ -16,6 +16,7 @@ import onnx_ir as ir
 import torch
 from torch import nn
 
+from export.hooks import watching
 from train.network import DeepImageMatting
 
 INT8 = "int8"
@@ -45,25 +46,18 @@ def input_ranges(network: DeepImageMatting) -> Iterator[Ranges]:
     """Note, by layer that is to have eight bits, the range of its inputs over all pictures."""
     ranges: Ranges = {}
 
-    def watch(name: str, layer: nn.Module) -> torch.utils.hooks.RemovableHandle:
-        def note(_: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-            values = inputs[0].detach().flatten().numpy()
-            low, high = np.quantile(values, [1 - SHARE, SHARE])
-            before = ranges.get(name, (0.0, 0.0))
-            ranges[name] = min(float(low), before[0]), max(float(high), before[1])
+    def note(name: str, given: torch.Tensor, _: torch.Tensor) -> None:
+        low, high = np.quantile(given.detach().numpy(), [1 - SHARE, SHARE])
+        before = ranges.get(name, (0.0, 0.0))
+        ranges[name] = min(float(low), before[0]), max(float(high), before[1])
 
-        return layer.register_forward_pre_hook(note)
-
-    handles = [
-        watch(name, layer)
+    layers = {
+        name: layer
         for name, layer in network.named_modules()
         if isinstance(layer, nn.Conv2d) and not name.startswith(KEPT)
-    ]
-    try:
+    }
+    with watching(layers, note):
         yield ranges
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def quantize(model: ir.Model, ranges: Ranges) -> None:
