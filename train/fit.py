@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import EMAWeightAveraging, ModelCheckpoint
+from pytorch_lightning.callbacks import EMAWeightAveraging, ModelCheckpoint, TQDMProgressBar
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
 from train.checkpoint import load_checkpoint, read_safetensors, save_checkpoint
@@ -110,6 +110,8 @@ def fit(
             best,
             latest,
             ValidationPictures(folder / "validation"),
+            # To show a loss is to wait for the GPU, which must not happen at every step.
+            TQDMProgressBar(refresh_rate=10),
         ],
     )
     if trainer.strategy.root_device.type == "cpu":

@@ -28,6 +28,8 @@ CHROMA_TABLE = (
     *[(99,) * 8] * 4,
 )
 RGB_TO_YCBCR = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
+# Not inverted on the device: a GPU would be waited for.
+YCBCR_TO_RGB = torch.linalg.inv(torch.tensor(RGB_TO_YCBCR)).tolist()
 BLOCK = 8
 
 
@@ -47,7 +49,7 @@ def jpeg(image: Tensor, quality: Tensor) -> Tensor:
     chroma = quantised(chroma.round(), scaled(CHROMA_TABLE, quality))
     chroma = F.interpolate(chroma, scale_factor=2, mode="bilinear", align_corners=False)
     restored = torch.cat([luma, chroma], dim=1)
-    rgb = torch.einsum("ij,njhw->nihw", torch.linalg.inv(to_ycbcr), restored)
+    rgb = torch.einsum("ij,njhw->nihw", to_ycbcr.new_tensor(YCBCR_TO_RGB), restored)
     return rgb[..., :height, :width].round().clamp(0, 255) / 255
 
 
