@@ -28,6 +28,23 @@ class SkippedError(Exception):
     """Something cannot run on this machine; the message says why."""
 
 
+def on_device(
+    network: DeepImageMatting,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    memory_format: torch.memory_format = torch.contiguous_format,
+    compile_mode: str | None = None,
+) -> DeepImageMatting:
+    """Return a copy of the network on a device, which turns inputs into its type and layout."""
+    network = copy.deepcopy(network).to(device, dtype, memory_format=memory_format)
+    network.register_forward_pre_hook(
+        lambda _, inputs: tuple(x.to(dtype, memory_format=memory_format) for x in inputs)
+    )
+    if compile_mode:
+        network.compile(mode=compile_mode, dynamic=False)
+    return network
+
+
 def torch_matte(
     network: DeepImageMatting,
     device: str = "cpu",
@@ -35,13 +52,8 @@ def torch_matte(
     memory_format: torch.memory_format = torch.contiguous_format,
     compile_mode: str | None = None,
 ) -> Matte:
-    """Return the PyTorch network, which is copied, on a device, in a type and memory layout."""
-    network = copy.deepcopy(network).to(device, dtype, memory_format=memory_format)
-    network.register_forward_pre_hook(
-        lambda _, inputs: tuple(x.to(dtype, memory_format=memory_format) for x in inputs)
-    )
-    if compile_mode:
-        network.compile(mode=compile_mode, dynamic=False)
+    """Return a copy of the PyTorch network on a device as a matte, see `on_device`."""
+    network = on_device(network, device, dtype, memory_format, compile_mode)
 
     def matte(image: np.ndarray, trimap: np.ndarray) -> np.ndarray:
         inputs = (torch.from_numpy(x).to(device).permute(0, 3, 1, 2) for x in (image, trimap))

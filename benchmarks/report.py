@@ -105,6 +105,7 @@ def measure_all(options: argparse.Namespace) -> tuple[dict[str, dict], dict[str,
     own = {
         "parity": weights,
         "precision": weights,
+        "gpu": weights,
         "latency": server,
         "throughput": server,
         "tiles": server,

@@ -3,15 +3,16 @@
 Of the same pictures, on the same processor, in turns; samples are 320 x 320. mmediting reads four
 pictures for each from files, which lie in the system's cache here; we keep all pictures in memory
 and compose anew. Samples are made on one core, steps (of stage 1) use all. Freed memory is kept, as
-our trainer does, for both: one process runs them.
+our trainer does, for both: one process runs them. Where PyTorch finds a GPU, our samples and steps
+are timed on it too: a step must not wait for its samples.
 """
 
 import argparse
 import contextlib
 import itertools
 import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -46,6 +47,9 @@ FOREGROUNDS = 20
 
 REFERENCE, OURS, PLAIN = "mmediting", "ours", "ours, as plain as mmediting's"
 LOOP, FP32, BF16 = "mmediting, FP32, batches of 1", "ours, FP32", "ours, bf16"
+MAKE, LEARN, BOTH = "making samples", "learning from samples that are there", "making and learning"
+BATCHES = 10
+"""So many batches in one measurement on a GPU, which works on while the next is prepared."""
 # mmediting crops 320 to 640 pixels, flips, and draws trimap kernels up to 29; no more.
 AS_MMEDITING = {
     "foreground_zoom": (1.0, 2.0),
@@ -99,12 +103,16 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
             title="steps",
             **(once if options.quick else {"warmup": 1, "most": 6, "seconds": 60}),
         )
+        on_gpu = {}
+        if torch.cuda.is_available():
+            on_gpu = time_appetite(sources, "cuda", 1 if options.quick else stage(1).batch_size)
     sizes = [foreground.alpha.numel() / 1e6 for foreground in sources.foregrounds]
     return {
         "side": sources.side,
         "foregrounds": {"count": len(sizes), "megapixels": round(float(np.mean(sizes)), 2)},
         "making": {"samples": count, "samples_ms": making},
         "training": {"samples": batch, "samples_ms": training},
+        **({"gpu": on_gpu} if on_gpu else {}),
     }
 
 
@@ -116,6 +124,12 @@ class Sources:
     foregrounds: list[Foreground]
     backgrounds: list[Tensor]
     side: int
+
+    def to(self, device: str) -> "Sources":
+        """Return the same with our pictures on a device."""
+        foregrounds = [foreground.to(torch.device(device)) for foreground in self.foregrounds]
+        backgrounds = [background.to(device) for background in self.backgrounds]
+        return replace(self, foregrounds=foregrounds, backgrounds=backgrounds)
 
     def theirs(self, samples: int) -> DataLoader:
         """Return mmediting's loader of so many samples."""
@@ -144,6 +158,26 @@ def trainers(sources: Sources, batch: int) -> list[Timer]:
         steps[BF16] = Steps(sources.ours(batch), torch.bfloat16)
     ours = [stopwatch(name, step) for name, step in steps.items()]
     return [stopwatch(LOOP, lambda: loop.steps(loader)), *ours]
+
+
+def time_appetite(
+    sources: Sources, device: str, batch: int, batches: int = BATCHES, rounds: int = 5
+) -> dict[str, object]:
+    """Return milliseconds of making batches on a device, of learning from them, and of both."""
+    stream = sources.to(device).ours(batch)
+    ready = Steps(itertools.repeat(next(stream)), torch.bfloat16, device)
+    both = Steps(stream, torch.bfloat16, device)
+
+    def repeatedly(work: Callable[[], object]) -> None:
+        for _ in range(batches):
+            work()
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    work = {MAKE: partial(next, stream), LEARN: ready, BOTH: both}
+    timers = [stopwatch(name, partial(repeatedly, one)) for name, one in work.items()]
+    times = in_turns(timers, title="steps on the GPU", warmup=1, most=rounds)
+    return {"samples": batch * batches, "samples_ms": times}
 
 
 @contextlib.contextmanager
@@ -175,15 +209,20 @@ def new_network() -> DeepImageMatting:
 class Steps:
     """Our training of stage 1, as `python -m train` does it, in FP32 or in mixed precision."""
 
-    def __init__(self, stream: Iterator[dict[str, Tensor]], dtype: torch.dtype | None = None):
-        self.stream, self.dtype, self.stage = stream, dtype, stage(1)
-        self.network = new_network().train().to(memory_format=torch.channels_last)
+    def __init__(
+        self,
+        stream: Iterator[dict[str, Tensor]],
+        dtype: torch.dtype | None = None,
+        device: str = "cpu",
+    ) -> None:
+        self.stream, self.dtype, self.device, self.stage = stream, dtype, device, stage(1)
+        self.network = new_network().train().to(device, memory_format=torch.channels_last)
         self.optimizer = torch.optim.Adam(self.network.parameters(), self.stage.learning_rate)
 
     def __call__(self) -> None:
         """Learn from one batch."""
         batch = next(self.stream)
-        with torch.autocast("cpu", self.dtype, enabled=self.dtype is not None):
+        with torch.autocast(self.device, self.dtype, enabled=self.dtype is not None):
             alpha, refined = self.network(batch["image"], batch["trimap"])
             terms = matting_losses(alpha, refined, batch, dict(self.stage.losses))
         self.optimizer.zero_grad()
@@ -213,7 +252,19 @@ def write(path: Path, pixels: np.ndarray) -> None:
 
 def render(record: dict) -> list[Section]:
     """Return a record's tables."""
-    return [rows(record["making"], "making samples"), rows(record["training"], "training")]
+    tables = [rows(record["making"], "making samples"), rows(record["training"], "training")]
+    return tables + (appetite(record["gpu"]) if "gpu" in record else [])
+
+
+def appetite(part: dict) -> list[Section]:
+    """Return how long a GPU takes over samples, and how long of a step it waits for them."""
+    times = {name: median(values) for name, values in part["samples_ms"].items()}
+    found = [
+        {"on the GPU": name, "samples/s": f"{1000 * part['samples'] / ms:.1f}"}
+        for name, ms in times.items()
+    ]
+    waits = max(0.0, 1 - times[LEARN] / times[BOTH])
+    return [found, f"Of a step's time the GPU waits {waits:.1%} for its samples."]
 
 
 def rows(part: dict, title: str) -> list[dict[str, str]]:
@@ -238,4 +289,5 @@ def rows(part: dict, title: str) -> list[dict[str, str]]:
 
 def samples(record: dict) -> Samples:
     """Return all milliseconds of a record by name."""
-    return record["making"]["samples_ms"] | record["training"]["samples_ms"]
+    on_gpu = record.get("gpu", {"samples_ms": {}})["samples_ms"]
+    return record["making"]["samples_ms"] | record["training"]["samples_ms"] | on_gpu

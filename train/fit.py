@@ -111,7 +111,7 @@ def fit(
             latest,
             ValidationPictures(folder / "validation"),
             # To show a loss is to wait for the GPU, which must not happen at every step.
-            TQDMProgressBar(refresh_rate=10),
+            TQDMProgressBar(refresh_rate=10 if torch.cuda.is_available() else 1),
         ],
     )
     if trainer.strategy.root_device.type == "cpu":

@@ -9,10 +9,25 @@ import pytest
 
 pytest.importorskip("torch")
 
+import torch
+
 from benchmarks.__main__ import main
 from benchmarks.mmediting import transform
-from benchmarks.training import FP32, LOOP, OURS, PLAIN, REFERENCE
+from benchmarks.training import (
+    BOTH,
+    FP32,
+    LEARN,
+    LOOP,
+    MAKE,
+    OURS,
+    PLAIN,
+    REFERENCE,
+    Sources,
+    appetite,
+    time_appetite,
+)
 from matting.images import read_gray, read_image
+from train.dataset import Foreground
 
 DIGESTS = {
     "merged": "a12f3e2f9a03b80a3de45cbc67a202a2c9d0128cf5ecaa378df221a016d306b0",
@@ -52,3 +67,25 @@ def test_samples_and_steps_are_measured(tmp_path: Path) -> None:
     record = json.loads((tmp_path / "training.json").read_text())
     assert set(record["making"]["samples_ms"]) == {REFERENCE, OURS, PLAIN}
     assert set(record["training"]["samples_ms"]) >= {LOOP, FP32}
+
+
+def test_what_a_gpu_would_wait_for_is_measured() -> None:
+    """On the CPU, in place of a GPU."""
+    across = torch.linspace(0, 255, 60).byte().expand(1, 60, 60)
+    foreground = Foreground(across.expand(3, 60, 60), across)
+    grounds = [torch.full((3, 80, 80), 90, dtype=torch.uint8)]
+    sources = Sources([], [foreground], grounds, side=32)
+    part = time_appetite(sources, "cpu", batch=2, batches=1, rounds=3)
+    assert part["samples"] == 2
+    assert {len(taken) for taken in part["samples_ms"].values()} == {3}
+    assert all(min(taken) > 0 for taken in part["samples_ms"].values())
+    table, text = appetite(part)
+    assert [row["on the GPU"] for row in table] == [MAKE, LEARN, BOTH]
+    assert "waits" in text
+
+
+def test_waiting_is_what_a_step_takes_longer_with_its_samples() -> None:
+    part = {"samples": 160, "samples_ms": {MAKE: [50.0], LEARN: [95.0], BOTH: [100.0]}}
+    table, text = appetite(part)
+    assert [row["samples/s"] for row in table] == ["3200.0", "1684.2", "1600.0"]
+    assert text == "Of a step's time the GPU waits 5.0% for its samples."

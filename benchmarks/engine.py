@@ -1,0 +1,210 @@
+"""How long a TensorRT engine takes on this GPU alone, pictures and answers staying on the GPU.
+
+Builds the exported graph, times it by CUDA's events at every shape, launched kernel by kernel and
+as a CUDA graph, times its layers, and keeps its alphas of pictures. `python -m benchmarks gpu` runs
+it and judges what comes of it. Needs TensorRT, NumPy and Polygraphy alone, and no newer Python than
+3.9 for the sake of TensorRT 8.6.
+
+examples:
+  python -m benchmarks.engine out/fp16/model.onnx -o out/engine
+  python -m benchmarks.engine out/fp16/model.onnx --shapes 1x1024x1024 --pictures pictures/*.npz
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+
+from export.engine import Profile, as_text, build_engine, import_tensorrt, size
+from export.errors import ExportError
+
+RECORD = "engine.json"
+SHAPES = [(n, h, w) for h, w in ((512, 512), (1024, 1024), (1088, 1920)) for n in (1, 4, 8)]
+BEST = (1, 1024, 1024)
+WARMUP, RUNS = 5, 30
+RELAXED = 2  # cudaStreamCaptureModeRelaxed
+
+
+def example(shape: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Return a random picture and trimap, a third unknown: N×H×W×3 and N×H×W×1 uint8."""
+    draw = np.random.default_rng(0)
+    image = draw.integers(0, 256, (*shape, 3), dtype=np.uint8)
+    return image, draw.choice(np.array([0, 128, 255], np.uint8), (*shape, 1))
+
+
+class Cuda:
+    """CUDA's runtime, as Polygraphy has loaded it: `cuda.StreamCreate` is `cudaStreamCreate`."""
+
+    def __init__(self) -> None:
+        from polygraphy.cuda import wrapper
+
+        self.library = wrapper().handle
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        function = getattr(self.library, "cuda" + name)
+
+        def call(*arguments: object) -> None:
+            if code := function(*arguments):
+                raise ExportError(f"cuda{name} failed with error {code}")
+
+        return call
+
+    def new(self, create: str) -> ctypes.c_void_p:
+        """Return a new handle: a stream or an event."""
+        handle = ctypes.c_void_p()
+        getattr(self, create)(ctypes.byref(handle))
+        return handle
+
+    def time(self, launch: Callable[[], None], stream: ctypes.c_void_p) -> list[float]:
+        """Return the milliseconds of each of `RUNS` launches."""
+        start, end, taken = self.new("EventCreate"), self.new("EventCreate"), ctypes.c_float()
+        milliseconds = []
+        for _ in range(WARMUP + RUNS):
+            self.EventRecord(start, stream)
+            launch()
+            self.EventRecord(end, stream)
+            self.StreamSynchronize(stream)
+            self.EventElapsedTime(ctypes.byref(taken), start, end)
+            milliseconds.append(round(taken.value, 4))
+        return milliseconds[WARMUP:]
+
+    def as_graph(self, launch: Callable[[], None], stream: ctypes.c_void_p) -> Callable[[], None]:
+        """Capture what a launch does; return a launch of all of it at once."""
+        captured, graph = ctypes.c_void_p(), ctypes.c_void_p()
+        self.StreamBeginCapture(stream, RELAXED)
+        launch()
+        self.StreamEndCapture(stream, ctypes.byref(captured))
+        self.GraphInstantiate(ctypes.byref(graph), captured, ctypes.c_ulonglong(0))
+        return lambda: self.GraphLaunch(graph, stream)
+
+
+class Runner:
+    """An engine, and the pictures on the GPU that it answers."""
+
+    def __init__(self, engine: bytes, trt: ModuleType) -> None:
+        self.trt, self.cuda = trt, Cuda()
+        self.stream = self.cuda.new("StreamCreate")
+        runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))
+        self.engine = runtime.deserialize_cuda_engine(engine)
+        self.context = self.engine.create_execution_context()
+        self.arrays: dict[str, object] = {}
+
+    def put(self, image: np.ndarray, trimap: np.ndarray) -> None:
+        """Copy pictures to the GPU, N×H×W×3 and N×H×W×1 uint8, and make room for their alpha."""
+        from polygraphy.cuda import DeviceArray
+
+        for array in self.arrays.values():
+            array.free()
+        self.arrays = {
+            name: DeviceArray(shape=pixels.shape, dtype=np.uint8)
+            for name, pixels in (("image", image), ("trimap", trimap), ("alpha", trimap))
+        }
+        for name, pixels in (("image", image), ("trimap", trimap)):
+            self.arrays[name].copy_from(np.ascontiguousarray(pixels))
+            self.context.set_input_shape(name, pixels.shape)
+        for name, array in self.arrays.items():
+            self.context.set_tensor_address(name, array.ptr)
+
+    def launch(self) -> None:
+        if not self.context.execute_async_v3(self.stream.value):
+            raise ExportError("the engine refuses to start")
+
+    def run(self) -> None:
+        self.launch()
+        self.cuda.StreamSynchronize(self.stream)
+
+    def alpha(self) -> np.ndarray:
+        """Return the answer to what was put, N×H×W×1 uint8."""
+        self.run()
+        return self.arrays["alpha"].numpy()
+
+    def time(self, shape: tuple[int, int, int]) -> dict[str, list[float]]:
+        """Return milliseconds by way of launching."""
+        self.put(*example(shape))
+        plain = self.cuda.time(self.launch, self.stream)
+        graph = self.cuda.as_graph(self.launch, self.stream)
+        return {"ms": plain, "graph_ms": self.cuda.time(graph, self.stream)}
+
+    def time_layers(self, shape: tuple[int, int, int]) -> dict[str, float]:
+        """Return the median milliseconds of each layer, in their order."""
+        layers: dict[str, list[float]] = {}
+
+        class Profiler(self.trt.IProfiler):
+            def report_layer_time(self, name: str, milliseconds: float) -> None:
+                layers.setdefault(name, []).append(milliseconds)
+
+        self.put(*example(shape))
+        self.context.profiler = profiler = Profiler()
+        for _ in range(WARMUP + RUNS):
+            self.run()
+        del profiler  # the context does not keep it alive
+        return {name: round(statistics.median(ms[WARMUP:]), 4) for name, ms in layers.items()}
+
+
+def measure(
+    onnx: Path, shapes: list[tuple[int, int, int]], pictures: list[Path], folder: Path
+) -> dict[str, object]:
+    """Build, time and ask an engine; alphas become NAME.npy in the folder, H×W uint8."""
+    trt = import_tensorrt("tensorrt")
+    largest = tuple(int(side) for side in np.max([BEST, *shapes], axis=0))
+    started = time.perf_counter()
+    engine, facts = build_engine(onnx, "tensorrt", "fp16", Profile(best=BEST, largest=largest))
+    facts.update(build_s=round(time.perf_counter() - started, 1), bytes=len(engine))
+    print(f"built in {facts['build_s']} s", flush=True)
+    runner = Runner(engine, trt)
+    shapes_ms = {}
+    for shape in shapes:
+        shapes_ms[as_text(shape)] = times = runner.time(shape)
+        medians = ", ".join(f"{way} {statistics.median(ms):.3f}" for way, ms in times.items())
+        print(f"{as_text(shape)}: {medians}", flush=True)
+    for picture in pictures:
+        with np.load(picture) as stored:
+            runner.put(stored["image"][None], stored["trimap"][None, ..., None])
+        np.save(folder / f"{picture.stem}.npy", runner.alpha()[0, ..., 0])
+    layers = runner.time_layers(shapes[0])
+    return {"engine": facts, "shapes": shapes_ms, "layers": [as_text(shapes[0]), layers]}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.engine",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("onnx", type=Path, help="exported in FP16, its weights beside it")
+    parser.add_argument(
+        "--shapes",
+        type=size,
+        nargs="+",
+        default=SHAPES,
+        metavar="NxHxW",
+        help="the layers of the first are timed ({})".format(" ".join(map(as_text, SHAPES))),
+    )
+    parser.add_argument(
+        "--pictures", type=Path, nargs="+", default=[], metavar="NPZ", help="of export.parity"
+    )
+    parser.add_argument("-o", "--output", type=Path, default=Path("out/engine"), metavar="DIR")
+    options = parser.parse_args(arguments)
+    try:
+        options.onnx.stat()
+        options.output.mkdir(parents=True, exist_ok=True)
+        record = measure(options.onnx, options.shapes, options.pictures, options.output)
+        (options.output / RECORD).write_text(json.dumps(record))
+        print(options.output / RECORD)
+    except (ExportError, OSError) as error:
+        print(f"benchmarks.engine: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,253 @@
+"""TensorRT beside PyTorch on this machine's GPU, by size and batch, and its share of the ceiling.
+
+Pictures and answers stay on the GPU; times are between CUDA's events. TensorRT runs in a Python of
+its own, which may be older (`--tensorrt-python`), and is compared with the network on pictures.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from benchmarks.ceiling import flops, matrix_rate
+from benchmarks.engine import RECORD, RUNS, SHAPES, WARMUP, example
+from benchmarks.measure import Samples, median, percentiles
+from benchmarks.peers import on_device
+from benchmarks.service import add_pictures_argument
+from benchmarks.tables import Row, Section
+from export.engine import as_text, find_gpu, size
+from export.errors import ExportError
+from export.export import write_onnx
+from export.parity import Picture, compare, judge, read_pictures, read_reference, save_references
+from train.checkpoint import load_checkpoint
+from train.network import DeepImageMatting
+from train.predict import predict_alpha
+
+QUICK = "one picture of 64x64, no torch.compile"
+EXAMPLES = """examples:
+  python -m benchmarks gpu model_repository/dim/1/weights.safetensors
+  python -m benchmarks gpu dim_stage3.pth --tensorrt-python /opt/trt86/bin/trt-python
+"""
+TENSORRT = "TensorRT FP16"
+AS_GRAPH = "TensorRT FP16, as a CUDA graph"
+SLOWEST = 12
+ROOT = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A way that PyTorch runs the network; the first of `PEERS` is what the others are held to."""
+
+    dtype: torch.dtype
+    memory_format: torch.memory_format
+    tf32: bool = False
+    compile_mode: str | None = None
+
+
+PEERS = {
+    "PyTorch FP32": Peer(torch.float32, torch.contiguous_format),
+    "PyTorch TF32": Peer(torch.float32, torch.contiguous_format, tf32=True),
+    "PyTorch TF32, channels_last": Peer(torch.float32, torch.channels_last, tf32=True),
+    "PyTorch FP16, channels_last": Peer(torch.float16, torch.channels_last),
+    "torch.compile FP16": Peer(torch.float16, torch.channels_last, compile_mode="max-autotune"),
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's own."""
+    parser.add_argument("weights", type=Path, help="checkpoint: ours or mmediting's .pth")
+    add_pictures_argument(parser)
+    parser.add_argument(
+        "--shapes",
+        type=size,
+        nargs="+",
+        default=SHAPES,
+        metavar="NxHxW",
+        help="the layers of the first are timed ({})".format(" ".join(map(as_text, SHAPES))),
+    )
+    parser.add_argument(
+        "--tensorrt-python",
+        default=sys.executable,
+        metavar="FILE",
+        help="the Python that has TensorRT, NumPy and Polygraphy (this one)",
+    )
+
+
+def measure(options: argparse.Namespace) -> dict[str, object]:
+    """Return a result: milliseconds of every way at every shape, and how equal TensorRT is."""
+    find_gpu()
+    if not torch.cuda.is_available():
+        raise ExportError(f"PyTorch {torch.__version__} finds no GPU: install its CUDA build")
+    shapes = [(1, 64, 64)] if options.quick else options.shapes
+    network = load_checkpoint(options.weights)
+    rates = [matrix_rate("fp16", "cuda")]
+    times, skipped = time_peers(network, shapes, options.quick)
+    try:
+        pictures = list(read_pictures(options.data))[: 1 if options.quick else None]
+        engine = run_tensorrt(options.tensorrt_python, network, options.weights, pictures, shapes)
+    except ExportError as error:
+        engine = {}
+        skipped[TENSORRT] = str(error)
+    for name, key in ((TENSORRT, "ms"), (AS_GRAPH, "graph_ms")):
+        if engine:
+            times[name] = {shape: ways[key] for shape, ways in engine["shapes"].items()}
+    rates.append(matrix_rate("fp16", "cuda"))
+    return {
+        "torch": f"{torch.__version__}, cuDNN {torch.backends.cudnn.version()}",
+        "matrix_rate": max(rates),
+        "flops": {as_text(shape): shape[0] * flops(network, *shape[1:]) for shape in shapes},
+        "ms": times,
+        "skipped": skipped,
+        **{key: value for key, value in engine.items() if key != "shapes"},
+    }
+
+
+def time_peers(
+    network: DeepImageMatting, shapes: list[tuple[int, int, int]], quick: bool
+) -> tuple[dict[str, Samples], dict[str, str]]:
+    """Return every peer's milliseconds by shape, and why others were not measured."""
+    times, skipped = {}, {}
+    for name, peer in PEERS.items():
+        if quick and peer.compile_mode:
+            skipped[name] = "left out by --quick"
+            continue
+        try:
+            times[name] = time_peer(network, peer, shapes, name)
+        except RuntimeError as error:  # out of memory, or no compiler
+            skipped[name] = str(error).strip().splitlines()[0]
+        torch.cuda.empty_cache()
+    return times, skipped
+
+
+def time_peer(
+    network: DeepImageMatting, peer: Peer, shapes: list[tuple[int, int, int]], title: str
+) -> Samples:
+    """Return a peer's milliseconds by shape."""
+    samples: Samples = {}
+    ours = on_device(network, "cuda", peer.dtype, peer.memory_format, peer.compile_mode)
+    with torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=peer.tf32):
+        for shape in tqdm(shapes, desc=title, disable=None):
+            pictures = [torch.from_numpy(x).cuda().permute(0, 3, 1, 2) for x in example(shape)]
+            samples[as_text(shape)] = time_on_gpu(lambda p=pictures: predict_alpha(ours, *p))
+    return samples
+
+
+def time_on_gpu(launch: Callable[[], object]) -> list[float]:
+    """Return the milliseconds of each of `RUNS` launches, between events on the GPU."""
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    milliseconds = []
+    for _ in range(WARMUP + RUNS):
+        start.record()
+        launch()
+        end.record()
+        end.synchronize()
+        milliseconds.append(round(start.elapsed_time(end), 4))
+    return milliseconds[WARMUP:]
+
+
+def run_tensorrt(
+    python: str,
+    network: DeepImageMatting,
+    weights: Path,
+    pictures: list[Picture],
+    shapes: list[tuple[int, int, int]],
+) -> dict[str, object]:
+    """Return what `benchmarks.engine` measures in TensorRT's Python, and the engine's parity.
+
+    Raises
+    ------
+    ExportError
+        There is no such Python, TensorRT or GPU, or TensorRT refused the graph.
+    """
+    with tempfile.TemporaryDirectory(prefix="gpu-") as scratch:
+        folder = Path(scratch)
+        onnx = write_onnx(network, weights, "fp16", folder)
+        save_references(network, pictures, folder / "pictures")
+        references = sorted((folder / "pictures").iterdir())
+        command = [python, "-m", "benchmarks.engine", onnx, "-o", folder]
+        command += ["--pictures", *references, "--shapes", *map(as_text, shapes)]
+        try:
+            done = subprocess.run(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+        except OSError as error:
+            raise ExportError(f"--tensorrt-python: {error}") from None
+        if done.returncode:
+            said = done.stderr.strip().splitlines() or ["nothing said"]
+            raise ExportError(said[-1].removeprefix("benchmarks.engine: "))
+        parity = judge(
+            [
+                compare(picture, alpha, np.load(folder / f"{picture.name}.npy"))
+                for picture, alpha in map(read_reference, references)
+            ],
+            "fp16",
+        )
+        record = json.loads((folder / RECORD).read_text())
+    return record | {"parity": parity.summary(), "complaints": parity.complaints}
+
+
+def render(record: dict) -> list[Section]:
+    """Return a record's tables and what follows from them."""
+    return [peer_rows(record), notes(record), *([layer_rows(record)] if "layers" in record else [])]
+
+
+def samples(record: dict) -> Samples:
+    """Return all milliseconds of a record by name."""
+    return {
+        f"{shape}, {name}": values
+        for name, by_shape in record["ms"].items()
+        for shape, values in by_shape.items()
+    }
+
+
+def peer_rows(record: dict) -> list[Row]:
+    """Return, by shape and way, milliseconds, what they are of the first's, and of the ceiling."""
+    rows = []
+    for shape, work in record["flops"].items():
+        first = median(next(iter(record["ms"].values()))[shape])
+        for name, by_shape in record["ms"].items():
+            took = percentiles(by_shape[shape])
+            rows.append(
+                {
+                    "N x H x W": shape,
+                    "way": name,
+                    "times as fast": f"{first / took['p50']:.2f}",
+                    "ms": f"{took['p50']:.2f}",
+                    "p90": f"{took['p90']:.2f}" if took["p90"] else "–",
+                    "of the ceiling": f"{work / took['p50'] * 1000 / record['matrix_rate']:.0%}",
+                }
+            )
+    return rows
+
+
+def notes(record: dict) -> list[str]:
+    """Return the ceiling, what was not run, and whether the engine is the network."""
+    points = [
+        f"Best matrix product in FP16: {record['matrix_rate'] / 1e12:.0f} TFLOP/s.",
+        f"PyTorch {record['torch']}.",
+    ]
+    points += [f"Not run: {name}. {reason}." for name, reason in record["skipped"].items()]
+    if "engine" in record:
+        verdict = "; ".join(record["complaints"]) or "within the tolerance of FP16"
+        points += [
+            f"TensorRT {record['engine']['version']}, built in {record['engine']['build_s']} s; "
+            f"compared with the network on pictures: {verdict}."
+        ]
+    return points
+
+
+def layer_rows(record: dict) -> list[Row]:
+    """Return the layers of the engine that take longest, one kernel after another."""
+    shape, layers = record["layers"]
+    total = sum(layers.values())
+    slowest = sorted(layers.items(), key=lambda layer: -layer[1])[:SLOWEST]
+    return [
+        {f"layer at {shape}": name, "ms": f"{ms:.3f}", "share": f"{ms / total:.1%}"}
+        for name, ms in slowest
+    ]

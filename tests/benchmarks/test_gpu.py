@@ -1,0 +1,91 @@
+"""The GPU's benchmark: measured where there is a GPU, and refused in words where there is none."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+
+import torch
+
+from benchmarks.__main__ import main
+from benchmarks.engine import example
+from benchmarks.engine import main as engine_main
+from benchmarks.gpu import PEERS, TENSORRT, layer_rows, notes, peer_rows, run_tensorrt
+from export.errors import ExportError
+from export.parity import read_pictures
+
+ROOT = Path(__file__).parents[2]
+WITH_GPU = torch.cuda.is_available()
+RECORD = {
+    "torch": "2.0",
+    "matrix_rate": 100e12,
+    "flops": {"1x64x64": 1e12},
+    "ms": {"PyTorch FP32": {"1x64x64": [40.0] * 30}, TENSORRT: {"1x64x64": [20.0] * 30}},
+    "skipped": {"torch.compile FP16": "no compiler"},
+    "engine": {"version": "8.6.0", "build_s": 60.0},
+    "complaints": [],
+    "layers": ["1x64x64", {"conv1": 1.0, "conv2": 3.0}],
+}
+
+
+@pytest.mark.skipif(not WITH_GPU, reason="PyTorch finds no GPU here")
+def test_every_way_is_measured(weights: Path, data: Path, tmp_path: Path) -> None:
+    assert main(["gpu", str(weights), "--data", str(data), "--quick", "-o", str(tmp_path)]) == 0
+    record = json.loads((tmp_path / "gpu.json").read_text())
+    assert {*record["ms"], *record["skipped"]} >= {*PEERS, TENSORRT}
+    assert all(min(ms) > 0 for shapes in record["ms"].values() for ms in shapes.values())
+    assert record.get("complaints", []) == []
+
+
+@pytest.mark.skipif(WITH_GPU, reason="this machine has a GPU")
+def test_without_a_gpu_one_line_says_so(
+    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert main(["gpu", str(weights), "-o", str(tmp_path / "new")]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "no NVIDIA GPU" in line
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.skipif(WITH_GPU, reason="this machine has a GPU")
+def test_what_keeps_the_engine_from_running_is_passed_on(
+    oracle_network: Callable, weights: Path, data: Path
+) -> None:
+    work = (oracle_network(3), weights, list(read_pictures(data)), [(1, 64, 64)])
+    with pytest.raises(ExportError, match=r"^--target tensorrt: No module named|^no NVIDIA GPU"):
+        run_tensorrt(sys.executable, *work)
+    with pytest.raises(ExportError, match=r"--tensorrt-python: .*No such file"):
+        run_tensorrt("/no/such/python", *work)
+
+
+def test_the_engines_side_runs_on_python_3_9() -> None:
+    vermin = [Path(sys.executable).with_name("vermin"), "-t=3.9-", "--no-tips"]
+    subprocess.run([*vermin, "benchmarks/engine.py"], cwd=ROOT, check=True, capture_output=True)
+
+
+def test_a_missing_graph_is_named(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert engine_main([str(tmp_path / "none.onnx"), "-o", str(tmp_path)]) == 1
+    assert "none.onnx" in capsys.readouterr().err
+
+
+def test_every_shape_gets_the_same_pictures_each_time() -> None:
+    (image, trimap), again = example((2, 50, 70)), example((2, 50, 70))
+    assert image.shape == (2, 50, 70, 3) and trimap.shape == (2, 50, 70, 1)
+    assert (trimap == 128).mean() == pytest.approx(1 / 3, abs=0.02)
+    assert all(np.array_equal(a, b) for a, b in zip((image, trimap), again, strict=True))
+
+
+def test_shares_and_ratios_follow_from_the_times() -> None:
+    slow, fast = peer_rows(RECORD)
+    assert list(slow.values())[2:] == ["1.00", "40.00", "40.00", "25%"]
+    assert list(fast.values())[2:] == ["2.00", "20.00", "20.00", "50%"]
+    assert [row["share"] for row in layer_rows(RECORD)] == ["75.0%", "25.0%"]
+    text = "\n".join(notes(RECORD))
+    assert "100 TFLOP/s" in text and "Not run: torch.compile FP16. no compiler." in text
+    assert "within the tolerance" in text
