@@ -90,15 +90,15 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
     network = load_checkpoint(options.weights)
     rates = [matrix_rate("fp16", "cuda")]
     times, skipped = time_peers(network, shapes, options.quick)
+    pictures = list(read_pictures(options.data))[: 1 if options.quick else None]
+    engine: dict = {}
     try:
-        pictures = list(read_pictures(options.data))[: 1 if options.quick else None]
         engine = run_tensorrt(options.tensorrt_python, network, options.weights, pictures, shapes)
+        by_shape = engine.pop("shapes")
+        for name, way in ((TENSORRT, "ms"), (AS_GRAPH, "graph_ms")):
+            times[name] = {shape: ways[way] for shape, ways in by_shape.items()}
     except ExportError as error:
-        engine = {}
         skipped[TENSORRT] = str(error)
-    for name, key in ((TENSORRT, "ms"), (AS_GRAPH, "graph_ms")):
-        if engine:
-            times[name] = {shape: ways[key] for shape, ways in engine["shapes"].items()}
     rates.append(matrix_rate("fp16", "cuda"))
     return {
         "torch": f"{torch.__version__}, cuDNN {torch.backends.cudnn.version()}",
@@ -106,7 +106,7 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
         "flops": {as_text(shape): shape[0] * flops(network, *shape[1:]) for shape in shapes},
         "ms": times,
         "skipped": skipped,
-        **{key: value for key, value in engine.items() if key != "shapes"},
+        **engine,
     }
 
 
@@ -135,6 +135,7 @@ def time_peer(
     ours = on_device(network, "cuda", peer.dtype, peer.memory_format, peer.compile_mode)
     with torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=peer.tf32):
         for shape in tqdm(shapes, desc=title, disable=None):
+            torch.compiler.reset()  # after eight shapes it would compile no more
             pictures = [torch.from_numpy(x).cuda().permute(0, 3, 1, 2) for x in example(shape)]
             samples[as_text(shape)] = time_on_gpu(lambda p=pictures: predict_alpha(ours, *p))
     return samples
