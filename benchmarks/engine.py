@@ -174,13 +174,8 @@ def measure(
     return {"engine": facts, "shapes": shapes_ms, "layers": [as_text(shapes[0]), layers]}
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.engine",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("onnx", type=Path, help="exported in FP16, its weights beside it")
+def add_shapes_argument(parser: argparse.ArgumentParser) -> None:
+    """Add what is timed."""
     parser.add_argument(
         "--shapes",
         type=size,
@@ -189,6 +184,16 @@ def main(arguments: list[str] | None = None) -> int:
         metavar="NxHxW",
         help="the layers of the first are timed ({})".format(" ".join(map(as_text, SHAPES))),
     )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.engine",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("onnx", type=Path, help="exported in FP16, its weights beside it")
+    add_shapes_argument(parser)
     parser.add_argument(
         "--pictures", type=Path, nargs="+", default=[], metavar="NPZ", help="of export.parity"
     )

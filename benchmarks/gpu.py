@@ -18,12 +18,12 @@ import torch
 from tqdm import tqdm
 
 from benchmarks.ceiling import flops, matrix_rate
-from benchmarks.engine import RECORD, RUNS, SHAPES, WARMUP, example
+from benchmarks.engine import RECORD, RUNS, WARMUP, add_shapes_argument, example
 from benchmarks.measure import Samples, median, percentiles
 from benchmarks.peers import on_device
 from benchmarks.service import add_pictures_argument
 from benchmarks.tables import Row, Section
-from export.engine import as_text, find_gpu, size
+from export.engine import as_text, find_gpu
 from export.errors import ExportError
 from export.export import write_onnx
 from export.parity import Picture, compare, judge, read_pictures, read_reference, save_references
@@ -65,14 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's own."""
     parser.add_argument("weights", type=Path, help="checkpoint: ours or mmediting's .pth")
     add_pictures_argument(parser)
-    parser.add_argument(
-        "--shapes",
-        type=size,
-        nargs="+",
-        default=SHAPES,
-        metavar="NxHxW",
-        help="the layers of the first are timed ({})".format(" ".join(map(as_text, SHAPES))),
-    )
+    add_shapes_argument(parser)
     parser.add_argument(
         "--tensorrt-python",
         default=sys.executable,

@@ -15,10 +15,9 @@ from benchmarks.measure import instructions
 from export.engine import Profile, build_engine, engine_matte
 from export.errors import ExportError
 from export.export import WEIGHTS, write_onnx
-from export.parity import Matte
+from export.parity import Matte, matte_with
 from export.runtime import onnx_matte
 from train.network import DeepImageMatting
-from train.predict import predict_alpha
 
 REFERENCE = "PyTorch FP32, as mmediting runs it"
 NATIVE_BF16 = {"avx512_bf16", "amx_bf16", "bf16"}
@@ -45,27 +44,10 @@ def on_device(
     return network
 
 
-def torch_matte(
-    network: DeepImageMatting,
-    device: str = "cpu",
-    dtype: torch.dtype = torch.float32,
-    memory_format: torch.memory_format = torch.contiguous_format,
-    compile_mode: str | None = None,
-) -> Matte:
-    """Return a copy of the PyTorch network on a device as a matte, see `on_device`."""
-    network = on_device(network, device, dtype, memory_format, compile_mode)
-
-    def matte(image: np.ndarray, trimap: np.ndarray) -> np.ndarray:
-        inputs = (torch.from_numpy(x).to(device).permute(0, 3, 1, 2) for x in (image, trimap))
-        return predict_alpha(network, *inputs).permute(0, 2, 3, 1).cpu().numpy()
-
-    return matte
-
-
 def autocast_matte(network: DeepImageMatting) -> Matte:
     """Return the PyTorch network on the CPU in bf16, where the processor computes in it."""
     require_bf16()
-    matte = torch_matte(network, memory_format=torch.channels_last)
+    matte = matte_with(on_device(network, memory_format=torch.channels_last))
 
     def in_bf16(image: np.ndarray, trimap: np.ndarray) -> np.ndarray:
         with torch.autocast("cpu", torch.bfloat16):
@@ -81,7 +63,7 @@ def compiled_matte(network: DeepImageMatting) -> Matte:
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[0]
         raise SkippedError(f"torch.compile finds no working C++ compiler ({reason})") from error
-    return torch_matte(network, memory_format=torch.channels_last, compile_mode="default")
+    return matte_with(on_device(network, memory_format=torch.channels_last, compile_mode="default"))
 
 
 def openvino_bf16_matte(onnx: Path) -> Matte:
@@ -146,7 +128,9 @@ def open_peers(
 
     def on_gpu(compile_mode: str | None = None) -> Matte:
         require_gpu()
-        return torch_matte(network, "cuda", torch.float16, torch.channels_last, compile_mode)
+        return matte_with(
+            on_device(network, "cuda", torch.float16, torch.channels_last, compile_mode)
+        )
 
     def tensorrt() -> Matte:
         require_gpu()
@@ -154,9 +138,9 @@ def open_peers(
         return tensorrt_matte(fp16, (1, *largest))
 
     starts: dict[str, Callable[[], Matte]] = {
-        REFERENCE: lambda: torch_matte(network),
-        "PyTorch FP32, channels_last": lambda: torch_matte(
-            network, memory_format=torch.channels_last
+        REFERENCE: lambda: matte_with(on_device(network)),
+        "PyTorch FP32, channels_last": lambda: matte_with(
+            on_device(network, memory_format=torch.channels_last)
         ),
         "torch.compile FP32": compiled,
         "PyTorch bf16 autocast": lambda: autocast_matte(network),

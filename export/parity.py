@@ -127,14 +127,16 @@ def with_mirror_images(pictures: list[Picture]) -> list[Picture]:
 
 
 def matte_with(network: "DeepImageMatting") -> Matte:
-    """Return the PyTorch network, the reference, as the wire contract's function."""
+    """Return the PyTorch network, the reference, on its device, as the wire contract's function."""
     import torch
 
     from train.predict import predict_alpha
 
+    device = next(network.parameters()).device
+
     def matte(image: np.ndarray, trimap: np.ndarray) -> np.ndarray:
-        inputs = (torch.from_numpy(array).permute(0, 3, 1, 2) for array in (image, trimap))
-        return predict_alpha(network, *inputs).permute(0, 2, 3, 1).numpy()
+        inputs = (torch.from_numpy(x).to(device).permute(0, 3, 1, 2) for x in (image, trimap))
+        return predict_alpha(network, *inputs).permute(0, 2, 3, 1).cpu().numpy()
 
     return matte
 
