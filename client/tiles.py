@@ -23,7 +23,8 @@ pixels on a side and a margin of 32. No rectangles can be less than the 0.34 tha
 
 Inside of tiles nothing is left to skip. The decoder's last layers and the refiner, a third of the
 work, see 12 pixels far; blocks of 64 pixels around the unknown would with these be 1.4 times the
-tiles' pixels, blocks of 256 still 1.1.
+tiles' pixels, blocks of 256 still 1.1. To crop each tile there to its unknown pixels would be exact
+and save 6 % of the multiplications (median): tiles have unknown pixels nearly everywhere.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
