@@ -16,6 +16,7 @@ from client.pairs import is_many
 from client.tiles import MARGIN, STRIDE
 from client.tls import Tls
 from client.video import DEFAULT_FPS, is_video, makes_video
+from client.views import VIEWS
 from matting.trimaps import MASK_BAND
 
 JOBS_PER_SERVER = 4
@@ -211,6 +212,14 @@ def _parser() -> argparse.ArgumentParser:
         default="auto",
         help="send rectangles of at most N x N pixels over the unknown region, or the photo whole "
         "(off); auto, the default: rectangles where they are less work, or the photo is too large",
+    )
+    parser.add_argument(
+        "--views",
+        type=int,
+        choices=VIEWS,
+        default=1,
+        help="better edges for so many times the time: the mean of the photo's alpha and that of "
+        "its mirror image (2), and of both upside down (4); default %(default)s",
     )
     add_connection(parser)
     parser.add_argument(

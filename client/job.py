@@ -75,6 +75,8 @@ class Options:
         The trimaps are masks: make trimaps of them with an unknown band of this width.
     tile : "auto", "off" or int
         See `client.connection.Matte.alpha`.
+    views : 1, 2 or 4
+        See there, too.
     show_progress : bool
         Show a progress bar for each photo that is sent as tiles.
     """
@@ -84,6 +86,7 @@ class Options:
     quantize: bool = False
     mask: Band | None = None
     tile: TileOption = "auto"
+    views: int = 1
     show_progress: bool = False
 
 
@@ -146,7 +149,7 @@ def matte_pair(pair: Pair, matte: Matte, options: Options, request: Request) -> 
     _check_outputs(pair)
     photo, trimap = read_pair(pair, options)
     image = to_depth(photo.pixels, np.uint8)
-    alpha = matte.alpha(image, trimap, options.tile, options.show_progress, request)
+    alpha = matte.alpha(image, trimap, options.tile, options.show_progress, request, options.views)
     made = make_outputs(pair.outputs, photo.pixels, alpha, options)
     write_outputs(pair.outputs, made, photo.metadata, options.premultiplied)
     return has_unknown(trimap)

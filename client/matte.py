@@ -226,6 +226,7 @@ def _settings(options: argparse.Namespace) -> Options:
         quantize=options.quantize,
         mask=band_of(options),
         tile=options.tile,
+        views=options.views,
         show_progress=sys.stderr.isatty() and not (options.quiet or is_many(options.image)),
     )
 

@@ -112,7 +112,9 @@ def matte_video(
 
     def work(frame: np.ndarray, trimap: Path) -> dict[str, np.ndarray]:
         trimap_of_frame = trimap_for(trimap, frame, video, options)
-        alpha = matte.alpha(frame, trimap_of_frame, options.tile, request=request)
+        alpha = matte.alpha(
+            frame, trimap_of_frame, options.tile, request=request, views=options.views
+        )
         return make_outputs(outputs, frame, alpha, options)
 
     with ExitStack() as leftovers:

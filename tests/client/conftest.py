@@ -207,6 +207,13 @@ def count_requests() -> Callable[[str], int]:
 
 
 @pytest.fixture
+def asked(standin, count_requests):
+    """Count what the stand-in server was asked for since the test began."""
+    before = count_requests(standin.grpc_url)
+    return lambda: count_requests(standin.grpc_url) - before
+
+
+@pytest.fixture
 def run(standin, capsys, monkeypatch, tmp_path):
     """Run the command in tmp_path; return its exit code, output and errors."""
     monkeypatch.chdir(tmp_path)

@@ -191,6 +191,13 @@ def test_tiles(run, make_picture, expected_alpha):
     np.testing.assert_array_equal(read_trimap("alpha.png"), expected_alpha(image, trimap))
 
 
+def test_views(run, files, picture, expected_alpha, asked):
+    code, _, err = run(*files, "-o", "alpha.png", "--views", 2)
+    assert (code, err) == (0, "")
+    np.testing.assert_array_equal(read_trimap("alpha.png"), expected_alpha(*picture))
+    assert asked() == 2
+
+
 @pytest.mark.parametrize(
     ("colour", "rgb"), [("#ffffff", (255, 255, 255)), ("#07F", (0, 0x77, 255))]
 )

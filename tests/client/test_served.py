@@ -61,6 +61,16 @@ def test_tiles_are_what_the_network_says(server, network, blurred_disc):
     np.testing.assert_array_equal(alpha, join_tiles(trimap, tiles, alphas))
 
 
+def test_views_are_the_mean_of_what_the_network_says(server, network, blurred_disc):
+    image, trimap, truth = blurred_disc
+    with Matte(server.grpc_url) as matte:
+        alpha = matte.alpha(image, trimap, views=4)
+    turns = (lambda x: x, np.fliplr, np.flipud, lambda x: np.rot90(x, 2))
+    mean = sum(turn(network(turn(image), turn(trimap))).astype(float) for turn in turns) / 4
+    np.testing.assert_array_equal(alpha, np.floor(mean + 0.5))
+    assert sad(alpha, truth, trimap) < sad(network(image, trimap), truth, trimap)
+
+
 def border_steps(alpha, trimap, tiles):
     """Steps of alpha over the tiles' borders inside the photo, where it is unknown."""
     steps = []

@@ -13,13 +13,6 @@ from client.tiles import MARGIN, join_tiles, plan_tiles
 
 
 @pytest.fixture
-def asked(standin, count_requests):
-    """Count what the stand-in server was asked for since the test began."""
-    before = count_requests(standin.grpc_url)
-    return lambda: count_requests(standin.grpc_url) - before
-
-
-@pytest.fixture
 def spot(make_picture):
     """A photo with a small unknown spot, away from its borders."""
     image, _ = make_picture(700, 900)

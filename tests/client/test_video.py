@@ -51,9 +51,12 @@ def read_video(path, rate=RATE):
     return frames
 
 
-def test_alpha_video(run, clip, expected_alpha):
-    code, out, err = run("clip.mkv", "--trimaps", "trimaps", "-o", "alpha.mkv", "--jobs", "3")
+@pytest.mark.parametrize("views", [1, 2])
+def test_alpha_video(run, clip, expected_alpha, asked, views):
+    options = ["--jobs", 3, "--views", views]
+    code, out, err = run("clip.mkv", "--trimaps", "trimaps", "-o", "alpha.mkv", *options)
     assert (code, out) == (0, f"wrote alpha.mkv, {FRAMES} frames\n"), err
+    assert asked() == views * FRAMES
     frames = read_video("alpha.mkv")
     assert len(frames) == FRAMES
     for frame, picture in zip(frames, clip, strict=True):
