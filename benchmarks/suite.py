@@ -19,6 +19,7 @@ from benchmarks import (
     tiles,
     training,
     transport,
+    views,
 )
 from benchmarks.record import new_record, to_json, write_files
 from benchmarks.tables import to_markdown
@@ -34,6 +35,7 @@ BENCHMARKS: dict[str, ModuleType] = {
     "gpu": gpu,
     "throughput": throughput,
     "tiles": tiles,
+    "views": views,
     "masks": masks,
     "flicker": flicker,
     "scaling": scaling,
