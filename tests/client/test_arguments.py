@@ -25,6 +25,7 @@ LIBRARY = {
     "erode": (Band, "erode"),
     "dilate": (Band, "dilate"),
     "tile": (Options, "tile"),
+    "views": (Options, "views"),
     "quiet": (Options, "show_progress"),
     "url": (Matte, "url"),
     "timeout": (Matte, "timeout"),
@@ -58,10 +59,22 @@ def test_the_library_has_nothing_more(owner):
 def test_what_is_said_arrives(monkeypatch):
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     said = ["--composite", "e.png", "--background", "#102030", "--cutout", "d.png"]
-    said += ["--premultiplied", "--mask", "--erode", "3", "--dilate", "4%", "--tile", "256"]
+    said += [
+        "--premultiplied",
+        "--mask",
+        "--erode",
+        "3",
+        "--dilate",
+        "4%",
+        "--tile",
+        "256",
+        "--views",
+        "4",
+    ]
     found = _settings(parse(["a.jpg", "b.png", *said]))
     assert found.background.tolist() == [[[0x10, 0x20, 0x30]]]
-    assert (found.premultiplied, found.mask, found.tile) == (True, Band(3, 0.04), 256)
+    assert (found.premultiplied, found.mask) == (True, Band(3, 0.04))
+    assert (found.tile, found.views) == (256, 4)
     assert found.show_progress
     assert not _settings(parse(["a.jpg", "b.png", *said, "--quiet"])).show_progress
     assert _settings(parse(["a.jpg", "b.png", "-o", "c.png", "--quantize"])).quantize

@@ -229,6 +229,7 @@ def test_from_a_terminal_with_a_display_a_browser_is_opened(standin, free_port, 
     browser.write_text('#!/bin/sh\necho "$1" >> "$0.log"\n')
     browser.chmod(0o755)
     ours, terminal = pty.openpty()
+    lines = os.fdopen(ours, "rb", buffering=0)
     environment = {**os.environ, "DISPLAY": ":9", "BROWSER": f"{browser} %s"}
     port = free_port()
     command = [sys.executable, "-m", "client.page", "--url", standin.grpc_url, "--port", str(port)]
@@ -236,13 +237,13 @@ def test_from_a_terminal_with_a_display_a_browser_is_opened(standin, free_port, 
         with subprocess.Popen(
             command + options, cwd=ROOT, env=environment, stdout=terminal
         ) as process:
-            said = os.read(ours, 1000)
+            said = lines.readline()  # with its end, which may come later
             process.send_signal(signal.SIGTERM)
         assert said.startswith(b"open http") and process.returncode == 0
         log = tmp_path / "browser.log"
         assert log.exists() == opened
     assert log.read_text() == f"http://127.0.0.1:{port}/\n"
-    os.close(ours)
+    lines.close()
     os.close(terminal)
 
 
