@@ -59,18 +59,8 @@ def test_the_library_has_nothing_more(owner):
 def test_what_is_said_arrives(monkeypatch):
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     said = ["--composite", "e.png", "--background", "#102030", "--cutout", "d.png"]
-    said += [
-        "--premultiplied",
-        "--mask",
-        "--erode",
-        "3",
-        "--dilate",
-        "4%",
-        "--tile",
-        "256",
-        "--views",
-        "4",
-    ]
+    said += ["--premultiplied", "--mask", "--erode", "3", "--dilate", "4%"]
+    said += ["--tile", "256", "--views", "4"]
     found = _settings(parse(["a.jpg", "b.png", *said]))
     assert found.background.tolist() == [[[0x10, 0x20, 0x30]]]
     assert (found.premultiplied, found.mask) == (True, Band(3, 0.04))
