@@ -14,7 +14,7 @@ from benchmarks.service import add_pictures_argument, add_server_arguments, serv
 from benchmarks.tables import Section
 from client.connection import Matte
 from client.views import VIEWS
-from export.parity import Picture, read_pictures
+from export.parity import Picture, means, read_pictures
 from matting.metrics import evaluate
 from train.layouts import evenly
 
@@ -70,17 +70,14 @@ def measure_picture(matte: Matte, picture: Picture, rounds: int) -> dict:
 def render(record: dict) -> list[Section]:
     """Return a record's table: means over the pictures, and the medians of their times' ratios."""
     cases = record["pictures"]
-
-    def mean(views: str, metric: str) -> float:
-        return float(np.mean([case["metrics"][views][metric] for case in cases]))
-
+    found = {n: means([case["metrics"][n] for case in cases]) for n in cases[0]["metrics"]}
     rows = []
-    for views in cases[0]["metrics"]:
+    for views, metrics in found.items():
         times = [median(c["samples_ms"][views]) / median(c["samples_ms"]["1"]) for c in cases]
         row = {"--views": views, "time": f"{np.median(times):.2f}×"}
         for metric, form in (("SAD", ".2f"), ("MSE", ".4f"), ("GRAD", ".2f"), ("CONN", ".2f")):
-            change = mean(views, metric) / mean("1", metric) - 1
-            row[metric] = f"{mean(views, metric):{form}}" + (f" ({change:+.1%})" * (views != "1"))
+            change = metrics[metric] / found["1"][metric] - 1
+            row[metric] = f"{metrics[metric]:{form}}" + (f" ({change:+.1%})" * (views != "1"))
         better = sum(c["metrics"][views]["SAD"] < c["metrics"]["1"]["SAD"] for c in cases)
         row["better in SAD"] = "–" if views == "1" else f"{better} of {len(cases)}"
         rows.append(row)
