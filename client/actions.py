@@ -24,6 +24,7 @@ from client.connection import Matte
 from client.drawing import ShapeError, css_colour, draw_shapes, paint_trimap, shrink, tint
 from client.errors import ServerError
 from client.job import OUTPUTS, Band, Options, Pair, make_outputs, read_pair, write_outputs
+from client.views import VIEWS
 from matting.compositing import checkerboard, composite
 from matting.foreground import estimate_foreground
 from matting.images import ImageError, Photo, read_photo, to_depth
@@ -127,8 +128,11 @@ def mat(
     dilate: float | None,
     shapes: str,
     painting: EditorValue | None = None,
+    better_edges: bool = False,
 ) -> Matted:
     """Matte a photo by its trimap or mask, with shapes and strokes over it.
+
+    Better edges are those of all of `client.views`.
 
     Raises ImageError or ShapeError for what a user can put right, ServerError for the rest.
     """
@@ -143,7 +147,8 @@ def mat(
         )
     if has_unknown(marked):
         matte.wait_until_ready(PATIENCE)
-    alpha = matte.alpha(to_depth(read.pixels, np.uint8), marked)
+    views = max(VIEWS) if better_edges else 1
+    alpha = matte.alpha(to_depth(read.pixels, np.uint8), marked, views=views)
     foreground = estimate_foreground(read.pixels, alpha)
     return Matted(photo, read, foreground, alpha, TemporaryDirectory(dir=folder))
 

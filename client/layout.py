@@ -11,6 +11,7 @@ from client.actions import COMPRESSED, MASK, TRIMAP
 from client.arguments import JOBS_PER_SERVER
 from client.connection import Matte
 from client.drawing import BRUSHES, KINDS, css_colour
+from client.views import VIEWS
 from matting.images import WRITABLE_SUFFIXES
 from matting.trimaps import MASK_BAND
 
@@ -114,6 +115,9 @@ def build(matte: Matte, folder: Path) -> gr.Blocks:
                     lines=2,
                     submit_btn="Draw",
                 )
+                better_edges = gr.Checkbox(
+                    label=f"Better edges, in {max(VIEWS)} times the time", container=False
+                )
                 start = gr.Button("Matte", variant="primary")
             with gr.Column():
                 slider = gr.ImageSlider(
@@ -169,7 +173,7 @@ def build(matte: Matte, folder: Path) -> gr.Blocks:
         )
         start.click(
             in_words(partial(actions.mat, matte, folder)),
-            [*marks, painting],
+            [*marks, painting, better_edges],
             matted,
             concurrency_limit=JOBS_PER_SERVER,
             api_name="matte",

@@ -55,7 +55,14 @@ def use(page, tmp_path, monkeypatch) -> Callable:
     client = Client(page, verbose=False, download_files=tmp_path / "downloads")
 
     def mat(
-        photo, trimap=None, kind=TRIMAP, layers=(), colour="#ffffff", background=None, shapes=""
+        photo,
+        trimap=None,
+        kind=TRIMAP,
+        layers=(),
+        colour="#ffffff",
+        background=None,
+        shapes="",
+        better_edges=False,
     ):
         photo, trimap, background = (
             None if file is None else handle_file(file) for file in (photo, trimap, background)
@@ -63,7 +70,7 @@ def use(page, tmp_path, monkeypatch) -> Callable:
         layers = [handle_file(layer) for layer in layers]
         painting = {"background": None, "layers": layers, "composite": None}
         marks = [photo, trimap, kind, BAND, BAND, shapes]
-        client.predict(*marks, painting, api_name="/matte")
+        client.predict(*marks, painting, better_edges, api_name="/matte")
         *_, alpha, cutout, composite = client.predict(photo, colour, background, api_name="/result")
         return [Path(button["value"]) for button in (alpha, cutout, composite)]
 
@@ -94,6 +101,15 @@ def test_downloads_are_what_the_command_line_writes(run, use, files, picture):
         assert file.read_bytes() == Path(name).read_bytes()
     assert read_photo(made[1]).pixels.dtype == np.uint16
     assert read_photo(made[1]).metadata.icc == PROFILE
+
+
+@pytest.mark.parametrize(("better_edges", "views"), [(False, 1), (True, 4)])
+def test_better_edges_ask_for_more_views(
+    use, asked, files, picture, expected_alpha, better_edges, views
+):
+    alpha = read_gray(use(*files, better_edges=better_edges)[0])
+    assert asked() == views
+    np.testing.assert_array_equal(alpha, expected_alpha(*picture))
 
 
 def test_masks_and_other_values(use, files, picture, expected_alpha):
