@@ -50,8 +50,10 @@ LOOP, FP32, BF16 = "mmediting, FP32, batches of 1", "ours, FP32", "ours, bf16"
 MAKE, LEARN, BOTH = "making samples", "learning from samples that are there", "making and learning"
 BATCHES = 10
 """So many batches in one measurement on a GPU, which works on while the next is prepared."""
-# mmediting crops 320 to 640 pixels, flips, and draws trimap kernels up to 29; no more.
+# mmediting picks each foreground as often, crops 320 to 640 pixels, flips, and draws trimap kernels
+# up to 29; no more.
 AS_MMEDITING = {
+    "softness": 0.0,
     "foreground_zoom": (1.0, 2.0),
     "background_zoom": (1.0, 2.0),
     "rotation_degrees": 0.0,

@@ -32,6 +32,9 @@ class Synthesis:
     """How samples are made; every range is drawn from uniformly (zooms: log-uniformly)."""
 
     crop: int = 320
+    # How often a foreground is picked: in proportion to this power of its soft pixels' number, for
+    # they are what is learnt. mmediting picks each equally often, which is 0.
+    softness: float = 0.5
     # Source pixels per sample pixel. mmediting crops 320, 480 and 640 and resizes all to 320.
     foreground_zoom: tuple[float, float] = (0.4, 2.0)
     # Below one a background is enlarged and therefore soft, as out of focus.
@@ -192,6 +195,7 @@ class Samples(IterableDataset):
         self.synthesis, self.batch_size, self.seed = synthesis, batch_size, seed
         self.start, self.step = start, step
         self.soft = [soft_pixels(f.alpha) for f in foregrounds]
+        self.shares = torch.tensor([len(soft) for soft in self.soft]) ** synthesis.softness
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         return map(self.batch, itertools.count(self.start, self.step))
@@ -248,9 +252,13 @@ class Samples(IterableDataset):
         alpha = (alpha * 255).round() / 255
         return jitter(colour, s, generator), jitter(self.background(generator), s, generator), alpha
 
+    def pick(self, generator: torch.Generator) -> int:
+        """Return a foreground's number."""
+        return torch.multinomial(self.shares, 1, generator=generator).item()
+
     def foreground(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         s = self.synthesis
-        pick = torch.randint(len(self.foregrounds), (), generator=generator).item()
+        pick = self.pick(generator)
         source, soft = self.foregrounds[pick], self.soft[pick]
         pixel = soft[torch.randint(len(soft), (), generator=generator)].item()
         y, x = divmod(pixel, source.alpha.shape[-1])

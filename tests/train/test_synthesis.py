@@ -91,8 +91,9 @@ def samples():
         torch.randint(256, (3, 150, 100), dtype=torch.uint8, generator=generator) for _ in range(2)
     ]
 
-    def build(**options):
-        return Samples(foregrounds, backgrounds, Synthesis(crop=64), 3, **options)
+    def build(seed, start=0, step=1, **recipe):
+        synthesis = Synthesis(crop=64, **recipe)
+        return Samples(foregrounds, backgrounds, synthesis, 3, seed, start, step)
 
     return build
 
@@ -114,6 +115,16 @@ def test_batches_are_what_they_say(samples):
     torch.testing.assert_close(made, batch["composite"])
 
 
+@pytest.mark.parametrize("softness", [0.0, 0.5, 1.0])
+def test_foregrounds_are_picked_by_their_soft_pixels(samples, softness):
+    stream = samples(seed=0, softness=softness)
+    disc, stripe = (((f.alpha > 0) & (f.alpha < 255)).sum().item() for f in stream.foregrounds)
+    expected = stripe**softness / (disc**softness + stripe**softness)
+    generator = torch.Generator().manual_seed(0)
+    picked = sum(stream.pick(generator) for _ in range(4000)) / 4000
+    assert abs(picked - expected) < 0.025  # three standard deviations
+
+
 def test_batches_depend_on_seed_and_number_alone(samples):
     stream = iter(samples(seed=1, start=4, step=2))
     first, second = next(stream), next(stream)
@@ -125,9 +136,9 @@ def test_batches_depend_on_seed_and_number_alone(samples):
 
 
 def test_only_the_networks_image_goes_through_jpeg(samples):
-    stream, batches = samples(seed=0), {}
+    batches = {}
     for share in (0.0, 1.0):
-        stream.synthesis = Synthesis(crop=64, noise=0.0, jpeg=share, jpeg_quality=(50, 50))
+        stream = samples(seed=0, noise=0.0, jpeg=share, jpeg_quality=(50, 50))
         batches[share] = stream.batch(3)
     clean, composite = batches[0.0], batches[0.0]["composite"]
     assert torch.equal(clean["image"], normalise(composite))
