@@ -34,13 +34,14 @@ EXAMPLES = "example: python -m benchmarks flicker"
 FRAMES = 10
 MOTION = (3, 2)
 """Pixels to the right and down from frame to frame."""
-KINDS = MOVING, STEADY, WIDER, WOBBLING = (
+KINDS = MOVING, VIEWED, STEADY, WIDER, WOBBLING = (
     "moves with the object",
+    "moves with the object; `--views 4`",
     "of a coarse mask",
     "of a coarse mask, 3 % wide",
     "of a coarse mask, 1 to 5 % wide at random",
 )
-"""Trimaps of the frames."""
+"""Trimaps of the frames, and how often each frame is looked at if not once."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -87,7 +88,10 @@ def judge(matte: Matte, frames: list[Picture], kind: str) -> dict[str, float]:
     """Return a clip's flicker, and the root of its frames' mean squared error, times 100."""
     truths = [frame.alpha for frame in frames]
     random = np.random.default_rng(0)
-    alphas = [matte.alpha(frame.image, trimap_of(frame, kind, random)) for frame in frames]
+    views = 4 if kind == VIEWED else 1
+    alphas = [
+        matte.alpha(frame.image, trimap_of(frame, kind, random), views=views) for frame in frames
+    ]
     errors = [cv2.norm(*pair, cv2.NORM_L2) for pair in zip(alphas, truths, strict=True)]
     return {
         "flicker": flicker(alphas, truths),
@@ -97,7 +101,7 @@ def judge(matte: Matte, frames: list[Picture], kind: str) -> dict[str, float]:
 
 def trimap_of(frame: Picture, kind: str, random: np.random.Generator) -> np.ndarray:
     """Return a frame's trimap, H×W uint8."""
-    if kind == MOVING:
+    if kind in (MOVING, VIEWED):
         return frame.trimap
     width = {STEADY: MASK_BAND, WIDER: 0.03, WOBBLING: random.uniform(0.01, 0.05)}[kind]
     return trimap_from_mask(coarse_mask(frame.alpha), width, width)
