@@ -170,7 +170,8 @@ def _reserve(size: int) -> SharedMemory:
     # It removes what a killed program leaves; to start it takes longer than all that follows.
     resource_tracker.ensure_running()
     try:
-        memory = SharedMemory(f"dim-{uuid.uuid4().hex}", create=True, size=size)
+        name = f"dim-{os.getpid()}-{uuid.uuid4().hex}"
+        memory = SharedMemory(name, create=True, size=size)
         try:
             with Path("/dev/shm", memory.name).open("rb+") as file:
                 os.posix_fallocate(file.fileno(), 0, size)

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Install everything into .venv once, then run the linter and all tests.
-#   sh tests/run.sh [arguments of pytest]
+# Install everything into .venv once, then run the linters and all tests, two at a time.
+#   sh tests/run.sh [arguments of pytest; --numprocesses 0: one at a time]
 set -eu
 cd "$(dirname "$0")/.."
 # The version of torch that the tolerances were measured with.
@@ -21,4 +21,5 @@ fetch_faketime() {
 [ -d .venv/faketime ] || (fetch_faketime) >/dev/null 2>&1 || rm -rf .venv/faketime
 .venv/bin/python -m ruff check .
 .venv/bin/python -m mypy
-exec .venv/bin/python -m pytest "$@"
+# Half of their time is waiting for servers. More at a time would not fit small machines.
+exec .venv/bin/python -m pytest --numprocesses 2 --dist loadfile "$@"

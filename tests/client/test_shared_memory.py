@@ -1,5 +1,6 @@
 """Photos handed over in shared memory: the same alphas, and nothing left in memory."""
 
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -18,14 +19,15 @@ from matting.images import write_image
 
 ROOT = Path(__file__).parents[2]
 DEVICE = Path("/dev/shm")
+OURS = f"dim-{os.getpid()}-*"
+"""Pieces of memory of this process."""
 pytestmark = pytest.mark.skipif(not DEVICE.is_dir(), reason="shared memory as Linux has it")
 
 
 @pytest.fixture(autouse=True)
 def nothing_is_left():
-    before = set(DEVICE.glob("dim-*"))
     yield
-    assert set(DEVICE.glob("dim-*")) == before
+    assert not list(DEVICE.glob(OURS))
 
 
 @pytest.fixture
@@ -126,7 +128,7 @@ def test_memory_is_used_again(sharing, make_picture, expected_alpha):
         for seed, size in enumerate([(30, 40), (30, 40), (9, 12), (50, 60), (1, 1)]):
             image, trimap = make_picture(*size, seed)
             np.testing.assert_array_equal(matte.alpha(image, trimap), expected_alpha(image, trimap))
-            (piece,) = DEVICE.glob("dim-*")
+            (piece,) = DEVICE.glob(OURS)
             assert piece.stat().st_size == (30 * 40 if seed < 3 else 50 * 60) * 5
 
 
@@ -139,7 +141,7 @@ def test_memory_of_a_request_that_was_turned_away_is_used_again(sharing, picture
     ):
         for error, is_left in ((full, True), (RuntimeError(), False)):
             with pytest.raises(type(error)), carrier.carry(*batch, 60):
-                (piece,) = DEVICE.glob("dim-*")
+                (piece,) = DEVICE.glob(OURS)
                 raise error
             assert piece.exists() == is_left
 
@@ -174,7 +176,8 @@ def test_killed_client(launch_standin, files, wait_until):
     arguments = ("-o", files[0].parent / "alpha.png", "--shm", "--url", server.grpc_url)
     command = [sys.executable, ROOT / "client/matte.py", *files, *arguments]
     program = subprocess.Popen(command, cwd=ROOT)
-    wait_until(lambda: any(piece.stat().st_blocks for piece in DEVICE.glob("dim-*")))
+    pieces = f"dim-{program.pid}-*"
+    wait_until(lambda: any(piece.stat().st_blocks for piece in DEVICE.glob(pieces)))
     program.kill()
     program.wait()
-    wait_until(lambda: not list(DEVICE.glob("dim-*")))
+    wait_until(lambda: not list(DEVICE.glob(pieces)))
