@@ -7,10 +7,10 @@ fp32: metrics 0.1 %, mean alpha 5e-4. Kernels add in other orders. Seven or fewe
     mean by 1.6e-4 at most.
 fp16: metrics 1 %, mean alpha 5e-3. Up to 0.5 % of the windows fall the other way. The mean may
     move, the quality may not.
-bf16: as FP16, of an FP32 graph that OpenVINO computes in bf16: 8 bits of a number instead of 11.
-
-int8: no metric worse by more than 2 %, for it is chosen for its speed; mean alpha 5e-3. That one is
-    better, by chance of the rounding, is no complaint: GRAD is by 2.7 % on the project's pictures.
+bf16: of an FP32 graph that OpenVINO computes in bf16, 8 bits of a number instead of 11: no metric
+    worse by more than 1 %, mean alpha 5e-3. That one is better, by chance of the rounding, is no
+    complaint: MSE is by 1.4 % on the project's pictures, of which single ones move by 3 %.
+int8: no metric worse by more than 2 %, for it is chosen for its speed; mean alpha 5e-3.
 
 By how much the default weights move is in `benchmarks/results/parity.json`.
 
@@ -35,6 +35,6 @@ class Tolerance:
 TOLERANCES = {
     "fp32": Tolerance(metric=0.001, mean_alpha=5e-4),
     "fp16": Tolerance(metric=0.01, mean_alpha=5e-3),
-    "bf16": Tolerance(metric=0.01, mean_alpha=5e-3),
+    "bf16": Tolerance(metric=0.01, mean_alpha=5e-3, may_improve=True),
     "int8": Tolerance(metric=0.02, mean_alpha=5e-3, may_improve=True),
 }
