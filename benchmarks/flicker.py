@@ -7,6 +7,7 @@ the single frames: where theirs were independent, flicker would be 1.41 times as
 
 import argparse
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -34,14 +35,26 @@ EXAMPLES = "example: python -m benchmarks flicker"
 FRAMES = 10
 MOTION = (3, 2)
 """Pixels to the right and down from frame to frame."""
-KINDS = MOVING, VIEWED, STEADY, WIDER, WOBBLING = (
-    "moves with the object",
-    "moves with the object; `--views 4`",
-    "of a coarse mask",
-    "of a coarse mask, 3 % wide",
-    "of a coarse mask, 1 to 5 % wide at random",
-)
-"""Trimaps of the frames, and how often each frame is looked at if not once."""
+
+
+class Way(NamedTuple):
+    """How a clip is matted.
+
+    `band` is half the width of the unknown band around a coarse mask, as a share of the object's
+    size, drawn uniformly for each frame; without one the frame's own trimap is used.
+    """
+
+    band: tuple[float, float] | None = None
+    views: int = 1
+
+
+WAYS = {
+    "moves with the object": Way(),
+    "moves with the object; `--views 4`": Way(views=4),
+    "of a coarse mask": Way(band=(MASK_BAND, MASK_BAND)),
+    "of a coarse mask, 3 % wide": Way(band=(0.03, 0.03)),
+    "of a coarse mask, 1 to 5 % wide at random": Way(band=(0.01, 0.05)),
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def measure(options: argparse.Namespace) -> dict[str, object]:
-    """Return a result: flicker and mean error of every clip with every kind of trimap."""
+    """Return a result: flicker and mean error of every clip matted in every way."""
     pictures = list(read_pictures(options.data))[: 1 if options.quick else None]
     clips = []
     with serving(options.repository, options.url) as url, Matte(url) as matte:
@@ -59,7 +72,7 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
         for picture in tqdm(pictures, unit="clip", disable=None):
             frames = list(make_clip(picture, 2 if options.quick else FRAMES))
             height, width = picture.trimap.shape
-            found = {kind: judge(matte, frames, kind) for kind in KINDS}
+            found = {name: judge(matte, frames, way) for name, way in WAYS.items()}
             clips.append({"name": picture.name, "height": height, "width": width, "trimaps": found})
     return {
         "engine": served.engine,
@@ -84,13 +97,12 @@ def make_clip(picture: Picture, frames: int) -> Iterator[Picture]:
         yield Picture(f"{number}", composite(alpha, colours, background), trimap, alpha)
 
 
-def judge(matte: Matte, frames: list[Picture], kind: str) -> dict[str, float]:
+def judge(matte: Matte, frames: list[Picture], way: Way) -> dict[str, float]:
     """Return a clip's flicker, and the root of its frames' mean squared error, times 100."""
     truths = [frame.alpha for frame in frames]
     random = np.random.default_rng(0)
-    views = 4 if kind == VIEWED else 1
     alphas = [
-        matte.alpha(frame.image, trimap_of(frame, kind, random), views=views) for frame in frames
+        matte.alpha(frame.image, trimap_of(frame, way, random), views=way.views) for frame in frames
     ]
     errors = [cv2.norm(*pair, cv2.NORM_L2) for pair in zip(alphas, truths, strict=True)]
     return {
@@ -99,11 +111,11 @@ def judge(matte: Matte, frames: list[Picture], kind: str) -> dict[str, float]:
     }
 
 
-def trimap_of(frame: Picture, kind: str, random: np.random.Generator) -> np.ndarray:
+def trimap_of(frame: Picture, way: Way, random: np.random.Generator) -> np.ndarray:
     """Return a frame's trimap, H×W uint8."""
-    if kind in (MOVING, VIEWED):
+    if way.band is None:
         return frame.trimap
-    width = {STEADY: MASK_BAND, WIDER: 0.03, WOBBLING: random.uniform(0.01, 0.05)}[kind]
+    width = random.uniform(*way.band)
     return trimap_from_mask(coarse_mask(frame.alpha), width, width)
 
 

@@ -9,20 +9,23 @@ import pytest
 pytest.importorskip("torch")
 
 from benchmarks.__main__ import main
-from benchmarks.flicker import KINDS, MOTION, MOVING, VIEWED, make_clip
+from benchmarks.flicker import MOTION, WAYS, make_clip
 from export.parity import read_pictures
 from server.launcher import Server
 
 
-def test_all_kinds_of_trimaps_are_measured(server: Server, data: Path, tmp_path: Path) -> None:
+def test_all_ways_are_measured(server: Server, data: Path, tmp_path: Path) -> None:
     command = ["flicker", "--quick", "--url", server.grpc_url, "--data", str(data)]
     assert main([*command, "-o", str(tmp_path)]) == 0
     (clip,) = json.loads((tmp_path / "flicker.json").read_text())["clips"]
-    assert clip["trimaps"].keys() == set(KINDS)
+    assert clip["trimaps"].keys() == set(WAYS)
     for found in clip["trimaps"].values():
         # The change of an error is at most twice the error.
         assert 0 < found["flicker"] < 2 * found["error"]
-    assert clip["trimaps"][VIEWED] != clip["trimaps"][MOVING]
+    by_views = {
+        WAYS[way].views: found for way, found in clip["trimaps"].items() if not WAYS[way].band
+    }
+    assert by_views[1] != by_views[4]
     assert "1 clips of 2 frames" in (tmp_path / "flicker.md").read_text()
 
 
