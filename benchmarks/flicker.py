@@ -46,11 +46,13 @@ class Way(NamedTuple):
 
     band: tuple[float, float] | None = None
     views: int = 1
+    knn: bool = False
 
 
 WAYS = {
     "moves with the object": Way(),
     "moves with the object; `--views 4`": Way(views=4),
+    "moves with the object; `--knn`": Way(knn=True),
     "of a coarse mask": Way(band=(MASK_BAND, MASK_BAND)),
     "of a coarse mask, 3 % wide": Way(band=(0.03, 0.03)),
     "of a coarse mask, 1 to 5 % wide at random": Way(band=(0.01, 0.05)),
@@ -102,7 +104,8 @@ def judge(matte: Matte, frames: list[Picture], way: Way) -> dict[str, float]:
     truths = [frame.alpha for frame in frames]
     random = np.random.default_rng(0)
     alphas = [
-        matte.alpha(frame.image, trimap_of(frame, way, random), views=way.views) for frame in frames
+        matte.alpha(frame.image, trimap_of(frame, way, random), views=way.views, knn=way.knn)
+        for frame in frames
     ]
     errors = [cv2.norm(*pair, cv2.NORM_L2) for pair in zip(alphas, truths, strict=True)]
     return {

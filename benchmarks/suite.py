@@ -6,6 +6,7 @@ from types import ModuleType
 
 from benchmarks import (
     connectivity,
+    edges,
     flicker,
     foreground,
     gpu,
@@ -19,7 +20,6 @@ from benchmarks import (
     tiles,
     training,
     transport,
-    views,
 )
 from benchmarks.record import new_record, to_json, write_files
 from benchmarks.tables import to_markdown
@@ -35,7 +35,7 @@ BENCHMARKS: dict[str, ModuleType] = {
     "gpu": gpu,
     "throughput": throughput,
     "tiles": tiles,
-    "views": views,
+    "edges": edges,
     "masks": masks,
     "flicker": flicker,
     "scaling": scaling,

@@ -24,7 +24,6 @@ from client.connection import Matte
 from client.drawing import ShapeError, css_colour, draw_shapes, paint_trimap, shrink, tint
 from client.errors import ServerError
 from client.job import OUTPUTS, Band, Options, Pair, make_outputs, read_pair, write_outputs
-from client.views import VIEWS
 from matting.compositing import checkerboard, composite
 from matting.foreground import estimate_foreground
 from matting.images import ImageError, Photo, read_photo, to_depth
@@ -128,11 +127,9 @@ def mat(
     dilate: float | None,
     shapes: str,
     painting: EditorValue | None = None,
-    better_edges: bool = False,
+    better_edges: bool = True,
 ) -> Matted:
     """Matte a photo by its trimap or mask, with shapes and strokes over it.
-
-    Better edges are those of all of `client.views`.
 
     Raises ImageError or ShapeError for what a user can put right, ServerError for the rest.
     """
@@ -147,8 +144,7 @@ def mat(
         )
     if has_unknown(marked):
         matte.wait_until_ready(PATIENCE)
-    views = max(VIEWS) if better_edges else 1
-    alpha = matte.alpha(to_depth(read.pixels, np.uint8), marked, views=views)
+    alpha = matte.alpha(to_depth(read.pixels, np.uint8), marked, knn=better_edges)
     foreground = estimate_foreground(read.pixels, alpha)
     return Matted(photo, read, foreground, alpha, TemporaryDirectory(dir=folder))
 

@@ -221,6 +221,11 @@ def _parser() -> argparse.ArgumentParser:
         help="better edges for so many times the time: the mean of the photo's alpha and that of "
         "its mirror image (2), and of both upside down (4); default %(default)s",
     )
+    parser.add_argument(
+        "--knn",
+        action="store_true",
+        help="much better edges in little more time: pixels of like colour get like alphas",
+    )
     add_connection(parser)
     parser.add_argument(
         "--shm",

@@ -172,6 +172,7 @@ class Matte:
         show_progress: bool = False,
         request: Request | None = None,
         views: int = 1,
+        knn: bool = False,
     ) -> np.ndarray:
         """Estimate the alpha matte of one image.
 
@@ -194,6 +195,8 @@ class Matte:
         views : int
             1; or better and as many times slower, the mean over 2 or 4 views of the image. See
             `client.views`.
+        knn : bool
+            Make edges better by the image's own colours. See `client.knn`.
 
         Returns
         -------
@@ -222,7 +225,12 @@ class Matte:
             return self._infer_auto(request, image, trimap, show_progress)
 
         with self._unless_closed():
-            return mean_over_views(infer, image, trimap, views)
+            alpha = mean_over_views(infer, image, trimap, views)
+        if knn:
+            from client.knn import knn_alpha  # SciPy takes half a second to load
+
+            return knn_alpha(image, trimap, alpha)
+        return alpha
 
     @contextmanager
     def _unless_closed(self) -> Iterator[None]:

@@ -76,6 +76,7 @@ class Options:
     tile : "auto", "off" or int
         See `client.connection.Matte.alpha`.
     views : 1, 2 or 4
+    knn : bool
         See there, too.
     show_progress : bool
         Show a progress bar for each photo that is sent as tiles.
@@ -87,6 +88,7 @@ class Options:
     mask: Band | None = None
     tile: TileOption = "auto"
     views: int = 1
+    knn: bool = False
     show_progress: bool = False
 
 
@@ -149,7 +151,10 @@ def matte_pair(pair: Pair, matte: Matte, options: Options, request: Request) -> 
     _check_outputs(pair)
     photo, trimap = read_pair(pair, options)
     image = to_depth(photo.pixels, np.uint8)
-    alpha = matte.alpha(image, trimap, options.tile, options.show_progress, request, options.views)
+    alpha = matte.alpha(
+        *(image, trimap, options.tile, options.show_progress, request),
+        *(options.views, options.knn),
+    )
     made = make_outputs(pair.outputs, photo.pixels, alpha, options)
     write_outputs(pair.outputs, made, photo.metadata, options.premultiplied)
     return has_unknown(trimap)

@@ -11,7 +11,6 @@ from client.actions import COMPRESSED, MASK, TRIMAP
 from client.arguments import JOBS_PER_SERVER
 from client.connection import Matte
 from client.drawing import BRUSHES, KINDS, css_colour
-from client.views import VIEWS
 from matting.images import WRITABLE_SUFFIXES
 from matting.trimaps import MASK_BAND
 
@@ -115,9 +114,7 @@ def build(matte: Matte, folder: Path) -> gr.Blocks:
                     lines=2,
                     submit_btn="Draw",
                 )
-                better_edges = gr.Checkbox(
-                    label=f"Better edges, in {max(VIEWS)} times the time", container=False
-                )
+                better_edges = gr.Checkbox(True, label="Better edges", container=False)
                 start = gr.Button("Matte", variant="primary")
             with gr.Column():
                 slider = gr.ImageSlider(

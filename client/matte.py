@@ -227,6 +227,7 @@ def _settings(options: argparse.Namespace) -> Options:
         mask=band_of(options),
         tile=options.tile,
         views=options.views,
+        knn=options.knn,
         show_progress=sys.stderr.isatty() and not (options.quiet or is_many(options.image)),
     )
 

@@ -113,7 +113,10 @@ def matte_video(
     def work(frame: np.ndarray, trimap: Path) -> dict[str, np.ndarray]:
         trimap_of_frame = trimap_for(trimap, frame, video, options)
         alpha = matte.alpha(
-            frame, trimap_of_frame, options.tile, request=request, views=options.views
+            *(frame, trimap_of_frame, options.tile),
+            request=request,
+            views=options.views,
+            knn=options.knn,
         )
         return make_outputs(outputs, frame, alpha, options)
 

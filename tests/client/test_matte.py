@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from client.knn import knn_alpha
 from client.matte import Matte
 from matting.compositing import composite, fit_background
 from matting.foreground import estimate_foreground
@@ -196,6 +197,15 @@ def test_views(run, files, picture, expected_alpha, asked):
     assert (code, err) == (0, "")
     np.testing.assert_array_equal(read_trimap("alpha.png"), expected_alpha(*picture))
     assert asked() == 2
+
+
+def test_knn(run, files, picture, expected_alpha):
+    code, _, err = run(*files, "-o", "alpha.png", "--knn")
+    assert (code, err) == (0, "")
+    alpha = expected_alpha(*picture)
+    better = knn_alpha(*picture, alpha)
+    assert (better != alpha).any()
+    np.testing.assert_array_equal(read_trimap("alpha.png"), better)
 
 
 @pytest.mark.parametrize(

@@ -123,7 +123,7 @@ def check_names(tab):
 def test_by_keyboard_alone(tab, run, server, count_requests, tmp_path):
     """The picture in the README is the `page.png` that this leaves."""
     outputs = ["-o", "alpha.png", "--cutout", "cutout.png", "--composite", "composite.png"]
-    arguments = [DEMO_PHOTO, DEMO_TRIMAP, *outputs, "--background", DEMO_BACKGROUND, "--views", "4"]
+    arguments = [DEMO_PHOTO, DEMO_TRIMAP, *outputs, "--background", DEMO_BACKGROUND, "--knn"]
     assert run(*arguments, url=server.grpc_url)[0] == 0
     before = count_requests(server.grpc_url)
     seen = set()
@@ -137,8 +137,6 @@ def test_by_keyboard_alone(tab, run, server, count_requests, tmp_path):
     tab.get_by_text("97%").wait_for()  # so the other zone has been emptied, too
     choose(tab, "Trimap or mask (optional)", DEMO_TRIMAP)
     tab.get_by_label("Trimap or mask (optional): Clear").wait_for()
-    tab_to(tab, "Better edges, in 4 times the time")
-    tab.keyboard.press("Space")
     tab_to(tab, "Matte")
     tab.keyboard.press("Enter")
     tab.locator("button:enabled", has_text="Download composite").wait_for()
@@ -168,7 +166,7 @@ def test_by_keyboard_alone(tab, run, server, count_requests, tmp_path):
             tab.keyboard.press("Enter")
         written = Path(waiting.value.suggested_filename.removeprefix("photo-"))
         assert Path(waiting.value.path()).read_bytes() == written.read_bytes()
-    assert count_requests(server.grpc_url) == before + 4
+    assert count_requests(server.grpc_url) == before + 1
     check_names(tab)
     tab.evaluate("document.activeElement.blur()")
     tab.screenshot(path=tmp_path / "page.png", full_page=True)

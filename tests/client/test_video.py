@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import pytest
 
+from client.knn import knn_alpha
 from client.video import DEFAULT_FPS
 from matting.compositing import composite
 from matting.foreground import estimate_foreground
@@ -51,16 +52,18 @@ def read_video(path, rate=RATE):
     return frames
 
 
-@pytest.mark.parametrize("views", [1, 2])
-def test_alpha_video(run, clip, expected_alpha, asked, views):
-    options = ["--jobs", 3, "--views", views]
+@pytest.mark.parametrize(("views", "knn"), [(1, False), (2, False), (1, True)])
+def test_alpha_video(run, clip, expected_alpha, asked, views, knn):
+    options = ["--jobs", 3, "--views", views, *(["--knn"] * knn)]
     code, out, err = run("clip.mkv", "--trimaps", "trimaps", "-o", "alpha.mkv", *options)
     assert (code, out) == (0, f"wrote alpha.mkv, {FRAMES} frames\n"), err
     assert asked() == views * FRAMES
     frames = read_video("alpha.mkv")
     assert len(frames) == FRAMES
     for frame, picture in zip(frames, clip, strict=True):
-        np.testing.assert_array_equal(frame, np.dstack([expected_alpha(*picture)] * 3))
+        alpha = expected_alpha(*picture)
+        alpha = knn_alpha(*picture, alpha) if knn else alpha
+        np.testing.assert_array_equal(frame, np.dstack([alpha] * 3))
 
 
 def test_frames_and_composite_video(run, clip, expected_alpha, tmp_path):

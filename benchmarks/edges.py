@@ -1,9 +1,10 @@
-"""What it brings to matte a photo mirrored and upside down, too, and to take the mean (--views).
+"""What the client's ways to better edges bring: several views (--views), neighbours (--knn).
 
-Every picture is matted by a server from one, two and four views, in tiles where they pay.
+Every picture is matted by a server in each of these ways, in tiles where they pay.
 """
 
 import argparse
+from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -13,16 +14,32 @@ from benchmarks.measure import Samples, Timer, in_turns, median, stopwatch
 from benchmarks.service import add_pictures_argument, add_server_arguments, serving, what_serves
 from benchmarks.tables import Section
 from client.connection import Matte
-from client.views import VIEWS
 from export.parity import Picture, means, read_pictures
 from matting.metrics import evaluate
 from train.layouts import evenly
 
 QUICK = "one picture, one round"
 EXAMPLES = """examples:
-  python -m benchmarks views
-  python -m benchmarks views --data photographs --pictures 12
+  python -m benchmarks edges
+  python -m benchmarks edges --data photographs --pictures 12
 """
+
+
+class Way(NamedTuple):
+    """What the client is told."""
+
+    views: int = 1
+    knn: bool = False
+
+
+PLAIN = "none"
+WAYS = {
+    PLAIN: Way(),
+    "--views 2": Way(views=2),
+    "--views 4": Way(views=4),
+    "--knn": Way(knn=True),
+    "--views 4 --knn": Way(views=4, knn=True),
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def measure(options: argparse.Namespace) -> dict[str, object]:
-    """Return a result: metrics and times of every picture by its number of views."""
+    """Return a result: metrics and times of every picture by the way it was matted."""
     rounds = 1 if options.quick else options.rounds
     count = 1 if options.quick else options.pictures
     pictures = evenly(list(read_pictures(options.data)), count)
@@ -51,35 +68,38 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
 
 
 def measure_picture(matte: Matte, picture: Picture, rounds: int) -> dict:
-    """Judge one picture by the four metrics, which warms up, and then time it."""
-    pixels = picture.image, picture.trimap
+    """Matte one picture in every way, timed; judge the alphas by the four metrics."""
+    alphas = {}
 
-    def timer(views: int) -> Timer:
-        return stopwatch(str(views), lambda: matte.alpha(*pixels, views=views))
+    def timer(name: str) -> Timer:
+        def mat() -> None:
+            way = WAYS[name]
+            alphas[name] = matte.alpha(picture.image, picture.trimap, views=way.views, knn=way.knn)
 
+        return stopwatch(name, mat)
+
+    matte.alpha(picture.image, picture.trimap, knn=True)  # warms up
+    samples = in_turns([timer(name) for name in WAYS], warmup=0, least=rounds, most=rounds)
     metrics = {
-        str(views): evaluate(
-            matte.alpha(*pixels, views=views), picture.alpha, picture.ternary_trimap
-        )
-        for views in VIEWS
+        name: evaluate(alpha, picture.alpha, picture.ternary_trimap)
+        for name, alpha in alphas.items()
     }
-    samples = in_turns([timer(n) for n in VIEWS], warmup=0, least=rounds, most=rounds)
     return {"name": picture.name, "metrics": metrics, "samples_ms": samples}
 
 
 def render(record: dict) -> list[Section]:
     """Return a record's table: means over the pictures, and the medians of their times' ratios."""
     cases = record["pictures"]
-    found = {n: means([case["metrics"][n] for case in cases]) for n in cases[0]["metrics"]}
+    found = {way: means([c["metrics"][way] for c in cases]) for way in cases[0]["metrics"]}
     rows = []
-    for views, metrics in found.items():
-        times = [median(c["samples_ms"][views]) / median(c["samples_ms"]["1"]) for c in cases]
-        row = {"--views": views, "time": f"{np.median(times):.2f}×"}
+    for way, metrics in found.items():
+        times = [median(c["samples_ms"][way]) / median(c["samples_ms"][PLAIN]) for c in cases]
+        row = {"options": way, "time": f"{np.median(times):.2f}×"}
         for metric, form in (("SAD", ".2f"), ("MSE", ".4f"), ("GRAD", ".2f"), ("CONN", ".2f")):
-            change = metrics[metric] / found["1"][metric] - 1
-            row[metric] = f"{metrics[metric]:{form}}" + (f" ({change:+.1%})" * (views != "1"))
-        better = sum(c["metrics"][views]["SAD"] < c["metrics"]["1"]["SAD"] for c in cases)
-        row["better in SAD"] = "–" if views == "1" else f"{better} of {len(cases)}"
+            change = metrics[metric] / found[PLAIN][metric] - 1
+            row[metric] = f"{metrics[metric]:{form}}" + (f" ({change:+.1%})" * (way != PLAIN))
+        better = sum(c["metrics"][way]["SAD"] < c["metrics"][PLAIN]["SAD"] for c in cases)
+        row["better in SAD"] = "–" if way == PLAIN else f"{better} of {len(cases)}"
         rows.append(row)
     return [rows, f"Means over {len(cases)} pictures."]
 
@@ -87,7 +107,7 @@ def render(record: dict) -> list[Section]:
 def samples(record: dict) -> Samples:
     """Return all milliseconds of a record by name."""
     return {
-        f"{case['name']}, {views} views": values
+        f"{case['name']}, {way}": values
         for case in record["pictures"]
-        for views, values in case["samples_ms"].items()
+        for way, values in case["samples_ms"].items()
     }
