@@ -196,7 +196,7 @@ class Matte:
             1; or better and as many times slower, the mean over 2 or 4 views of the image. See
             `client.views`.
         knn : bool
-            Make edges better by the image's own colours. See `client.knn`.
+            Make edges better by the image's own colours. See `matting.knn`.
 
         Returns
         -------
@@ -227,7 +227,7 @@ class Matte:
         with self._unless_closed():
             alpha = mean_over_views(infer, image, trimap, views)
         if knn:
-            from client.knn import knn_alpha  # SciPy takes half a second to load
+            from matting.knn import knn_alpha  # SciPy takes half a second to load
 
             return knn_alpha(image, trimap, alpha)
         return alpha

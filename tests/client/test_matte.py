@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from client.knn import knn_alpha
 from client.matte import Matte
 from matting.compositing import composite, fit_background
 from matting.foreground import estimate_foreground
 from matting.images import read_cutout, read_image, read_trimap, write_image
+from matting.knn import knn_alpha
 from matting.trimaps import MASK_BAND, trimap_from_mask
 
 SCRIPT = Path(__file__).parents[2] / "client" / "matte.py"

@@ -21,9 +21,9 @@ from gradio_client.exceptions import AppError
 
 from client.actions import COMPRESSED, MASK, TRIMAP
 from client.drawing import BRUSHES
-from client.knn import knn_alpha
 from client.page import main
 from matting.images import read_gray, read_image, read_photo, write_image
+from matting.knn import knn_alpha
 from matting.metadata import Metadata
 from matting.trimaps import FOREGROUND, MASK_BAND, trimap_from_mask
 

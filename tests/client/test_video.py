@@ -14,11 +14,11 @@ import cv2
 import numpy as np
 import pytest
 
-from client.knn import knn_alpha
 from client.video import DEFAULT_FPS
 from matting.compositing import composite
 from matting.foreground import estimate_foreground
 from matting.images import read_cutout, read_gray, write_image
+from matting.knn import knn_alpha
 from matting.trimaps import MASK_BAND, trimap_from_mask
 
 FRAMES, RATE = 11, 30
