@@ -1,8 +1,9 @@
-"""What it saves to send only the surroundings of the unknown region, and what it costs in quality.
+"""What it saves to send less than the whole photo, and what it costs in quality.
 
-Every picture is matted whole and as the client does unless told otherwise, in tiles where they are
-less work, by the same server in turns. Pictures smaller than --megapixels are stretched to it.
-Those that the server does not take whole are measured in tiles only.
+Every picture is matted whole, as the client does unless told otherwise (the surroundings of the
+unknown region, in tiles where they are less work), and with --half, by the same server in turns.
+Pictures smaller than --megapixels are stretched to it. Those that the server does not take whole
+are measured in the other ways only.
 """
 
 import argparse
@@ -14,7 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks.load import END_TO_END, TIMEOUT, Client
-from benchmarks.measure import Samples, in_turns, median
+from benchmarks.measure import Samples, in_turns, median, stopwatch
 from benchmarks.service import (
     add_pictures_argument,
     add_server_arguments,
@@ -24,14 +25,14 @@ from benchmarks.service import (
     what_serves,
 )
 from benchmarks.tables import Section
-from client.connection import Matte, TileOption
+from client.connection import Matte
 from client.tiles import plan_tiles
 from export.parity import Picture, read_pictures
 from matting.metrics import sad
 from matting.trimaps import is_unknown
 from train.layouts import evenly
 
-WHOLE, TILED = "whole", "tiles where they pay"
+WHOLE, TILED, HALF = "whole", "tiles where they pay", "--half"
 QUICK = "one picture of 0.2 megapixels, one round"
 EXAMPLES = """examples:
   python -m benchmarks tiles
@@ -75,20 +76,20 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
     }
 
 
-def ways(picture: Picture, most: float) -> dict[str, TileOption]:
-    """Return how a picture is sent, to a server that takes `most` pixels at once."""
-    whole = {WHOLE: "off"} if picture.trimap.size <= most else {}
-    return whole | {TILED: "auto"}
+def ways(picture: Picture, most: float) -> dict[str, dict]:
+    """Return what the client is told, for a server that takes `most` pixels at once."""
+    whole = {WHOLE: {"tile": "off"}} if picture.trimap.size <= most else {}
+    return whole | {TILED: {}, HALF: {"half": True}}
 
 
 def measure_memory(repository: Path, picture: Picture, most: float) -> dict[str, float]:
     """Return what a server needs when it is ready, and at most for one picture each way."""
     peaks = {}
-    for name, tile in ways(picture, most).items():
+    for name, told in ways(picture, most).items():
 
-        def work(url: str, tile: TileOption = tile) -> None:
+        def work(url: str, told: dict = told) -> None:
             with Matte(url, timeout=TIMEOUT) as matte:
-                matte.alpha(picture.image, picture.trimap, tile)
+                matte.alpha(picture.image, picture.trimap, **told)
 
         peaks["ready"], peaks[name] = peak_memory(repository, work)
     return peaks
@@ -114,12 +115,13 @@ def measure_picture(
     pixels = picture.image, picture.trimap
     chosen = ways(picture, most)
     errors = {
-        name: sad(matte.alpha(*pixels, tile=tile), picture.alpha, picture.ternary_trimap)
-        for name, tile in chosen.items()
+        name: sad(matte.alpha(*pixels, **told), picture.alpha, picture.ternary_trimap)
+        for name, told in chosen.items()
     }
     timers = {
         WHOLE: lambda: {WHOLE: client.request(*pixels)[END_TO_END]},
         TILED: lambda: {TILED: client.default_request(*pixels)},
+        HALF: stopwatch(HALF, lambda: matte.alpha(*pixels, half=True)),
     }
     return {
         "name": picture.name,
@@ -138,29 +140,19 @@ def render(record: dict) -> list[Section]:
     """Return a record's table and the law that its pictures follow."""
     rows = []
     for case in record["pictures"]:
-        times = {name: median(samples) for name, samples in case["samples_ms"].items()}
         row = {
             "picture": case["name"],
             "size": f"{case['height']}x{case['width']}",
             "unknown": f"{case['unknown']:.1%}",
-            "whole, ms": "–",
-            "tiles where they pay, ms": f"{times[TILED]:.0f}",
-            "times faster": "–",
-            "SAD": f"{case['SAD'][TILED]:.2f}",
-            "change of SAD": "–",
+            "SAD, whole": f"{case['SAD'][WHOLE]:.2f}" if WHOLE in case["SAD"] else "–",
         }
-        if WHOLE in times:
-            row["whole, ms"] = f"{times[WHOLE]:.0f}"
-            row["times faster"] = f"{times[WHOLE] / times[TILED]:.2f}"
-            row["SAD"] = f"{case['SAD'][WHOLE]:.2f}"
-            row["change of SAD"] = f"{case['SAD'][TILED] / case['SAD'][WHOLE] - 1:+.2%}"
-        rows.append(row)
+        rows.append(row | {way: in_words(case, way) for way in (WHOLE, TILED, HALF)})
     points = laws(record["pictures"])
     if memory := record["memory_gib"]:
         height, width = max(
             ((case["height"], case["width"]) for case in record["pictures"]), key=math.prod
         )
-        words = {WHOLE: WHOLE, TILED: f"in {TILED}"}
+        words = {WHOLE: WHOLE, TILED: f"in {TILED}", HALF: f"with `{HALF}`"}
         peaks = [f"{memory[name]:.2f} GiB {words[name]}" for name in words if name in memory]
         points.append(
             f"Memory of the server for {height}x{width}, at most: {', '.join(peaks)}; "
@@ -169,23 +161,35 @@ def render(record: dict) -> list[Section]:
     return [rows, *([points] if points else [])]
 
 
+def in_words(case: dict, way: str) -> str:
+    """Return a way's time, and by how much it is faster than whole and changes SAD."""
+    if way not in case["SAD"]:
+        return "–"
+    words = f"{median(case['samples_ms'][way]):.0f} ms"
+    if way == WHOLE or WHOLE not in case["SAD"]:
+        return words
+    change = case["SAD"][way] / case["SAD"][WHOLE] - 1
+    return f"{pace(case, WHOLE) / pace(case, way):.2f}× ({words}), SAD {change:+.1%}"
+
+
 def laws(cases: list[dict]) -> list[str]:
     """Return the medians over the pictures, and the time for a megapixel by unknown share."""
     both = [case for case in cases if WHOLE in case["SAD"]]
     points = []
-    if both:
-        gains = [pace(case, WHOLE) / pace(case, TILED) for case in both]
-        whole, tiled = (np.mean([case["SAD"][name] for case in both]) for name in (WHOLE, TILED))
-        points.append(
-            f"{np.median(gains):.2f} times faster (median); "
-            f"mean SAD changes by {tiled / whole - 1:+.2%}."
-        )
+    for way in (TILED, HALF) if both else ():
+        gain = np.median([pace(case, WHOLE) / pace(case, way) for case in both])
+        whole, other = (np.mean([case["SAD"][name] for case in both]) for name in (WHOLE, way))
+        change = f"mean SAD changes by {other / whole - 1:+.2%}"
+        points.append(f"{way}: {gain:.2f} times faster (median); {change}.")
     if len(cases) > 2:
         unknown = [case["unknown"] for case in cases]
-        slope, intercept = np.polyfit(unknown, [pace(case, TILED) for case in cases], 1)
-        law = f"Seconds for a megapixel: {intercept:.2f} + {slope:.2f} × unknown share in tiles"
-        paces = [pace(case, WHOLE) for case in both]
-        points.append(f"{law}, {np.median(paces):.2f} whole." if paces else f"{law}.")
+        paces = []
+        for way in (TILED, HALF):
+            slope, start = np.polyfit(unknown, [pace(case, way) for case in cases], 1)
+            paces.append(f"{start:.2f} + {slope:.2f} × unknown share, {way}")
+        if both:
+            paces.append(f"{np.median([pace(case, WHOLE) for case in both]):.2f} whole")
+        points.append(f"Seconds for a megapixel: {'; '.join(paces)}.")
     return points
 
 

@@ -58,6 +58,7 @@ AS_MMEDITING = {
     "background_zoom": (1.0, 2.0),
     "rotation_degrees": 0.0,
     "two_foregrounds": 0.0,
+    "holes": 0.0,
     "trimap_kernel": (1, 30),
     "brightness": 0.0,
     "contrast": 0.0,

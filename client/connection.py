@@ -22,6 +22,7 @@ from client.errors import (
     TooLargeError,
 )
 from client.failures import explain, is_busy, is_gone, last_error, pause
+from client.half import PRIOR_AT_HALF_SIZE, SMALLEST, at_half_size
 from client.request import Request
 from client.tensors import Carrier, InMessage, InSharedMemory
 from client.tiles import LARGEST, Tile, join_tiles, plan_tiles
@@ -173,6 +174,7 @@ class Matte:
         request: Request | None = None,
         views: int = 1,
         knn: bool = False,
+        half: bool = False,
     ) -> np.ndarray:
         """Estimate the alpha matte of one image.
 
@@ -197,6 +199,9 @@ class Matte:
             `client.views`.
         knn : bool
             Make edges better by the image's own colours. See `matting.knn`.
+        half : bool
+            Send the image at half its size if it is large, and make edges better as with `knn`. See
+            `client.half`.
 
         Returns
         -------
@@ -215,6 +220,7 @@ class Matte:
         if not has_unknown(trimap):
             return trimap.copy()
         request = request or Request()
+        halved = half and trimap.size >= SMALLEST
 
         def infer(image: np.ndarray, trimap: np.ndarray) -> np.ndarray:
             if tile == "off":
@@ -224,12 +230,15 @@ class Matte:
                 return self._infer_tiles(request, image, trimap, tiles, show_progress)
             return self._infer_auto(request, image, trimap, show_progress)
 
-        with self._unless_closed():
-            alpha = mean_over_views(infer, image, trimap, views)
-        if knn:
-            from matting.knn import knn_alpha  # SciPy takes half a second to load
+        def seen(image: np.ndarray, trimap: np.ndarray) -> np.ndarray:
+            return mean_over_views(infer, image, trimap, views)
 
-            return knn_alpha(image, trimap, alpha)
+        with self._unless_closed():
+            alpha = at_half_size(seen, image, trimap) if halved else seen(image, trimap)
+        if knn or half:
+            from matting.knn import PRIOR, knn_alpha  # SciPy takes half a second to load
+
+            return knn_alpha(image, trimap, alpha, PRIOR_AT_HALF_SIZE if halved else PRIOR)
         return alpha
 
     @contextmanager

@@ -76,7 +76,7 @@ class Options:
     tile : "auto", "off" or int
         See `client.connection.Matte.alpha`.
     views : 1, 2 or 4
-    knn : bool
+    knn, half : bool
         See there, too.
     show_progress : bool
         Show a progress bar for each photo that is sent as tiles.
@@ -89,6 +89,7 @@ class Options:
     tile: TileOption = "auto"
     views: int = 1
     knn: bool = False
+    half: bool = False
     show_progress: bool = False
 
 
@@ -153,7 +154,7 @@ def matte_pair(pair: Pair, matte: Matte, options: Options, request: Request) -> 
     image = to_depth(photo.pixels, np.uint8)
     alpha = matte.alpha(
         *(image, trimap, options.tile, options.show_progress, request),
-        *(options.views, options.knn),
+        *(options.views, options.knn, options.half),
     )
     made = make_outputs(pair.outputs, photo.pixels, alpha, options)
     write_outputs(pair.outputs, made, photo.metadata, options.premultiplied)

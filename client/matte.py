@@ -228,6 +228,7 @@ def _settings(options: argparse.Namespace) -> Options:
         tile=options.tile,
         views=options.views,
         knn=options.knn,
+        half=options.half,
         show_progress=sys.stderr.isatty() and not (options.quiet or is_many(options.image)),
     )
 

@@ -117,6 +117,7 @@ def matte_video(
             request=request,
             views=options.views,
             knn=options.knn,
+            half=options.half,
         )
         return make_outputs(outputs, frame, alpha, options)
 

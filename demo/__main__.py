@@ -91,7 +91,8 @@ def run(folder: Path, keep: bool) -> None:
 
 def _client_call(server: Server, alpha: Path) -> list[Path | str]:
     client = ROOT / "client" / "matte.py"
-    return [Path(sys.executable), client, PHOTO, TRIMAP, "-o", alpha, "--url", server.grpc_url]
+    inputs = [PHOTO, TRIMAP, "--knn"]
+    return [Path(sys.executable), client, *inputs, "-o", alpha, "--url", server.grpc_url]
 
 
 def _shown(part: Path | str) -> str:

@@ -5,7 +5,7 @@ Images are padded and alphas rounded as mmediting does; lower is better in every
 examples:
   python -m train.evaluate weights.safetensors --data DATA
   python -m train.evaluate dim_stage3.pth --data DATA/val_large -o report
-  python -m train.evaluate weights.safetensors --data DATA --peers -o report
+  python -m train.evaluate weights.safetensors --data DATA --knn --peers -o report
   python -m train.evaluate runs/first/stage?/best.safetensors --data DATA
 """
 
@@ -66,6 +66,16 @@ def methods_of(weights: list[Path], device: str) -> dict[str, Method]:
     networks = [of_network(load_checkpoint(path), device) for path in weights]
     names = ["network"] if len(weights) == 1 else map(str, weights)
     return dict(zip(names, networks, strict=True))
+
+
+def with_knn(predict: Method) -> Method:
+    """Return a method and `matting.knn` after it."""
+    from matting.knn import knn_alpha
+
+    def predict_and_refine(image: np.ndarray, trimap: np.ndarray) -> np.ndarray:
+        return knn_alpha(image, trimap, predict(image, trimap))
+
+    return predict_and_refine
 
 
 def measure(methods: dict[str, Method], photographs: Photographs) -> tuple[list[dict], np.ndarray]:
@@ -159,10 +169,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--peers", action="store_true", help="KNN and closed-form matting too (minutes an image)"
     )
+    parser.add_argument(
+        "--knn",
+        action="store_true",
+        help="each network again with the client's --knn, in the time of both",
+    )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args(arguments)
     try:
-        methods = methods_of(options.weights, options.device) | {BASELINE: blend_by_distance}
+        methods = methods_of(options.weights, options.device)
+        if options.knn:
+            methods |= {f"{name}, --knn": with_knn(predict) for name, predict in methods.items()}
+        methods |= {BASELINE: blend_by_distance}
         photographs = Photographs.find(options.data)
         if options.peers:
             methods |= {"KNN": knn, "closed form": closed_form}

@@ -1,7 +1,8 @@
 """Losses of Deep Image Matting (Xu et al., CVPR 2017, section 4.1), as mmediting 0.16.1 has them.
 
-Every loss is a mean over the unknown region of the whole batch, so a sample with a wide unknown
-band counts more than one with a narrow band. A batch without unknown pixels gives 0.
+`squared_loss` is ours. Every loss is a mean over the unknown region of the whole batch, so a sample
+with a wide unknown band counts more than one with a narrow band. A batch without unknown pixels
+gives 0.
 """
 
 import torch
@@ -27,6 +28,11 @@ def alpha_loss(alpha: Tensor, truth: Tensor, unknown: Tensor) -> Tensor:
     return mean_where(charbonnier(alpha, truth), unknown)
 
 
+def squared_loss(alpha: Tensor, truth: Tensor, unknown: Tensor) -> Tensor:
+    """Return the mean squared error; all N×1×H×W in 0..1, `unknown` 0 or 1."""
+    return mean_where((alpha - truth) ** 2, unknown)
+
+
 def composition_loss(
     alpha: Tensor, foreground: Tensor, background: Tensor, composite: Tensor, unknown: Tensor
 ) -> Tensor:
@@ -47,7 +53,8 @@ def matting_losses(
     batch : dict
         `alpha`, `unknown` N×1×H×W; `foreground`, `background`, `composite` N×3×H×W in 0..1.
     weights : dict
-        Weight of the terms `alpha`, `composition` and `refined`; a term without one is left out.
+        Weight of the terms `alpha`, `composition`, `refined`, `alpha_squared` and
+        `refined_squared`; a term without one is left out.
     """
     truth, unknown = batch["alpha"], batch["unknown"]
     terms = {}
@@ -58,4 +65,8 @@ def matting_losses(
         terms["composition"] = composition_loss(alpha, *colours, unknown)
     if "refined" in weights:
         terms["refined"] = alpha_loss(refined, truth, unknown)
+    if "alpha_squared" in weights:
+        terms["alpha_squared"] = squared_loss(alpha, truth, unknown)
+    if "refined_squared" in weights:
+        terms["refined_squared"] = squared_loss(refined, truth, unknown)
     return {name: weights[name] * term for name, term in terms.items()}

@@ -34,13 +34,15 @@ class Synthesis:
     crop: int = 320
     # How often a foreground is picked: in proportion to this power of its soft pixels' number, for
     # they are what is learnt. mmediting picks each equally often, which is 0.
-    softness: float = 0.5
+    softness: float = 1.0
     # Source pixels per sample pixel. mmediting crops 320, 480 and 640 and resizes all to 320.
     foreground_zoom: tuple[float, float] = (0.4, 2.0)
     # Below one a background is enlarged and therefore soft, as out of focus.
     background_zoom: tuple[float, float] = (0.15, 2.0)
     rotation_degrees: float = 30.0
     two_foregrounds: float = 0.3
+    # How often a foreground has holes through it, of the shape of another.
+    holes: float = 0.2
     # Diameters of the elliptical kernels; mmediting draws 1..29. Hand-drawn trimaps are wider.
     trimap_kernel: tuple[int, int] = (1, 81)
     brightness: float = 0.2
@@ -248,6 +250,8 @@ class Samples(IterableDataset):
                 colour,
             )
             alpha = union
+        if uniform(0, 1, generator) < s.holes:
+            alpha = alpha * (1 - self.foreground(generator)[1])
         # Interpolation leaves values a rounding error away from zero and one.
         alpha = (alpha * 255).round() / 255
         return jitter(colour, s, generator), jitter(self.background(generator), s, generator), alpha

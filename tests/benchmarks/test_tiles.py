@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("torch")
 
 from benchmarks.__main__ import main
-from benchmarks.tiles import TILED, WHOLE, enlarge, laws
+from benchmarks.tiles import HALF, TILED, WHOLE, enlarge, laws
 from export.parity import Picture
 from server.launcher import launch
 
@@ -19,15 +19,17 @@ MODEL = Path(__file__).parents[2] / "model_repository/dim"
 LIMIT = '"max_pixels" value { string_value: "100000"'
 
 
-def test_both_ways_are_measured(tmp_path: Path) -> None:
+def test_all_ways_are_measured(tmp_path: Path) -> None:
     assert main(["tiles", "--quick", "-o", str(tmp_path)]) == 0
     record = json.loads((tmp_path / "tiles.json").read_text())
     (case,) = record["pictures"]
     assert case["height"] * case["width"] == pytest.approx(2e5, rel=0.01)
     assert 0 < case["unknown"] < 1
     assert case["SAD"][TILED] == pytest.approx(case["SAD"][WHOLE], rel=0.2)
-    assert min(*case["samples_ms"][WHOLE], *case["samples_ms"][TILED]) > 0
-    assert 0 < record["memory_gib"]["ready"] < min(record["memory_gib"][k] for k in (WHOLE, TILED))
+    assert case["samples_ms"].keys() == case["SAD"].keys() == {WHOLE, TILED, HALF}
+    assert min(min(samples) for samples in case["samples_ms"].values()) > 0
+    memory = record["memory_gib"]
+    assert 0 < memory["ready"] < min(memory[way] for way in (WHOLE, TILED, HALF))
     text = (tmp_path / "tiles.md").read_text()
     assert "times faster (median)" in text and "Memory of the server for" in text
 
@@ -47,14 +49,20 @@ def test_medians_and_law_of_known_samples() -> None:
             "height": 1000,
             "width": 1000,
             "unknown": unknown,
-            "SAD": {WHOLE: 10, TILED: 10.1},
-            "samples_ms": {WHOLE: [1, 3000, 9000], TILED: [1000 + 5000 * unknown] * 3},
+            "SAD": {WHOLE: 10, TILED: 10.1, HALF: 9},
+            "samples_ms": {
+                WHOLE: [1, 3000, 9000],
+                TILED: [1000 + 5000 * unknown] * 3,
+                HALF: [500 + 1000 * unknown] * 3,
+            },
         }
         for unknown in (0.0, 0.1, 0.2)
     ]
     assert laws(cases) == [
-        "2.00 times faster (median); mean SAD changes by +1.00%.",
-        "Seconds for a megapixel: 1.00 + 5.00 × unknown share in tiles, 3.00 whole.",
+        "tiles where they pay: 2.00 times faster (median); mean SAD changes by +1.00%.",
+        "--half: 5.00 times faster (median); mean SAD changes by -10.00%.",
+        "Seconds for a megapixel: 1.00 + 5.00 × unknown share, tiles where they pay; "
+        "0.50 + 1.00 × unknown share, --half; 3.00 whole.",
     ]
 
 
@@ -69,5 +77,5 @@ def test_what_is_too_large_to_go_whole_is_measured_in_tiles(tmp_path: Path) -> N
     with launch(model.parent) as server:
         assert main(["tiles", "--quick", "--url", server.grpc_url, "-o", str(out)]) == 0
     (case,) = json.loads((out / "tiles.json").read_text())["pictures"]
-    assert case["SAD"].keys() == case["samples_ms"].keys() == {TILED}
-    assert (out / "tiles.md").read_text().count(" – |") == 3
+    assert case["SAD"].keys() == case["samples_ms"].keys() == {TILED, HALF}
+    assert (out / "tiles.md").read_text().count(" – |") == 2

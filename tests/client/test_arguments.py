@@ -27,6 +27,7 @@ LIBRARY = {
     "tile": (Options, "tile"),
     "views": (Options, "views"),
     "knn": (Options, "knn"),
+    "half": (Options, "half"),
     "quiet": (Options, "show_progress"),
     "url": (Matte, "url"),
     "timeout": (Matte, "timeout"),
@@ -61,11 +62,11 @@ def test_what_is_said_arrives(monkeypatch):
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     said = ["--composite", "e.png", "--background", "#102030", "--cutout", "d.png"]
     said += ["--premultiplied", "--mask", "--erode", "3", "--dilate", "4%"]
-    said += ["--tile", "256", "--views", "4", "--knn"]
+    said += ["--tile", "256", "--views", "4", "--knn", "--half"]
     found = _settings(parse(["a.jpg", "b.png", *said]))
     assert found.background.tolist() == [[[0x10, 0x20, 0x30]]]
     assert (found.premultiplied, found.mask) == (True, Band(3, 0.04))
-    assert (found.tile, found.views, found.knn) == (256, 4, True)
+    assert (found.tile, found.views, found.knn, found.half) == (256, 4, True, True)
     assert found.show_progress
     assert not _settings(parse(["a.jpg", "b.png", *said, "--quiet"])).show_progress
     assert _settings(parse(["a.jpg", "b.png", "-o", "c.png", "--quantize"])).quantize

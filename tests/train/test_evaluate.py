@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from matting.images import read_gray, read_image, write_image
+from matting.knn import knn_alpha
 from matting.metrics import evaluate
 from train.checkpoint import save_checkpoint
 from train.dataset import as_tensor
@@ -46,6 +47,19 @@ def test_scores_table_and_sheet(weights, data, oracle_network, tmp_path, capsys)
     assert line.split("|")[2:4] == ["      3 ", f" {mean_sad:8.2f} "]
     assert read_image(report / "worst.png").shape == (28 + 3 * 256, 5 * 256, 3)
     assert {path.name for path in report.iterdir()} == {"per_image.csv", "worst.png"}
+
+
+def test_knn_stands_beside_each_network(weights, data, oracle_network, tmp_path, capsys):
+    assert main([str(weights), "--data", str(data), "--knn", "-o", str(tmp_path)]) == 0
+    assert " network, --knn |" in capsys.readouterr().out
+    with (tmp_path / "per_image.csv").open() as file:
+        rows = {(row["method"], row["name"]): float(row["SAD"]) for row in csv.DictReader(file)}
+    image = read_image(data / "val/image/one.jpg")
+    trimap, truth = (read_gray(data / f"val/{kind}/one.png") for kind in ("trimap", "alpha"))
+    pixels = as_tensor(image)[None], as_tensor(trimap)[None]
+    alpha = predict_alpha(oracle_network(1), *pixels)[0, 0].numpy()
+    refined = evaluate(knn_alpha(image, trimap, alpha), truth, trimap)
+    assert rows["network, --knn", "one"] == pytest.approx(refined["SAD"], rel=1e-3)
 
 
 def test_several_weights_stand_in_one_table_by_their_paths(weights, data, tmp_path, capsys):

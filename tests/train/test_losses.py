@@ -39,6 +39,16 @@ def test_losses_and_gradients_on_small_arrays(arrays, kind, weight):
     torch.testing.assert_close(alpha.grad, torch.tensor(expected["grad"]), rtol=1e-5, atol=1e-8)
 
 
+def test_squared_errors_of_the_unknown_region():
+    alpha, truth = torch.tensor([0.5, 0.0, 1.0, 0.2]), torch.tensor([0.0, 0.0, 0.0, 0.6])
+    batch = {"alpha": truth.view(1, 1, 2, 2), "unknown": torch.tensor([[[[1.0, 1], [0, 1]]]])}
+    alpha = alpha.view(1, 1, 2, 2)
+    weights = {"alpha_squared": 3.0, "refined_squared": 6.0}
+    terms = matting_losses(alpha, alpha / 2, batch, weights)
+    assert terms["alpha_squared"].item() == pytest.approx(3 * (0.25 + 0 + 0.16) / 3)
+    assert terms["refined_squared"].item() == pytest.approx(6 * (0.0625 + 0 + 0.25) / 3)
+
+
 @pytest.fixture(scope="module")
 def expected(oracle):
     return json.loads((oracle / "train/train.json").read_text())
@@ -57,10 +67,11 @@ def test_adam_steps_on_the_batch(oracle_network, batch, expected, number, steps)
     optimizer = training.configure_optimizers()["optimizer"]
     optimizer.param_groups[0]["lr"] = MMEDITING_RATE
     expected = expected[f"stage{number}"]
+    weights = {name: weight for name, weight in settings.losses if name in LOSS_NAMES}
     for step in range(steps):
         optimizer.zero_grad()
         alpha, refined = training.network(batch["image"], batch["trimap"])
-        terms = matting_losses(alpha, refined, batch, dict(settings.losses))
+        terms = matting_losses(alpha, refined, batch, weights)
         sum(terms.values()).backward()
         losses = {LOSS_NAMES[name]: value.item() for name, value in terms.items()}
         losses["loss"] = sum(losses.values())

@@ -10,7 +10,7 @@ from matting.trimaps import trimap_from_alpha, trimap_from_mask
 from train.dataset import Foreground, as_tensor
 from train.jpeg import jpeg
 from train.predict import normalise
-from train.synthesis import Samples, Synthesis, make_trimaps, sample_window
+from train.synthesis import Samples, Synthesis, make_trimaps, sample_window, uniform
 
 TRIMAPS = [(1, 1), (2, 3), (3, 28), (5, 5), (10, 4), (29, 29)]
 
@@ -123,6 +123,21 @@ def test_foregrounds_are_picked_by_their_soft_pixels(samples, softness):
     generator = torch.Generator().manual_seed(0)
     picked = sum(stream.pick(generator) for _ in range(4000)) / 4000
     assert abs(picked - expected) < 0.025  # three standard deviations
+
+
+def test_holes_have_the_shape_of_another_foreground(samples):
+    whole, pierced = (samples(seed=0, two_foregrounds=0.0, holes=share) for share in (0.0, 1.0))
+    generator = torch.Generator().manual_seed(3)
+    alpha = whole.sample(generator)[2]
+    generator.manual_seed(3)
+    whole.foreground(generator)
+    for _ in ("two foregrounds?", "holes?"):
+        uniform(0, 1, generator)
+    hole = whole.foreground(generator)[1]
+    assert 0.1 < hole.mean() < 0.9
+    generator.manual_seed(3)
+    expected = alpha * (1 - hole)
+    torch.testing.assert_close(pierced.sample(generator)[2], expected, rtol=0, atol=1.01 / 255)
 
 
 def test_batches_depend_on_seed_and_number_alone(samples):
