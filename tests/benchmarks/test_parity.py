@@ -32,7 +32,8 @@ def test_exports_are_equal_and_a_server_with_other_weights_is_found_out(
         # What FP16 costs a drawn network on one small picture is about its tolerance.
         assert rows[name]["verdict"] == "equal" or "FP16" in name
         assert rows[name]["mean_difference"] < 5e-3 and rows[name]["largest_difference"] < 0.5
-    assert "SAD is" in rows["served over gRPC"]["verdict"]
+    # In bf16 a metric that is better is no fault; these weights may match the picture better.
+    assert "alpha differs by" in rows["served over gRPC"]["verdict"]
     assert rows["served over gRPC"]["verdict"] in capsys.readouterr().out
 
     table = (tmp_path / "parity.md").read_text()
