@@ -121,7 +121,7 @@ def measure_picture(
     timers = {
         WHOLE: lambda: {WHOLE: client.request(*pixels)[END_TO_END]},
         TILED: lambda: {TILED: client.default_request(*pixels)},
-        HALF: stopwatch(HALF, lambda: matte.alpha(*pixels, half=True)),
+        HALF: stopwatch(HALF, lambda: matte.alpha(*pixels, **chosen[HALF])),
     }
     return {
         "name": picture.name,
