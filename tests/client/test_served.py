@@ -10,8 +10,9 @@ import pytest
 from client.half import SMALLEST
 from client.matte import Matte
 from client.tiles import join_tiles, plan_tiles
+from export.parity import read_pictures
 from matting.compositing import composite
-from matting.images import read_gray, read_image, read_trimap
+from matting.images import read_image, read_trimap
 from matting.metrics import evaluate, sad
 from matting.trimaps import trimap_from_alpha
 
@@ -75,9 +76,10 @@ def test_views_are_the_mean_of_what_the_network_says(server, network, blurred_di
 def test_neighbours_make_edges_better(server):
     """Measured: MSE by 27 %, GRAD by 31 % in the mean."""
     with Matte(server.grpc_url) as matte:
-        for image, trimap, truth in read_pairs():
+        for picture in read_pictures(PAIRS):
+            image, trimap = picture.image, picture.trimap
             plain, better = (
-                evaluate(matte.alpha(image, trimap, knn=knn), truth, trimap)
+                evaluate(matte.alpha(image, trimap, knn=knn), picture.alpha, trimap)
                 for knn in (False, True)
             )
             assert better["MSE"] < 0.9 * plain["MSE"]
@@ -86,24 +88,13 @@ def test_neighbours_make_edges_better(server):
 
 def test_large_photos_at_half_their_size_are_as_good(server):
     """Measured: SAD 16.3, and 18.2 whole."""
-    pixels = min(read_pairs(), key=lambda pair: pair[1].size)
-    zoom = (SMALLEST / pixels[1].size) ** 0.5 + 0.01
-    image, _, truth = (cv2.resize(p, None, fx=zoom, fy=zoom) for p in pixels)
-    trimap = cv2.resize(pixels[1], truth.shape[::-1], interpolation=cv2.INTER_NEAREST)
+    picture = min(read_pictures(PAIRS), key=lambda picture: picture.trimap.size)
+    zoom = (SMALLEST / picture.trimap.size) ** 0.5 + 0.01
+    image, truth = (cv2.resize(p, None, fx=zoom, fy=zoom) for p in (picture.image, picture.alpha))
+    trimap = cv2.resize(picture.trimap, truth.shape[::-1], interpolation=cv2.INTER_NEAREST)
     with Matte(server.grpc_url) as matte:
         whole, halved = (matte.alpha(image, trimap, half=half) for half in (False, True))
     assert sad(halved, truth, trimap) < 1.05 * sad(whole, truth, trimap)
-
-
-def read_pairs():
-    """Yield the project's own pictures: image, trimap and the true alpha."""
-    for path in sorted((PAIRS / "image").iterdir()):
-        name = f"{path.stem}.png"
-        yield (
-            read_image(path),
-            read_trimap(PAIRS / "trimap" / name),
-            read_gray(PAIRS / "alpha" / name),
-        )
 
 
 def border_steps(alpha, trimap, tiles):
