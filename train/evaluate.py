@@ -15,7 +15,7 @@ import io
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,7 @@ import torch
 from tqdm import tqdm
 
 from matting.images import ImageError, write_image
+from matting.knn import knn_alpha
 from matting.metrics import evaluate
 from train.checkpoint import CheckpointError, load_checkpoint
 from train.dataset import Photographs
@@ -68,18 +69,10 @@ def methods_of(weights: list[Path], device: str) -> dict[str, Method]:
     return dict(zip(names, networks, strict=True))
 
 
-def with_knn(predict: Method) -> Method:
-    """Return a method and `matting.knn` after it."""
-    from matting.knn import knn_alpha
-
-    def predict_and_refine(image: np.ndarray, trimap: np.ndarray) -> np.ndarray:
-        return knn_alpha(image, trimap, predict(image, trimap))
-
-    return predict_and_refine
-
-
-def measure(methods: dict[str, Method], photographs: Photographs) -> tuple[list[dict], np.ndarray]:
-    """Run methods on every photograph.
+def measure(
+    methods: dict[str, Method], photographs: Photographs, refined: Collection[str] = ()
+) -> tuple[list[dict], np.ndarray]:
+    """Run methods on every photograph; those named in `refined` also with `matting.knn` after it.
 
     Returns
     -------
@@ -99,6 +92,9 @@ def measure(methods: dict[str, Method], photographs: Photographs) -> tuple[list[
                 continue
             figures = evaluate(alpha, truth, trimap)
             results.append({"method": method, "name": name, **figures})
+            if method in refined:
+                figures_refined = evaluate(knn_alpha(image, trimap, alpha), truth, trimap)
+                results.append({"method": f"{method}, --knn", "name": name, **figures_refined})
             if method == next(iter(methods)):
                 progress.set_postfix(SAD=f"{mean(results, method)['SAD']:.2f}")
                 label = f"{name}  SAD {figures['SAD']:.2f}"
@@ -172,21 +168,20 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--knn",
         action="store_true",
-        help="each network again with the client's --knn, in the time of both",
+        help="each network also with the client's --knn",
     )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args(arguments)
     try:
         methods = methods_of(options.weights, options.device)
-        if options.knn:
-            methods |= {f"{name}, --knn": with_knn(predict) for name, predict in methods.items()}
+        refined = list(methods) if options.knn else []
         methods |= {BASELINE: blend_by_distance}
         photographs = Photographs.find(options.data)
         if options.peers:
             methods |= {"KNN": knn, "closed form": closed_form}
         if options.output:
             options.output.mkdir(parents=True, exist_ok=True)
-        results, worst = measure(methods, photographs)
+        results, worst = measure(methods, photographs, refined)
         print(table(results))
         if options.output:
             write_csv(results, options.output / "per_image.csv")
