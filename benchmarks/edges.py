@@ -4,7 +4,6 @@ Every picture is matted by a server in each of these ways, in tiles where they p
 """
 
 import argparse
-from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -25,21 +24,15 @@ EXAMPLES = """examples:
 """
 
 
-class Way(NamedTuple):
-    """What the client is told."""
-
-    views: int = 1
-    knn: bool = False
-
-
 PLAIN = "none"
-WAYS = {
-    PLAIN: Way(),
-    "--views 2": Way(views=2),
-    "--views 4": Way(views=4),
-    "--knn": Way(knn=True),
-    "--views 4 --knn": Way(views=4, knn=True),
+WAYS: dict[str, dict] = {
+    PLAIN: {},
+    "--views 2": {"views": 2},
+    "--views 4": {"views": 4},
+    "--knn": {"knn": True},
+    "--views 4 --knn": {"views": 4, "knn": True},
 }
+"""What the client is told."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -73,8 +66,7 @@ def measure_picture(matte: Matte, picture: Picture, rounds: int) -> dict:
 
     def timer(name: str) -> Timer:
         def mat() -> None:
-            way = WAYS[name]
-            alphas[name] = matte.alpha(picture.image, picture.trimap, views=way.views, knn=way.knn)
+            alphas[name] = matte.alpha(picture.image, picture.trimap, **WAYS[name])
 
         return stopwatch(name, mat)
 

@@ -38,24 +38,23 @@ MOTION = (3, 2)
 
 
 class Way(NamedTuple):
-    """How a clip is matted.
+    """How a clip is matted: what the client is told, and the trimaps.
 
     `band` is half the width of the unknown band around a coarse mask, as a share of the object's
     size, drawn uniformly for each frame; without one the frame's own trimap is used.
     """
 
+    told: dict
     band: tuple[float, float] | None = None
-    views: int = 1
-    knn: bool = False
 
 
 WAYS = {
-    "moves with the object": Way(),
-    "moves with the object; `--views 4`": Way(views=4),
-    "moves with the object; `--knn`": Way(knn=True),
-    "of a coarse mask": Way(band=(MASK_BAND, MASK_BAND)),
-    "of a coarse mask, 3 % wide": Way(band=(0.03, 0.03)),
-    "of a coarse mask, 1 to 5 % wide at random": Way(band=(0.01, 0.05)),
+    "moves with the object": Way({}),
+    "moves with the object; `--views 4`": Way({"views": 4}),
+    "moves with the object; `--knn`": Way({"knn": True}),
+    "of a coarse mask": Way({}, band=(MASK_BAND, MASK_BAND)),
+    "of a coarse mask, 3 % wide": Way({}, band=(0.03, 0.03)),
+    "of a coarse mask, 1 to 5 % wide at random": Way({}, band=(0.01, 0.05)),
 }
 
 
@@ -104,8 +103,7 @@ def judge(matte: Matte, frames: list[Picture], way: Way) -> dict[str, float]:
     truths = [frame.alpha for frame in frames]
     random = np.random.default_rng(0)
     alphas = [
-        matte.alpha(frame.image, trimap_of(frame, way, random), views=way.views, knn=way.knn)
-        for frame in frames
+        matte.alpha(frame.image, trimap_of(frame, way, random), **way.told) for frame in frames
     ]
     errors = [cv2.norm(*pair, cv2.NORM_L2) for pair in zip(alphas, truths, strict=True)]
     return {
