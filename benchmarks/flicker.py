@@ -74,7 +74,7 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
             frames = list(make_clip(picture, 2 if options.quick else FRAMES))
             height, width = picture.trimap.shape
             found = {name: judge(matte, frames, way) for name, way in WAYS.items()}
-            clips.append({"name": picture.name, "height": height, "width": width, "trimaps": found})
+            clips.append({"name": picture.name, "height": height, "width": width, "ways": found})
     return {
         "engine": served.engine,
         "precision": served.precision,
@@ -123,14 +123,14 @@ def trimap_of(frame: Picture, way: Way, random: np.random.Generator) -> np.ndarr
 def render(record: dict) -> list[Section]:
     """Return a record's table: means over the clips."""
     rows = []
-    for kind in record["clips"][0]["trimaps"]:
+    for way in record["clips"][0]["ways"]:
         found, error = (
-            float(np.mean([clip["trimaps"][kind][what] for clip in record["clips"]]))
+            float(np.mean([clip["ways"][way][what] for clip in record["clips"]]))
             for what in ("flicker", "error")
         )
         rows.append(
             {
-                "trimap of each frame": kind,
+                "trimap of each frame": way,
                 "flicker (dtSSD)": f"{found:.2f}",
                 "error of a frame (RMSE × 100)": f"{error:.2f}",
                 "flicker / error": f"{found / error:.2f}",
