@@ -14,8 +14,9 @@ from benchmarks import readme, report, suite
 from client.errors import AddressError
 from matting.images import ImageError
 from train.checkpoint import CheckpointError
+from train.layouts import DataError
 
-WRONG_INPUT = (CheckpointError, ImageError, AddressError, OSError)
+WRONG_INPUT = (CheckpointError, DataError, ImageError, AddressError, OSError)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -83,7 +83,8 @@ class Cuda:
         self.StreamBeginCapture(stream, RELAXED)
         launch()
         self.StreamEndCapture(stream, ctypes.byref(captured))
-        self.GraphInstantiate(ctypes.byref(graph), captured, ctypes.c_ulonglong(0))
+        # Not GraphInstantiate, which has other arguments in CUDA 11.
+        self.GraphInstantiateWithFlags(ctypes.byref(graph), captured, ctypes.c_ulonglong(0))
         return lambda: self.GraphLaunch(graph, stream)
 
 
@@ -110,7 +111,8 @@ class Runner:
         }
         for name, pixels in (("image", image), ("trimap", trimap)):
             self.arrays[name].copy_from(np.ascontiguousarray(pixels))
-            self.context.set_input_shape(name, pixels.shape)
+            if not self.context.set_input_shape(name, pixels.shape):
+                raise ExportError(f"the engine was not built for {name} {pixels.shape}")
         for name, array in self.arrays.items():
             self.context.set_tensor_address(name, array.ptr)
 
@@ -155,7 +157,8 @@ def measure(
 ) -> dict[str, object]:
     """Build, time and ask an engine; alphas become NAME.npy in the folder, H×W uint8."""
     trt = import_tensorrt("tensorrt")
-    largest = tuple(int(side) for side in np.max([BEST, *shapes], axis=0))
+    asked = [(1, *np.load(picture)["trimap"].shape) for picture in pictures]
+    largest = tuple(int(side) for side in np.max([BEST, *shapes, *asked], axis=0))
     started = time.perf_counter()
     engine, facts = build_engine(onnx, "tensorrt", "fp16", Profile(best=BEST, largest=largest))
     facts.update(build_s=round(time.perf_counter() - started, 1), bytes=len(engine))

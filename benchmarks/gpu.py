@@ -44,7 +44,7 @@ ROOT = Path(__file__).parents[1]
 
 @dataclass(frozen=True)
 class Peer:
-    """A way that PyTorch runs the network; the first of `PEERS` is what the others are held to."""
+    """A way that PyTorch runs the network."""
 
     dtype: torch.dtype
     memory_format: torch.memory_format
@@ -52,8 +52,10 @@ class Peer:
     compile_mode: str | None = None
 
 
+BASE = "PyTorch FP32"
+"""What the others are held to."""
 PEERS = {
-    "PyTorch FP32": Peer(torch.float32, torch.contiguous_format),
+    BASE: Peer(torch.float32, torch.contiguous_format),
     "PyTorch TF32": Peer(torch.float32, torch.contiguous_format, tf32=True),
     "PyTorch TF32, channels_last": Peer(torch.float32, torch.channels_last, tf32=True),
     "PyTorch FP16, channels_last": Peer(torch.float16, torch.channels_last),
@@ -112,26 +114,23 @@ def time_peers(
         if quick and peer.compile_mode:
             skipped[name] = "left out by --quick"
             continue
-        try:
-            times[name] = time_peer(network, peer, shapes, name)
-        except RuntimeError as error:  # out of memory, or no compiler
-            skipped[name] = str(error).strip().splitlines()[0]
-        torch.cuda.empty_cache()
+        ours = on_device(network, "cuda", peer.dtype, peer.memory_format, peer.compile_mode)
+        times[name] = {}
+        for shape in tqdm(shapes, desc=name, disable=None):
+            try:
+                times[name][as_text(shape)] = time_peer(ours, peer, shape)
+            except RuntimeError as error:  # out of memory, or no compiler
+                skipped[f"{name}, {as_text(shape)}"] = str(error).strip().splitlines()[0]
+            torch.cuda.empty_cache()
     return times, skipped
 
 
-def time_peer(
-    network: DeepImageMatting, peer: Peer, shapes: list[tuple[int, int, int]], title: str
-) -> Samples:
-    """Return a peer's milliseconds by shape."""
-    samples: Samples = {}
-    ours = on_device(network, "cuda", peer.dtype, peer.memory_format, peer.compile_mode)
+def time_peer(network: Callable, peer: Peer, shape: tuple[int, int, int]) -> list[float]:
+    """Return a peer's milliseconds at a shape."""
+    torch.compiler.reset()  # after eight shapes it would compile no more
+    pictures = [torch.from_numpy(x).cuda().permute(0, 3, 1, 2) for x in example(shape)]
     with torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=peer.tf32):
-        for shape in tqdm(shapes, desc=title, disable=None):
-            torch.compiler.reset()  # after eight shapes it would compile no more
-            pictures = [torch.from_numpy(x).cuda().permute(0, 3, 1, 2) for x in example(shape)]
-            samples[as_text(shape)] = time_on_gpu(lambda p=pictures: predict_alpha(ours, *p))
-    return samples
+        return time_on_gpu(lambda: predict_alpha(network, *pictures))
 
 
 def time_on_gpu(launch: Callable[[], object]) -> list[float]:
@@ -183,7 +182,12 @@ def run_tensorrt(
             "fp16",
         )
         record = json.loads((folder / RECORD).read_text())
-    return record | {"parity": parity.summary(), "complaints": parity.complaints}
+    complaints = parity.complaints
+    return record | {
+        "parity": parity.summary(),
+        "complaints": complaints,
+        "failed": bool(complaints),
+    }
 
 
 def render(record: dict) -> list[Section]:
@@ -201,17 +205,18 @@ def samples(record: dict) -> Samples:
 
 
 def peer_rows(record: dict) -> list[Row]:
-    """Return, by shape and way, milliseconds, what they are of the first's, and of the ceiling."""
+    """Return, by shape and way, milliseconds, what they are of `BASE`'s, and of the ceiling."""
     rows = []
     for shape, work in record["flops"].items():
-        first = median(next(iter(record["ms"].values()))[shape])
-        for name, by_shape in record["ms"].items():
-            took = percentiles(by_shape[shape])
+        found = {name: ms[shape] for name, ms in record["ms"].items() if shape in ms}
+        for name, milliseconds in found.items():
+            took = percentiles(milliseconds)
+            faster = f"{median(found[BASE]) / took['p50']:.2f}" if BASE in found else "–"
             rows.append(
                 {
                     "N x H x W": shape,
                     "way": name,
-                    "times as fast": f"{first / took['p50']:.2f}",
+                    "times as fast": faster,
                     "ms": f"{took['p50']:.2f}",
                     "p90": f"{took['p90']:.2f}" if took["p90"] else "–",
                     "of the ceiling": f"{work / took['p50'] * 1000 / record['matrix_rate']:.0%}",

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
-from train.compose import compose, cover, read_picture
+from train.compose import compose, cover, read_layers, read_picture
 from train.layouts import Composite
 from train.losses import matting_losses
 from train.network import IMAGE_MEAN, IMAGE_STD, DeepImageMatting
@@ -48,16 +48,27 @@ class Random(Protocol):
 
 
 def write_composites(composites: list[Composite], folder: Path) -> list[Files]:
-    """Compose as mmediting's script does before any training, and keep the cropped backgrounds."""
+    """Compose as mmediting's script does before any training, and keep the cropped backgrounds.
+
+    It knows no cut-outs: alpha and colours of one become a file each.
+    """
+
+    def write(name: str, pixels: np.ndarray) -> Path:
+        path = folder / f"{name}.png"
+        cv2.imwrite(str(path), pixels if pixels.ndim == 2 else pixels[..., ::-1])
+        return path
+
     files = []
     for composite in composites:
-        merged, _ = compose(composite)
-        height, width = merged.shape[:2]
+        merged, alpha = compose(composite)
+        height, width = alpha.shape
         bg = np.asarray(cover(read_picture(composite.background, "RGB"), width, height))
-        paths = [folder / f"{composite.name}_{kind}.png" for kind in ("bg", "merged")]
-        for path, pixels in zip(paths, (bg, merged), strict=True):
-            cv2.imwrite(str(path), cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
-        files.append(Files(composite.alpha, composite.colour, *paths))
+        layers = composite.alpha, composite.colour
+        if composite.alpha == composite.colour:
+            fg = np.asarray(read_layers(composite)[0])
+            layers = write(f"{composite.name}_alpha", alpha), write(f"{composite.name}_fg", fg)
+        composed = write(f"{composite.name}_bg", bg), write(f"{composite.name}_merged", merged)
+        files.append(Files(*layers, *composed))
     return files
 
 

@@ -23,7 +23,7 @@ from export.errors import ExportError
 from export.tolerance import TOLERANCES
 from matting.images import ImageError, read_gray, read_image, read_trimap
 from matting.metrics import evaluate
-from matting.trimaps import UNKNOWN, is_unknown
+from matting.trimaps import ternary
 
 if TYPE_CHECKING:
     from train.network import DeepImageMatting
@@ -46,8 +46,8 @@ class Picture:
 
     @property
     def ternary_trimap(self) -> np.ndarray:
-        """The trimap with 128 for every unknown value: the metrics know no other."""
-        return np.where(is_unknown(self.trimap), np.uint8(UNKNOWN), self.trimap)
+        """The trimap as the metrics take it."""
+        return ternary(self.trimap)
 
 
 @dataclass(frozen=True)

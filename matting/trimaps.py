@@ -47,6 +47,11 @@ def check_trimap(trimap: np.ndarray) -> str | None:
     return None
 
 
+def ternary(trimap: np.ndarray) -> np.ndarray:
+    """Return a trimap with 128 for every unknown value, H x W uint8: the metrics know no other."""
+    return np.where(is_unknown(trimap), np.uint8(UNKNOWN), trimap)
+
+
 def quantize(trimap: np.ndarray) -> np.ndarray:
     """Make a trimap of 0, 128 and 255 from an alpha or a compressed trimap, H x W uint8.
 

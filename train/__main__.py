@@ -12,21 +12,48 @@ examples:
 """
 
 import argparse
+import json
+import math
 import os
 import shutil
 import statistics
 import sys
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from pytorch_lightning.utilities import rank_zero_only
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from matting.images import ImageError
 from train.checkpoint import CheckpointError
 from train.dataset import BACKGROUNDS, TrainingData
 from train.fit import Machine, Run, RunError, fit, starting_network
 from train.layouts import DataError
-from train.stages import STAGES, stage
+from train.network import STRIDE
+from train.stages import STAGES, Stage, stage
+
+WRONG_INPUT = (CheckpointError, DataError, ImageError, RunError, MisconfigurationException, OSError)
+
+
+def values(kind: type, are: Callable[[float], bool], described: str) -> Callable[[str], float]:
+    """Return what reads an option's value, and refuses those that are not as described."""
+
+    def read(text: str) -> float:
+        with suppress(ValueError):
+            if are(value := kind(text)):
+                return value
+        raise argparse.ArgumentTypeError(f"{text} is not {described}")
+
+    return read
+
+
+count = values(int, lambda value: value >= 1, "a number from 1")
+side = values(int, lambda v: v >= STRIDE and v % STRIDE == 0, f"a multiple of {STRIDE}")
+rate = values(float, lambda value: 0 < value < math.inf, "a number above 0")
+decay = values(float, lambda value: 0 <= value < 1, "a number from 0, below 1")
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -42,22 +69,22 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--vgg16", type=Path, help="npz of ImageNet weights, to start stage 1")
     parser.add_argument("--resume", action="store_true", help="go on where the run was cut off")
     parser.add_argument("--seed", type=int, default=0, help="of the first run (default: 0)")
-    parser.add_argument("--seeds", type=int, default=1, metavar="N", help="runs of each stage")
+    parser.add_argument("--seeds", type=count, default=1, metavar="N", help="runs of each stage")
     recipe = parser.add_argument_group("recipe", "instead of a stage's own numbers")
-    recipe.add_argument("--steps", type=int, help="rounded up to whole validations")
-    recipe.add_argument("--validate-every", type=int, metavar="STEPS")
-    recipe.add_argument("--batch-size", type=int, help="of one process")
-    recipe.add_argument("--crop", type=int, help="side of a training sample in pixels")
-    recipe.add_argument("--learning-rate", type=float)
+    recipe.add_argument("--steps", type=count, help="rounded up to whole validations")
+    recipe.add_argument("--validate-every", type=count, metavar="STEPS")
+    recipe.add_argument("--batch-size", type=count, help="of one process")
+    recipe.add_argument("--crop", type=side, help="side of a training sample in pixels")
+    recipe.add_argument("--learning-rate", type=rate)
     recipe.add_argument(
-        "--averaging", type=float, metavar="DECAY", help="of the weights' moving average; 0: none"
+        "--averaging", type=decay, metavar="DECAY", help="of the weights' moving average; 0: none"
     )
     parser.add_argument(
-        "--validation-images", type=int, help="only so many, evenly chosen (default: all)"
+        "--validation-images", type=count, help="only so many, evenly chosen (default: all)"
     )
     parser.add_argument(
         "--backgrounds",
-        type=int,
+        type=count,
         default=BACKGROUNDS,
         metavar="N",
         help="only so many, evenly chosen (default: %(default)s); they are held in memory",
@@ -65,11 +92,12 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     machine = parser.add_argument_group("machine")
     machine.add_argument("--accelerator", default="auto", help="cpu, gpu or auto (default)")
     machine.add_argument("--devices", default="auto", help="how many of them (default: all GPUs)")
-    machine.add_argument("--nodes", type=int, default=1, help="machines (default: 1)")
+    machine.add_argument("--nodes", type=count, default=1, help="machines (default: 1)")
     machine.add_argument(
         "--precision",
+        choices=("32", "bf16-mixed", "16-mixed"),
         default="bf16-mixed" if torch.cuda.is_available() else "32",
-        help="Lightning's name for it (default here: %(default)s)",
+        help="(default here: %(default)s)",
     )
     return parser.parse_args(arguments)
 
@@ -83,6 +111,13 @@ def check_nodes(nodes: int) -> None:
             f"--nodes {nodes}: {', '.join(missing)} not set; on each machine give the address and "
             "a free port of the first, and its own number from 0; or start with torchrun or Slurm"
         )
+
+
+def check_files(*files: Path | None) -> None:
+    """Refuse before all pictures are read."""
+    for path in filter(None, files):
+        if not path.is_file():
+            raise RunError(f"{path}: no such file")
 
 
 def run_seeds(
@@ -116,12 +151,26 @@ def run(
         averaging=options.averaging,
     )
     if options.resume and (folder / "best.safetensors").exists():
-        return Run.finished(folder)
+        return finished(folder, chosen, seed)
     if not options.resume and (folder / "last.ckpt").exists():
         raise RunError(f"{folder}: has a run in it; go on with --resume, or choose another -o")
     machine = Machine(options.accelerator, options.devices, options.nodes, options.precision)
     network = starting_network(chosen, seed, start, options.vgg16)
     return fit(chosen, network, data, seed, folder, machine)
+
+
+def finished(folder: Path, chosen: Stage, seed: int) -> Run:
+    """Return the run that a folder has, if it is the one that was asked for."""
+    done = Run.finished(folder)
+    has = {"seed": done.seed, **done.recipe}
+    asked = json.loads(json.dumps({"seed": seed, **asdict(chosen)}))
+    other = [f"{name} {has.get(name)}" for name, value in asked.items() if has.get(name) != value]
+    if other:
+        raise RunError(
+            f"{folder}: has a finished run of {', '.join(other)}; choose another -o, and maybe go "
+            "on from its best.safetensors with --from"
+        )
+    return done
 
 
 def best(runs: list[Run]) -> Run:
@@ -151,13 +200,14 @@ def main(arguments: list[str] | None = None) -> int:
     runs, start = [], options.start
     try:
         check_nodes(options.nodes)
+        check_files(options.start, options.vgg16)
         data = TrainingData.read(options.data, options.validation_images, options.backgrounds)
         for number in numbers:
             folder = options.output / f"stage{number}" if len(numbers) > 1 else options.output
             runs_of_stage = run_seeds(options, number, start, data, folder)
             start = best(runs_of_stage).weights
             runs += runs_of_stage
-    except (CheckpointError, DataError, ImageError, RunError) as error:
+    except WRONG_INPUT as error:
         print(f"train: {error}", file=sys.stderr)
         return 2
     rank_zero_only(print)(f"{table(runs)}\n{folder / 'best.safetensors'}")

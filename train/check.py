@@ -14,9 +14,10 @@ from tqdm import tqdm
 
 from matting.images import ImageError, read_cutout, read_gray, read_image
 from matting.trimaps import BACKGROUND, FOREGROUND, check_trimap, has_unknown, is_unknown
-from train.compose import MANIFEST, digest, digest_of_all
+from train.compose import digest, digest_of_all
 from train.dataset import required
 from train.layouts import (
+    MANIFEST,
     Pair,
     Photograph,
     composition_1k_foregrounds,

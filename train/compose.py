@@ -26,6 +26,8 @@ from matting.images import ImageError, write_image
 from matting.trimaps import trimap_from_alpha
 from train.layouts import (
     BACKGROUNDS_EACH,
+    COMPOSITION_1K,
+    MANIFEST,
     Composite,
     DataError,
     check_folder,
@@ -38,7 +40,6 @@ from train.layouts import (
 )
 
 RULE = "Pillow bicubic, enlarged only, sides rounded up; top left corner; fraction cut off"
-MANIFEST = "manifest.json"
 TRIMAP_KERNEL = (1, 30)
 """Diameters of trimaps that are drawn here lie in this range, as mmediting's in training."""
 FOREGROUND_NAMES = ("foreground", "fg")
@@ -68,12 +69,16 @@ def prepare(
     if is_composition_1k(source):
         foregrounds = composition_1k_pairs(source) if backgrounds else []
         composites = composition_1k_test(source, test_backgrounds) if test_backgrounds else []
-        return write(output, foregrounds, grounds, composites)
+        return write(output, foregrounds, grounds, composites, COMPOSITION_1K)
     foregrounds = find_foregrounds(source)
     held_out = evenly(foregrounds, min(test_foregrounds, len(foregrounds) // 2))
     test_grounds = pictures(test_backgrounds) if test_backgrounds else tenth(grounds)
-    training = sorted(set(foregrounds) - set(held_out)), sorted(set(grounds) - set(test_grounds))
-    return write(output, *training, plan(held_out, test_grounds))
+    kept = {path.resolve() for path in test_grounds}
+    training = [path for path in grounds if path.resolve() not in kept]
+    if grounds and not training:
+        raise DataError(f"{backgrounds}: all are kept for the test; give others to one of the two")
+    learnt = sorted(set(foregrounds) - set(held_out))
+    return write(output, learnt, training, plan(held_out, test_grounds), source.name)
 
 
 def find_foregrounds(folder: Path) -> list[tuple[Path, Path]]:
@@ -116,6 +121,7 @@ def write(
     foregrounds: list[tuple[Path, Path]],
     backgrounds: list[Path],
     composites: list[Composite],
+    source: str,
 ) -> dict:
     """Link the foregrounds and backgrounds, compose the test set; return its manifest."""
     twice = [name for name, count in Counter(c.name for c in composites).items() if count > 1]
@@ -131,7 +137,7 @@ def write(
         link((colour for colour, _ in pairs), partial / "train/pairs/foreground")
         link((alpha for _, alpha in pairs), partial / "train/pairs/alpha")
         link(backgrounds, partial / "train/backgrounds")
-        manifest = write_test_set(composites, partial / "val")
+        manifest = write_test_set(composites, partial / "val", source)
         if output.exists():
             output.rmdir()
         partial.rename(output)
@@ -147,7 +153,7 @@ def link(files: Iterable[Path], folder: Path) -> None:
         (folder / file.name).symlink_to(file.resolve())
 
 
-def write_test_set(composites: list[Composite], folder: Path) -> dict:
+def write_test_set(composites: list[Composite], folder: Path, source: str) -> dict:
     """Compose pictures with their trimaps and alphas; return the manifest that lies beside them."""
     for kind in ("image", "trimap", "alpha"):
         (folder / kind).mkdir(parents=True)
@@ -167,6 +173,7 @@ def write_test_set(composites: list[Composite], folder: Path) -> dict:
             zip([c.name for c in composites], pool.map(make, enumerate(composites)), strict=True)
         )
     manifest = {
+        "source": source,
         "rule": RULE,
         "pillow": Image.__version__,
         "sha256": digest_of_all(digests),

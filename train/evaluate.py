@@ -12,7 +12,6 @@ examples:
 import argparse
 import csv
 import io
-import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Collection
@@ -25,9 +24,10 @@ from tqdm import tqdm
 from matting.images import ImageError, write_image
 from matting.knn import knn_alpha
 from matting.metrics import evaluate
+from matting.trimaps import ternary
 from train.checkpoint import CheckpointError, load_checkpoint
 from train.dataset import Photographs
-from train.layouts import DataError
+from train.layouts import DataError, is_composition_1k_test
 from train.network import DeepImageMatting
 from train.peers import blend_by_distance, closed_form, knn
 from train.predict import predict_alpha
@@ -90,11 +90,11 @@ def measure(
             except ValueError as error:
                 progress.write(f"{name}: {method} left out: {error}", file=sys.stderr)
                 continue
-            figures = evaluate(alpha, truth, trimap)
+            figures = evaluate(alpha, truth, ternary(trimap))
             results.append({"method": method, "name": name, **figures})
             if method in refined:
-                figures_refined = evaluate(knn_alpha(image, trimap, alpha), truth, trimap)
-                results.append({"method": f"{method}, --knn", "name": name, **figures_refined})
+                better = evaluate(knn_alpha(image, trimap, alpha), truth, ternary(trimap))
+                results.append({"method": f"{method}, --knn", "name": name, **better})
             if method == next(iter(methods)):
                 progress.set_postfix(SAD=f"{mean(results, method)['SAD']:.2f}")
                 label = f"{name}  SAD {figures['SAD']:.2f}"
@@ -109,12 +109,12 @@ def mean(results: list[dict], method: str) -> dict[str, float]:
     return {metric: float(np.mean([result[metric] for result in own])) for metric in METRICS}
 
 
-def table(results: list[dict]) -> str:
-    """Return the means of all methods as a Markdown table, with mmediting's where they compare."""
+def table(results: list[dict], published: bool) -> str:
+    """Return the means of all methods as a Markdown table, with `PUBLISHED` if they compare."""
     images = Counter(result["method"] for result in results)
     scores = {(method, images[method]): mean(results, method).values() for method in images}
-    if is_composition_1k([r["name"] for r in results if r["method"] == results[0]["method"]]):
-        scores |= {(method, 1000): published for method, published in PUBLISHED.items()}
+    if published:
+        scores |= {(method, 1000): figures for method, figures in PUBLISHED.items()}
     width = max(len(method) for method, _ in scores)
     lines = [
         f"| {'method':{width}} | images |" + "".join(f" {metric:>8} |" for metric in METRICS),
@@ -124,12 +124,6 @@ def table(results: list[dict]) -> str:
         figures = f" {sad:8.2f} | {mse:8.4f} | {gradient:8.2f} | {connectivity:8.2f} |"
         lines.append(f"| {method:{width}} | {count:6} |{figures}")
     return "\n".join(lines)
-
-
-def is_composition_1k(names: list[str]) -> bool:
-    """Say if these are Adobe's 50 test foregrounds on 20 backgrounds each, NAME_0 to NAME_19."""
-    foregrounds = Counter(re.sub(r"_\d+$", "", name) for name in names)
-    return len(foregrounds) == 50 and set(foregrounds.values()) == {20}
 
 
 def write_csv(results: list[dict], path: Path) -> None:
@@ -173,6 +167,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args(arguments)
     try:
+        torch.empty(0, device=options.device)
+    except (RuntimeError, AssertionError) as error:
+        parser.error(f"--device {options.device}: {str(error).splitlines()[0]}")
+    try:
         methods = methods_of(options.weights, options.device)
         refined = list(methods) if options.knn else []
         methods |= {BASELINE: blend_by_distance}
@@ -182,7 +180,7 @@ def main(arguments: list[str] | None = None) -> int:
         if options.output:
             options.output.mkdir(parents=True, exist_ok=True)
         results, worst = measure(methods, photographs, refined)
-        print(table(results))
+        print(table(results, published=is_composition_1k_test(options.data)))
         if options.output:
             write_csv(results, options.output / "per_image.csv")
             write_image(options.output / "worst.png", worst)

@@ -22,6 +22,19 @@ class RunError(ValueError):
     """A run cannot start; the message says what to give or where to go."""
 
 
+class CheckpointHere(ModelCheckpoint):
+    """Lightning's, but the run's folder may have moved since it was cut off."""
+
+    def load_state_dict(self, state: dict) -> None:
+        def here(path: str) -> str:
+            return str(Path(self.dirpath) / Path(path).name) if path else path
+
+        paths = ("best_model_path", "kth_best_model_path", "last_model_path")
+        moved = {name: here(state[name]) for name in paths}
+        ranking = {here(path): score for path, score in state["best_k_models"].items()}
+        super().load_state_dict(state | moved | {"dirpath": self.dirpath, "best_k_models": ranking})
+
+
 @dataclass(frozen=True)
 class Machine:
     """Where runs run: Lightning's `accelerator`, `devices`, `num_nodes` and `precision`."""
@@ -38,6 +51,7 @@ class Run:
 
     stage: int
     seed: int
+    recipe: dict
     sad: float
     folder: Path
 
@@ -48,10 +62,15 @@ class Run:
     @classmethod
     def finished(cls, folder: Path) -> "Run":
         """Read the facts that `fit` wrote into a run's best weights."""
-        facts = {
-            k: json.loads(v) for k, v in read_safetensors(folder / "best.safetensors")[1].items()
-        }
-        return cls(facts["stage"], facts["seed"], facts["validation SAD"], folder)
+        weights = folder / "best.safetensors"
+        facts = {name: json.loads(value) for name, value in read_safetensors(weights)[1].items()}
+        try:
+            own = (facts[name] for name in ("stage", "seed", "recipe", "validation SAD"))
+            return cls(*own, folder)
+        except KeyError as error:
+            raise RunError(
+                f"{weights}: is not of a run, it does not say its {error}; choose another -o"
+            ) from None
 
 
 def starting_network(
@@ -87,9 +106,9 @@ def fit(
     torch.backends.cudnn.allow_tf32 = False
     module = Training(network, stage, data, seed)
     # Not `save_weights_only`: callbacks are not asked then, and the weights would not be averaged.
-    best = ModelCheckpoint(folder, "best", monitor="SAD", enable_version_counter=False)
+    best = CheckpointHere(folder, "best", monitor="SAD", enable_version_counter=False)
     # Not `save_last`, which saves only when the best changes.
-    latest = ModelCheckpoint(folder, "last", enable_version_counter=False)
+    latest = CheckpointHere(folder, "last", enable_version_counter=False)
     csv_logger = CSVLogger(folder, name="")
     trainer = pl.Trainer(
         accelerator=machine.accelerator,
@@ -103,6 +122,7 @@ def fit(
         num_sanity_val_steps=0,
         log_every_n_steps=min(10, stage.validate_every),
         default_root_dir=folder,
+        use_distributed_sampler=False,  # repeats photographs until all processes have as many
         logger=[csv_logger, TensorBoardLogger(folder, name="", version=csv_logger.version)],
         enable_model_summary=False,
         callbacks=[
@@ -118,7 +138,7 @@ def fit(
         keep_freed_memory()
     last = folder / "last.ckpt"
     trainer.fit(module, ckpt_path=str(last) if last.exists() else None)
-    if not best.best_model_path:
+    if not best.best_model_path or not best.best_model_score.isfinite():
         raise RunError(f"{folder}: no validation had a finite SAD; lower the learning rate")
     if trainer.is_global_zero:
         state = torch.load(best.best_model_path, weights_only=True, map_location="cpu")

@@ -26,6 +26,8 @@ from matting.images import WRITABLE_SUFFIXES
 PICTURE_SUFFIXES = set(WRITABLE_SUFFIXES)
 BACKGROUNDS_EACH = 20
 """So many composites has each foreground of the test set."""
+COMPOSITION_1K, TEST_PICTURES = "Composition-1k", 1000
+TEST_LIST, MANIFEST = "test_list.json", "manifest.json"
 
 Pair = tuple[Path, Path]
 """A foreground's colours and its alpha."""
@@ -83,8 +85,8 @@ def find_files(data: Path) -> Files:
 def find_photographs(data: Path) -> list[Photograph]:
     """Find a data set's photographs: in test_list.json, in `data` itself, or in its val/."""
     check_folder(data)
-    if (data / "test_list.json").exists():
-        return read_annotations(data / "test_list.json", "merged_path", "trimap_path", "alpha_path")
+    if (data / TEST_LIST).exists():
+        return read_annotations(data / TEST_LIST, "merged_path", "trimap_path", "alpha_path")
     folder = photographs_folder(data)
     return paired(folder / "image", folder / "trimap", folder / "alpha")
 
@@ -137,6 +139,22 @@ def read_annotations(listing: Path, *keys: str) -> list[tuple[Path, ...]]:
 def is_composition_1k(folder: Path) -> bool:
     """Say if this is Composition-1k as it is distributed."""
     return (folder / "Training_set").is_dir() or (folder / "Test_set").is_dir()
+
+
+def is_composition_1k_test(data: Path) -> bool:
+    """Say if a data set's photographs are the whole test set of Composition-1k.
+
+    mmediting's script makes its list of nothing else; ours keeps what it was made of.
+    """
+    manifest = photographs_folder(data) / MANIFEST
+    if (data / TEST_LIST).exists():
+        names = [entry[0] for entry in read_annotations(data / TEST_LIST, "merged_path")]
+    elif manifest.exists():
+        facts = json.loads(manifest.read_bytes())
+        names = facts["pictures"] if facts.get("source") == COMPOSITION_1K else ()
+    else:
+        return False
+    return len(names) == TEST_PICTURES
 
 
 def composition_1k_pairs(root: Path) -> list[Pair]:

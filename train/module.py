@@ -13,7 +13,7 @@ from matting.images import write_image
 from train.dataset import TrainingData
 from train.losses import matting_losses
 from train.network import DeepImageMatting
-from train.predict import predict_alpha
+from train.predict import predict_shares, to_pixels
 from train.sheet import contact_sheet, sheet_row
 from train.stages import Stage
 from train.synthesis import Samples, Synthesis
@@ -50,7 +50,14 @@ class Training(pl.LightningModule):
         return DataLoader(samples, batch_size=None)
 
     def val_dataloader(self) -> DataLoader:
-        return DataLoader(self.data.photographs, batch_size=None)
+        """Return this process's share of the photographs, none of them twice.
+
+        Where there are fewer than processes, each judges all: the mean is the same.
+        """
+        share = range(len(self.data.photographs))
+        if len(share) >= self.trainer.world_size:
+            share = share[self.trainer.global_rank :: self.trainer.world_size]
+        return DataLoader(self.data.photographs, batch_size=None, sampler=share)
 
     def training_step(self, batch: dict[str, Tensor]) -> Tensor:
         alpha, refined = self.network(batch["image"], batch["trimap"])
@@ -59,12 +66,13 @@ class Training(pl.LightningModule):
         return sum(terms.values())
 
     def validation_step(self, photograph: tuple[str, Tensor, Tensor, Tensor]) -> Tensor:
-        """Log the photograph's SAD and return its alpha, H×W uint8."""
+        """Log the photograph's SAD, NaN if its alpha has one, and return that, H×W uint8."""
         _, image, trimap, truth = photograph
         with torch.autocast(self.device.type, enabled=False):  # judged as it will be used
-            alpha = predict_alpha(self.network, image.permute(2, 0, 1)[None], trimap[None, None])
-        alpha = alpha[0, 0]
+            shares = predict_shares(self.network, image.permute(2, 0, 1)[None], trimap[None, None])
+        alpha = to_pixels(shares)[0, 0]
         sad = (alpha.float() - truth.float()).abs().sum() / 255 / 1000
+        sad = torch.where(shares.isfinite().all(), sad, torch.nan)
         self.log("SAD", sad, prog_bar=True, batch_size=1, on_epoch=True, sync_dist=True)
         return alpha
 

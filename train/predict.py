@@ -6,9 +6,10 @@ from torch import Tensor
 from train.network import IMAGE_MEAN, IMAGE_STD, STRIDE, DeepImageMatting
 
 
-@torch.no_grad()
 def predict_alpha(network: DeepImageMatting, image: Tensor, trimap: Tensor) -> Tensor:
     """Return alpha as mmediting's test does: pad, predict, crop, take the trimap's word, round.
+
+    What is not a number becomes 0: see `predict_shares`.
 
     Parameters
     ----------
@@ -22,10 +23,20 @@ def predict_alpha(network: DeepImageMatting, image: Tensor, trimap: Tensor) -> T
     N×1×H×W uint8
         0 and 255 where the trimap says so. The refined alpha if the network has a refiner.
     """
+    return to_pixels(predict_shares(network, image, trimap))
+
+
+@torch.no_grad()
+def predict_shares(network: DeepImageMatting, image: Tensor, trimap: Tensor) -> Tensor:
+    """Return `predict_alpha` before it is rounded: N×1×H×W FP32, 0..1."""
     height, width = image.shape[-2:]
     coarse, refined = network(*prepare(image, trimap))
     alpha = (coarse if refined is None else refined)[..., :height, :width].float()
-    alpha = torch.where(trimap == 0, 0.0, torch.where(trimap == 255, 1.0, alpha))
+    return torch.where(trimap == 0, 0.0, torch.where(trimap == 255, 1.0, alpha))
+
+
+def to_pixels(alpha: Tensor) -> Tensor:
+    """Turn 0..1 into 0..255, uint8."""
     return (alpha * 255).round().to(torch.uint8)
 
 

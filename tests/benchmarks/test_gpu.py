@@ -1,5 +1,6 @@
 """The GPU's benchmark: measured where there is a GPU, and refused in words where there is none."""
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -41,6 +42,8 @@ def test_every_way_is_measured(weights: Path, data: Path, tmp_path: Path) -> Non
     assert {*record["ms"], *record["skipped"]} >= {*PEERS, TENSORRT}
     assert all(min(ms) > 0 for shapes in record["ms"].values() for ms in shapes.values())
     assert record.get("complaints", []) == []
+    if importlib.util.find_spec("tensorrt"):
+        assert TENSORRT in record["ms"]
 
 
 @pytest.mark.skipif(WITH_GPU, reason="this machine has a GPU")
@@ -86,6 +89,8 @@ def test_shares_and_ratios_follow_from_the_times() -> None:
     assert list(slow.values())[2:] == ["1.00", "40.00", "40.00", "25%"]
     assert list(fast.values())[2:] == ["2.00", "20.00", "20.00", "50%"]
     assert [row["share"] for row in layer_rows(RECORD)] == ["75.0%", "25.0%"]
+    without = peer_rows(RECORD | {"ms": {"PyTorch FP32": {}, TENSORRT: RECORD["ms"][TENSORRT]}})
+    assert [row["times as fast"] for row in without] == ["–"]
     text = "\n".join(notes(RECORD))
     assert "100 TFLOP/s" in text and "Not run: torch.compile FP16. no compiler." in text
     assert "within the tolerance" in text

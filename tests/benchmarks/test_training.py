@@ -12,7 +12,7 @@ pytest.importorskip("torch")
 import torch
 
 from benchmarks.__main__ import main
-from benchmarks.mmediting import transform
+from benchmarks.mmediting import load, transform, write_composites
 from benchmarks.training import (
     BOTH,
     FP32,
@@ -26,8 +26,9 @@ from benchmarks.training import (
     appetite,
     time_appetite,
 )
-from matting.images import read_gray, read_image
+from matting.images import read_gray, read_image, write_image
 from train.dataset import Foreground
+from train.layouts import Composite
 
 DIGESTS = {
     "merged": "a12f3e2f9a03b80a3de45cbc67a202a2c9d0128cf5ecaa378df221a016d306b0",
@@ -60,6 +61,19 @@ def test_an_enlarged_and_resized_crop_is_mmeditings() -> None:
     sample = transform(layers("a_320x320"), np.random.RandomState(1))
     for name, digest in DIGESTS.items():
         assert hashlib.sha256(sample[name].numpy().tobytes()).hexdigest() == digest, name
+
+
+def test_a_cutout_has_colours_and_alpha_of_its_own(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    cutout, ground = (random.integers(0, 256, (20, 30, c), np.uint8) for c in (4, 3))
+    for name, pixels in (("cutout", cutout), ("ground", ground)):
+        write_image(tmp_path / f"{name}.png", pixels)
+    path = tmp_path / "cutout.png"
+    (files,) = write_composites([Composite("0", path, path, tmp_path / "ground.png")], tmp_path)
+    found = load(files)
+    assert np.array_equal(found["alpha"], cutout[..., 3])
+    assert np.array_equal(found["fg"], cutout[..., 2::-1])
+    assert np.array_equal(found["bg"], ground[..., ::-1])
 
 
 def test_samples_and_steps_are_measured(tmp_path: Path) -> None:

@@ -122,6 +122,7 @@ def test_the_same_set_comes_out_each_time_and_its_digest_says_so(
     line = capsys.readouterr().out.splitlines()[-1]
     manifest = json.loads((again / "val/manifest.json").read_text())
     assert manifest == json.loads((composed / "val/manifest.json").read_text())
+    assert manifest["source"] == "Composition-1k"
     assert line == f"SHA-256 of the test set: {manifest['sha256']}"
     assert main(["check", str(again)]) == 0
     assert line in capsys.readouterr().out
@@ -265,6 +266,7 @@ def test_mistakes_are_one_line_and_nothing_is_written(copy, distributed, tmp_pat
         (["prepare", str(distributed), "--test-backgrounds", str(cut)], "low0.png: cannot be read"),
         (["prepare", voc, "--backgrounds", voc], "has no alpha channel; expected a cut-out"),
         (["prepare", str(cut / "none"), "--backgrounds", voc], "none: no such folder"),
+        (["prepare", voc, "--backgrounds", voc, "--test-backgrounds", f"{voc}/../voc"], "all are"),
         (["prepare", str(tmp_path / "full"), "--backgrounds", voc], "or two cut-outs (RGBA)"),
     ):
         assert main([*command, "-o", str(output)]) == 1

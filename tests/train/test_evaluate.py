@@ -1,6 +1,8 @@
 """Scores of weights and of methods that need none."""
 
 import csv
+import json
+import shutil
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from matting.metrics import evaluate
 from train.checkpoint import save_checkpoint
 from train.dataset import as_tensor
 from train.evaluate import main, table
+from train.layouts import is_composition_1k_test
 from train.peers import blend_by_distance
 from train.predict import predict_alpha
 
@@ -71,19 +74,39 @@ def test_several_weights_stand_in_one_table_by_their_paths(weights, data, tmp_pa
     assert first.split("|")[2:] == second.split("|")[2:] != blend.split("|")[2:]
 
 
-def results(names):
-    return [
-        {"method": "network", "name": name, "SAD": 1.0, "MSE": 0.5, "GRAD": 3.0, "CONN": 4.0}
-        for name in names
-    ]
+def test_every_unknown_value_counts(weights, data, tmp_path, capsys):
+    tables = []
+    for value in (128, 99):
+        folder = shutil.copytree(data / "val", tmp_path / str(value))
+        for path in (folder / "trimap").iterdir():
+            trimap = read_gray(path)
+            write_image(path, np.where(trimap == 128, np.uint8(value), trimap))
+        assert main([str(weights), "--data", str(folder)]) == 0
+        tables.append([row.split("|")[3:] for row in capsys.readouterr().out.splitlines()])
+    blend, other = (rows[-1] for rows in tables)
+    assert blend == other  # the network sees the trimap's value, the blend does not
 
 
-def test_mmeditings_figures_stand_beside_ours_on_composition_1k_only():
-    composition = results(f"GT{i:02}_{j}" for i in range(50) for j in range(20))
-    assert "| mmediting stage 3 |   1000 |    50.60 |   0.0150 |    29.00 |    50.70 |" in table(
-        composition
-    )
-    assert "mmediting" not in table(results(f"photo_{j}" for j in range(1000)))
+def test_mmeditings_figures_stand_beside_ours_on_composition_1k_only(tmp_path):
+    scores = {"SAD": 1.0, "MSE": 0.5, "GRAD": 3.0, "CONN": 4.0}
+    results = [{"method": "network", "name": "a", **scores}]
+    row = "| mmediting stage 3 |   1000 |    50.60 |   0.0150 |    29.00 |    50.70 |"
+    assert row in table(results, published=True)
+    assert "mmediting" not in table(results, published=False)
+    pictures = {f"{i}_{j}": "digest" for i in range(50) for j in range(20)}
+    for source, named, expected in (
+        ("Composition-1k", pictures, True),
+        ("Composition-1k", {"0_0": "digest"}, False),
+        ("my cut-outs", pictures, False),
+    ):
+        (tmp_path / "val").mkdir(exist_ok=True)
+        manifest = {"source": source, "pictures": named}
+        (tmp_path / "val/manifest.json").write_text(json.dumps(manifest))
+        assert is_composition_1k_test(tmp_path) == expected
+    for count in (1000, 999):
+        entries = [{"merged_path": f"{number}.png"} for number in range(count)]
+        (tmp_path / "test_list.json").write_text(json.dumps(entries))
+        assert is_composition_1k_test(tmp_path) == (count == 1000)
 
 
 def test_distance_blend_is_a_ramp_between_parallel_edges():
@@ -129,3 +152,7 @@ def test_mistakes_are_one_line_and_nothing_is_written(weights, data, tmp_path, c
         assert complaint in error
         assert error.count("\n") == 1
     assert not list((tmp_path / "report").glob("*"))
+    with pytest.raises(SystemExit) as caught:
+        main([str(weights), "--data", str(data), "--device", "abacus"])
+    assert caught.value.code == 2
+    assert "--device abacus: " in capsys.readouterr().err

@@ -18,10 +18,11 @@ import torch
 from matting.images import read_image
 from train.__main__ import main
 from train.checkpoint import load_checkpoint, save_checkpoint
-from train.dataset import TrainingData
-from train.fit import Run
+from train.dataset import TrainingData, as_tensor
+from train.fit import CheckpointHere, Run
 from train.losses import matting_losses
 from train.module import Training
+from train.predict import predict_alpha
 from train.stages import stage
 from train.synthesis import Samples, Synthesis
 
@@ -65,12 +66,19 @@ def weights(folder):
     return {name.removeprefix("network."): value for name, value in state.items()}
 
 
+def matte(network, image, trimap):
+    """Return the alpha of arrays, H×W."""
+    pixels = as_tensor(image)[None], as_tensor(trimap)[None]
+    return predict_alpha(network, *pixels)[0, 0].numpy().astype(float)
+
+
 def logged(folder, version, column):
     with (folder / f"version_{version}" / "metrics.csv").open() as file:
         return {int(row["step"]): float(row[column]) for row in csv.DictReader(file) if row[column]}
 
 
-def test_a_killed_run_goes_on_as_if_nothing_had_been(command, folder):
+def test_a_killed_run_goes_on_as_if_nothing_had_been(command, folder, start, capsys):
+    """Also in another folder."""
     whole, cut = folder / "whole", folder / "cut"
     command += ["--steps", "4", "--validate-every", "2", "-o"]
     assert main([*command, str(whole)]) == 0
@@ -84,12 +92,37 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(command, folder):
     assert process.wait() == -signal.SIGKILL
     assert not (cut / "best.safetensors").exists()
 
+    cut = cut.rename(folder / "moved")
     assert main([*command, str(cut), "--resume"]) == 0
     expected, resumed = weights(whole), weights(cut)
     for name, value in expected.items():
         torch.testing.assert_close(resumed[name], value, rtol=1e-5, atol=1e-7)
     assert logged(cut, 1, "SAD") == pytest.approx({3: logged(whole, 0, "SAD")[3]}, rel=1e-3)
     assert Run.finished(cut).sad == Run.finished(whole).sad
+
+    assert main([*command, str(cut), "--resume"]) == 0
+    capsys.readouterr()
+    assert main([*command, str(cut), "--resume", "--seed", "7", "--steps", "6"]) == 2
+    assert "moved: has a finished run of seed 0, steps 4; choose" in capsys.readouterr().err
+    shutil.copy(start, cut / "best.safetensors")
+    assert main([*command, str(cut), "--resume"]) == 2
+    assert "is not of a run, it does not say its 'seed'" in capsys.readouterr().err
+
+
+def test_the_best_so_far_is_known_where_the_folder_was_moved(tmp_path):
+    old = CheckpointHere(tmp_path / "old", "best", monitor="SAD")
+    old.best_model_path = old.kth_best_model_path = str(tmp_path / "old/best.ckpt")
+    old.best_k_models, old.best_model_score = {old.best_model_path: 0.4}, 0.4
+    new = CheckpointHere(tmp_path / "new", "best", monitor="SAD")
+    new.load_state_dict(old.state_dict())
+    assert str(new.state_dict()) == str(old.state_dict()).replace("old", "new")
+
+
+def test_weights_that_are_no_numbers_are_not_kept(command, folder, capsys):
+    command += ["--steps", "2", "--validate-every", "1", "--learning-rate", "1e30"]
+    assert main([*command, "-o", str(folder)]) == 2
+    assert "no validation had a finite SAD; lower the learning rate" in capsys.readouterr().err
+    assert not (folder / "best.safetensors").exists()
 
 
 @pytest.mark.parametrize("nodes", [1, 2])
@@ -122,6 +155,15 @@ def test_two_processes_average_the_gradients_of_different_batches(
         changed = (expected - before.state_dict()[name]).abs().mean()
         assert changed > 0
         assert (after[name] - expected).abs().mean() < 0.02 * changed
+
+    judged = load_checkpoint(start)
+    judged.load_state_dict(after)
+    sads = [
+        np.abs(matte(judged, image, trimap) - truth).sum() / 255e3
+        for _, image, trimap, truth in read.photographs
+    ]
+    assert len(sads) == 3  # which two processes cannot share evenly
+    assert logged(folder, 0, "SAD")[0] == pytest.approx(np.mean(sads), rel=1e-3)
 
 
 def test_what_is_judged_and_kept_is_the_average_of_the_weights(command, folder):
@@ -188,12 +230,25 @@ def test_mistakes_are_one_line(command, data, tmp_path, capsys):
         (["--stage", "1", "--data", str(data), *output], "give --vgg16 FILE or --from CHECKPOINT"),
         (["--stage", "2", "--data", str(data), *output], "give --from CHECKPOINT"),
         (["--stage", "1", "--data", str(data), "--from", "no.pth", *output], "no such file"),
+        (["--stage", "1", "--data", str(data), "--vgg16", "no.npz", *output], "no such file"),
         ([*command, "--nodes", "2", *output], "MASTER_ADDR, MASTER_PORT, NODE_RANK not set"),
+        ([*command, "--devices", "0", *output], "devices"),
     ):
         assert main(arguments) == 2
         error = capsys.readouterr().err
         assert complaint in error
         assert error.count("\n") == 1
-    with pytest.raises(SystemExit) as caught:
-        main(["--stage", "4", "--data", str(data), *output])
-    assert caught.value.code == 2
+    for option, value, complaint in (
+        ("--stage", "4", "invalid choice"),
+        ("--steps", "0", "0 is not a number from 1"),
+        ("--seeds", "-1", "-1 is not a number from 1"),
+        ("--crop", "100", "100 is not a multiple of 32"),
+        ("--learning-rate", "nan", "nan is not a number above 0"),
+        ("--averaging", "1.5", "1.5 is not a number from 0, below 1"),
+        ("--batch-size", "few", "few is not a number from 1"),
+        ("--precision", "16-true", "invalid choice"),
+    ):
+        with pytest.raises(SystemExit) as caught:
+            main([*command, *output, option, value])
+        assert caught.value.code == 2
+        assert complaint in capsys.readouterr().err
