@@ -74,7 +74,8 @@ class ServedMatting(nn.Module):
     """The wire contract around a network: uint8 N×H×W×3 and N×H×W×1 in, uint8 N×H×W×1 out.
 
     Follows mmediting's test pipeline (pad by reflection on the right and below, normalise, predict,
-    crop, take the trimap's word where it has one, round half to even). The network computes in its
+    crop, take the trimap's word where it has one, round half to even); but all that is unknown is
+    128 to the network, as in `train.predict`. The network computes in its
     parameters' type, normalisation before it and the sigmoid after it in FP32. Both cost
     nothing, and in FP16 would add roundings: near white, alpha * 255 would know steps of 1/8 only.
     """
@@ -93,12 +94,14 @@ class ServedMatting(nn.Module):
         _, height, width, _ = image.shape
         # TensorRT takes uint8 at the very edge only: cast before anything else.
         image, trimap = image.float(), trimap.float()
+        background, foreground = trimap == 0, trimap == 255
+        trimap = torch.where(background, 0.0, torch.where(foreground, 255.0, 128.0))
         x = torch.cat([image, trimap], dim=3)
         x = x.index_select(1, reflected(height)).index_select(2, reflected(width))
         x = x.permute(0, 3, 1, 2) * self.scale + self.shift
         alpha = self.alpha(x)[:, :, :height, :width].permute(0, 2, 3, 1)
         alpha = torch.round(alpha * 255)
-        alpha = torch.where(trimap == 0, 0, torch.where(trimap == 255, 255, alpha))
+        alpha = torch.where(background, 0, torch.where(foreground, 255, alpha))
         return alpha.to(torch.uint8)
 
     def alpha(self, x: Tensor) -> Tensor:

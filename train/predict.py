@@ -16,7 +16,8 @@ def predict_alpha(network: DeepImageMatting, image: Tensor, trimap: Tensor) -> T
     image : N×3×H×W uint8
         RGB, of any size from one pixel.
     trimap : N×1×H×W uint8
-        0 background, 255 foreground, all else unknown.
+        0 background, 255 foreground, all else unknown, whatever its value (mmediting's network
+        sees that value).
 
     Returns
     -------
@@ -44,7 +45,9 @@ def prepare(image: Tensor, trimap: Tensor) -> tuple[Tensor, Tensor]:
     """Turn pixels (see `predict_alpha`) into the network's input: scaled, padded, normalised.
 
     Height and width become multiples of `STRIDE` by reflection at the right and at the bottom.
+    All that is unknown becomes 128: the network has seen no other value, and trusts one near 255.
     """
+    trimap = torch.where((trimap == 0) | (trimap == 255), trimap, 128)
     height, width = image.shape[-2:]
     rows = reflected_indices(height, -(-height // STRIDE) * STRIDE, image.device)
     columns = reflected_indices(width, -(-width // STRIDE) * STRIDE, image.device)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from matting.trimaps import ternary
 from train.predict import normalise, predict_alpha, prepare
 
 
@@ -16,7 +17,7 @@ def test_padding_is_numpys_reflection_to_a_multiple_of_32(size):
     padding = ((0, 0), (0, 0), (0, -height % 32), (0, -width % 32))
     expected = [
         torch.from_numpy(np.pad(pixels, padding, mode="reflect")).float() / 255
-        for pixels in (image, trimap)
+        for pixels in (image, ternary(trimap))
     ]
     padded, padded_trimap = prepare(torch.from_numpy(image), torch.from_numpy(trimap))
     torch.testing.assert_close(padded, normalise(expected[0]), rtol=0, atol=0)
@@ -36,6 +37,8 @@ def test_known_pixels_are_the_trimaps_and_batches_do_not_mix(oracle_network):
     assert (alpha[trimap == 255] == 255).all()
     for unknown in (1, 128, 254):  # the network decides: many answers
         assert alpha[trimap == unknown].unique().numel() > 10
+    usual = torch.from_numpy(ternary(trimap.numpy()))
+    assert torch.equal(predict_alpha(network, image, usual), alpha)
     alone = torch.cat([predict_alpha(network, image[i, None], trimap[i, None]) for i in (0, 1)])
     assert (alpha.float() - alone.float()).abs().mean() <= 5e-4 * 255
 
