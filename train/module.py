@@ -28,6 +28,7 @@ class Training(pl.LightningModule):
         super().__init__()
         self.network = network.to(memory_format=torch.channels_last)
         self.stage, self.data, self.seed = stage, data, seed
+        self.sads: list[Tensor] = []
         if stage.freeze_backbone:
             network.backbone.requires_grad_(False)
 
@@ -66,15 +67,22 @@ class Training(pl.LightningModule):
         return sum(terms.values())
 
     def validation_step(self, photograph: tuple[str, Tensor, Tensor, Tensor]) -> Tensor:
-        """Log the photograph's SAD, NaN if its alpha has one, and return that, H×W uint8."""
+        """Keep the photograph's SAD, NaN if its alpha has one, and return that, H×W uint8."""
         _, image, trimap, truth = photograph
         with torch.autocast(self.device.type, enabled=False):  # judged as it will be used
             shares = predict_shares(self.network, image.permute(2, 0, 1)[None], trimap[None, None])
         alpha = to_pixels(shares)[0, 0]
         sad = (alpha.float() - truth.float()).abs().sum() / 255 / 1000
-        sad = torch.where(shares.isfinite().all(), sad, torch.nan)
-        self.log("SAD", sad, prog_bar=True, batch_size=1, on_epoch=True, sync_dist=True)
+        self.sads.append(torch.where(shares.isfinite().all(), sad, torch.nan))
         return alpha
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the mean SAD of the photographs of all processes, which may have more or fewer."""
+        own = torch.stack(self.sads)
+        self.sads = []
+        parts = torch.stack([own.sum(), own.new_tensor(len(own))])
+        total, count = self.trainer.strategy.reduce(parts, reduce_op="sum")
+        self.log("SAD", total / count, prog_bar=True, sync_dist=True)
 
     def configure_optimizers(self) -> dict:
         learning = [p for p in self.network.parameters() if p.requires_grad]
