@@ -54,8 +54,8 @@ def test_model_card_says_what_every_image_got() -> None:
     assert f"| method | SAD, {len(every)} images | SAD without the web |" in page
     assert every - common == {"aim_s3"}
 
-    def mean(method: str, metric: str, names: set[str]) -> float:
-        own = (r for r in rows if r["method"] == method and r["name"] in names)
+    def mean(method: str, metric: str, chosen: set[str]) -> float:
+        own = (r for r in rows if r["method"] == method and r["name"] in chosen)
         return float(np.mean([float(row[metric]) for row in own]))
 
     for method in methods:
@@ -64,8 +64,8 @@ def test_model_card_says_what_every_image_got() -> None:
         row = f"| {method} | {everywhere} | {sad:.2f} | {mse:.4f} | {grad:.2f} | {conn:.2f} |"
         assert row in page
     stages = ("these weights", "stage 2", "stage 1")
-    for names in (every, common):
-        scores = [mean(stage, "SAD", names) for stage in stages]
+    for chosen in (every, common):
+        scores = [mean(stage, "SAD", chosen) for stage in stages]
         assert scores == sorted(scores)
 
 
