@@ -4,6 +4,7 @@ import http.client
 import os
 import re
 import secrets
+import shlex
 import shutil
 import signal
 import socket
@@ -162,7 +163,7 @@ def launch(
             [
                 *([] if keep else ["setpriv", "--pdeathsig", "TERM"]),
                 installation.executable,
-                *_flags(repository, host, ports),
+                *_flags(_shell_safe(repository, folder), host, ports),
                 f"--backend-config=python,shm-region-prefix-name={folder.name}",
                 *installation.flags,
                 *restrictions(flags, shm),
@@ -182,6 +183,18 @@ def launch(
         yield server
         if keep:
             stack.pop_all()
+
+
+def _shell_safe(repository: Path | str, folder: Path) -> Path | str:
+    """Return the repository, or a link in `folder` to it if a shell would take its path apart.
+
+    Triton 2.51 starts the process that runs model.py by a line for the shell, without quotes.
+    """
+    if shlex.quote(str(repository)) == str(repository):
+        return repository
+    link = folder / "repository"
+    link.symlink_to(Path(repository).absolute())
+    return link
 
 
 def _free_shared_memory(prefix: str) -> None:

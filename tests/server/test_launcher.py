@@ -73,6 +73,18 @@ def test_port_taken(tiny_repository: Path) -> None:
             pass
 
 
+@pytest.mark.parametrize("name", ["my models", "models & more"])
+def test_a_path_that_a_shell_takes_apart(
+    tiny_repository: Path, tmp_path: Path, name: str, infer: Infer, random_pair: RandomPair
+) -> None:
+    repository = tmp_path / name
+    shutil.copytree(tiny_repository, repository)
+    image, trimap = random_pair(9, 7)
+    with launch(repository, timeout=60) as server:
+        alpha = infer(server, image, trimap)
+    np.testing.assert_array_equal(alpha, np.maximum(image[..., :1], trimap))
+
+
 def test_missing_repository(tmp_path: Path) -> None:
     with pytest.raises(NotADirectoryError, match="missing is not a folder"):
         launch(tmp_path / "missing").__enter__()
