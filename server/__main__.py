@@ -26,7 +26,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         "--repository", type=Path, default=Path("model_repository"), help="(%(default)s)"
     )
     parser.add_argument(
-        "--host", default=LOOPBACK, help="address to listen on, 0.0.0.0 for all (%(default)s)"
+        "--host",
+        default=LOOPBACK,
+        help="IPv4 address or name to listen on, 0.0.0.0 for all (%(default)s)",
     )
     parser.add_argument("--grpc-port", type=int, default=8001, help="(%(default)s)")
     parser.add_argument("--http-port", type=int, default=8000, help="(%(default)s)")

@@ -1,5 +1,6 @@
 """Start tritonserver, wait until it is ready, stop it."""
 
+import errno
 import http.client
 import os
 import re
@@ -34,6 +35,15 @@ START_TIMEOUT = 300
 """Seconds until all models must be loaded and warm: as many as Kubernetes' startup probe allows."""
 # Seconds that tritonserver gives requests in flight when it is asked to stop (its own default).
 EXIT_TIMEOUT = 30
+OWN = {
+    "--grpc-address": "--host",
+    "--http-address": "--host",
+    "--metrics-address": "--host",
+    "--grpc-port": "--grpc-port",
+    "--http-port": "--http-port",
+    "--metrics-port": "--metrics-port",
+}
+"""Where tritonserver listens is told to the launcher, which asks there: Triton's flags and ours."""
 
 
 class ServerError(RuntimeError):
@@ -125,11 +135,11 @@ def launch(
     repository : path
         Model repository; all its models are loaded.
     host : str
-        Address on which gRPC, HTTP and metrics listen.
+        IPv4 address on which gRPC, HTTP and metrics listen, or a name that has one.
     grpc_port, http_port, metrics_port : int
         0 picks a free one.
     flags : sequence of str
-        More flags for tritonserver; they win over the launcher's own.
+        More flags for tritonserver; they win over the launcher's own. None of `OWN`.
     log : open file, optional
         Where tritonserver writes. By default its log only serves to say why a start failed.
     timeout : float
@@ -145,12 +155,15 @@ def launch(
     NotADirectoryError
         There is no such repository.
     ServerError
-        A port is taken, or the server died or was not ready in time.
+        Nothing can listen on host or port, a flag is one of `OWN`, or the server died or was not
+        ready in time.
     server.installation.InstallationError
         No tritonserver can run on this machine.
     """
     if not Path(repository).is_dir():
         raise NotADirectoryError(f"model repository {repository} is not a folder")
+    _refuse_own(flags)
+    host = _ipv4(host)
     with ExitStack() as stack:
         folder = Path(tempfile.mkdtemp(prefix="tritonserver-"))
         stack.callback(shutil.rmtree, folder)
@@ -185,6 +198,21 @@ def launch(
             stack.pop_all()
 
 
+def _refuse_own(flags: Sequence[str]) -> None:
+    for flag in flags:
+        name = flag.partition("=")[0]
+        if name in OWN:
+            raise ServerError(f"{flag} is not for tritonserver: give {OWN[name]} before the --")
+
+
+def _ipv4(host: str) -> str:
+    """Return the address of a host: Triton takes no names."""
+    try:
+        return str(socket.getaddrinfo(host, None, socket.AF_INET)[0][4][0])
+    except (OSError, UnicodeError) as error:
+        raise ServerError(f"host {host!r} has no IPv4 address ({error})") from None
+
+
 def _shell_safe(repository: Path | str, folder: Path) -> Path | str:
     """Return the repository, or a link in `folder` to it if a shell would take its path apart.
 
@@ -212,9 +240,13 @@ def _claim_ports(host: str, *ports: int) -> list[int]:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 listener.bind((host, port))
+            except OverflowError:
+                raise ServerError(f"port is {port}: expected 1 to 65535, or 0 for any") from None
             except OSError as error:
+                not_here = error.errno == errno.EADDRNOTAVAIL
+                other = "an address of this machine" if not_here else "another port"
                 raise ServerError(
-                    f"cannot listen on {host}:{port} ({error.strerror}): choose another port"
+                    f"cannot listen on {host}:{port} ({error.strerror}): choose {other}"
                 ) from None
             claimed.append(listener.getsockname()[1])
     return claimed

@@ -73,6 +73,35 @@ def test_port_taken(tiny_repository: Path) -> None:
             pass
 
 
+def test_listens_on_a_host_by_name(tiny_repository: Path) -> None:
+    with launch(tiny_repository, host="localhost", timeout=60) as server:
+        assert server.http_url.startswith("127.0.0.1:")
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"host": "nowhere.invalid"}, "host 'nowhere.invalid' has no IPv4 address"),
+        ({"host": "::1"}, "host '::1' has no IPv4 address"),
+        ({"host": ""}, "host '' has no IPv4 address"),
+        ({"host": "." * 99}, "has no IPv4 address"),
+        # A network for documentation: no machine has it.
+        ({"host": "192.0.2.1"}, "on 192.0.2.1:0 .Cannot assign.*: choose an address of this"),
+        ({"grpc_port": 70000}, "port is 70000: expected 1 to 65535, or 0 for any"),
+        ({"http_port": -1}, "port is -1: expected"),
+        ({"flags": ["--http-port=9000"]}, "--http-port=9000 is not for tritonserver: give --http-"),
+        ({"flags": ["--grpc-address", "::"]}, "--grpc-address is not for .*: give --host before"),
+    ],
+)
+def test_where_it_cannot_listen(tiny_repository: Path, options: dict, reason: str) -> None:
+    with (
+        pytest.raises(ServerError, match=reason) as raised,
+        launch(tiny_repository, timeout=0, **options),
+    ):
+        pass
+    assert "\n" not in str(raised.value)
+
+
 @pytest.mark.parametrize("name", ["my models", "models & more"])
 def test_a_path_that_a_shell_takes_apart(
     tiny_repository: Path, tmp_path: Path, name: str, infer: Infer, random_pair: RandomPair
