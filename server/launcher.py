@@ -275,9 +275,10 @@ def _flags(repository: Path | str, host: str, ports: Sequence[int]) -> list[str]
 
 
 def restrictions(flags: Sequence[str] = (), shm: bool = False) -> list[str]:
-    """Close what is `CLOSED` with a key that nobody is told, unless `flags` say otherwise.
+    """Close what is `CLOSED` with a key drawn at random, unless `flags` say otherwise.
 
-    With `shm`, gRPC stays open to shared memory.
+    The key is one of tritonserver's arguments, which users of this machine can read (`ps`); nobody
+    else learns it. With `shm`, gRPC stays open to shared memory.
     """
     closed = {**CLOSED, "--grpc-restricted-protocol": NOT_FOR_CLIENTS} if shm else CLOSED
     return [

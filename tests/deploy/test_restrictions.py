@@ -1,4 +1,4 @@
-"""NVIDIA's container closes what `python -m server` closes, with a key that nobody knows."""
+"""NVIDIA's container closes what `python -m server` closes, with a key of each start."""
 
 import os
 import re
