@@ -168,6 +168,17 @@ def test_int8_is_served_only_where_its_sums_are_right(
             pass
 
 
+def test_a_missing_onnxruntime_is_named(tiny_repository: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_repository, tmp_path, dirs_exist_ok=True)
+    config = tmp_path / "dim" / "config.pbtxt"
+    config.write_text(config.read_text().replace('"openvino"', '"onnxruntime"'))
+    program = tmp_path / "dim" / "1" / "model.py"
+    without = "import sys\nsys.modules['onnxruntime'] = None\n"
+    program.write_text(without + program.read_text())
+    with pytest.raises(ServerError, match="pip install onnxruntime"), launch(tmp_path):
+        pass
+
+
 def test_onnxruntime_gives_the_same_alpha(
     tiny_repository: Path, tmp_path: Path, infer: Infer, random_pair: RandomPair
 ) -> None:

@@ -35,8 +35,13 @@ def load_engine(name: str, model: Path, threads: int, precision: str) -> Engine:
             "avx_vnni): sums would overflow; export again without --precision int8"
         )
     if name == "onnxruntime":
-        import onnxruntime
-
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise pb_utils.TritonModelException(
+                f"parameter engine is 'onnxruntime', which the server lacks ({error}): "
+                "pip install onnxruntime"
+            ) from None
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
