@@ -126,3 +126,16 @@ def test_damaged_files_are_refused(
         launch(tmp_path),
     ):
         pass
+
+
+def test_a_repository_of_an_engine_alone_says_how_to_start(
+    tiny_repository: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_repository, tmp_path, dirs_exist_ok=True)
+    version = tmp_path / "dim/1"
+    (version / "model.onnx").rename(version / "model.plan")
+    entry = {"target": "tensorrt", "files": {}}
+    (version / "manifest.json").write_text(json.dumps({"model.plan": entry}))
+    reason = "exported for tensorrt only: start with --model-config-name=tensorrt"
+    with pytest.raises(ServerError, match=reason), launch(tmp_path):
+        pass

@@ -64,7 +64,14 @@ def check_files(folder: Path) -> None:
     manifest = folder / "manifest.json"
     if not manifest.is_file():
         return
-    for name, expected in json.loads(manifest.read_text())["model.onnx"]["files"].items():
+    entries = json.loads(manifest.read_text())
+    if "model.onnx" not in entries:
+        targets = " and ".join(entry["target"] for entry in entries.values())
+        raise pb_utils.TritonModelException(
+            f"{folder} was exported for {targets} only: start with --model-config-name=tensorrt "
+            "for tensorrt, or export for openvino"
+        )
+    for name, expected in entries["model.onnx"]["files"].items():
         path = folder / name
         if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != expected:
             raise pb_utils.TritonModelException(
