@@ -1,5 +1,7 @@
 """What model.py answers over gRPC: right bytes, or the reason why not, and it lives on."""
 
+import ast
+import json
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -146,13 +148,17 @@ def test_bad_requests_at_once_do_no_harm_to_each_other(
         np.testing.assert_array_equal(alpha, expected(*good))
 
 
+@pytest.mark.parametrize("said_by", ["config.pbtxt", "manifest.json"])
 @pytest.mark.parametrize("flags", ["avx2 avx512f", "avx2 avx_vnni"])
 def test_int8_is_served_only_where_its_sums_are_right(
-    tiny_repository: Path, tmp_path: Path, flags: str
+    tiny_repository: Path, tmp_path: Path, flags: str, said_by: str
 ) -> None:
     shutil.copytree(tiny_repository, tmp_path, dirs_exist_ok=True)
-    config = tmp_path / "dim" / "config.pbtxt"
-    config.write_text(config.read_text().replace('"auto"', '"int8"'))
+    if said_by == "config.pbtxt":
+        config = tmp_path / "dim" / "config.pbtxt"
+        config.write_text(config.read_text().replace('"auto"', '"int8"'))
+    else:
+        write_manifest(tmp_path / "dim" / "1", {"precision": "int8"})
     processor = tmp_path / "cpuinfo"
     processor.write_text(f"flags\t: fpu {flags} sse\n")
     program = tmp_path / "dim" / "1" / "model.py"
@@ -166,6 +172,40 @@ def test_int8_is_served_only_where_its_sums_are_right(
             launch(tmp_path),
         ):
             pass
+
+
+def write_manifest(version: Path, facts: dict) -> None:
+    entry = {"target": "openvino", "files": {}, **facts}
+    (version / "manifest.json").write_text(json.dumps({"model.onnx": entry}))
+
+
+@pytest.mark.parametrize(
+    ("setting", "facts", "hint"),
+    [
+        ("auto", {"bf16": {"pictures": 5}}, None),
+        ("auto", {"bf16": "not equal to the network"}, "f32"),
+        ("auto", {}, "f32"),
+        ("int8", {"bf16": "not equal to the network"}, "f32"),
+        ("fp32", {"bf16": {"pictures": 5}}, "f32"),
+        ("auto", None, None),
+    ],
+)
+def test_bf16_is_for_versions_that_are_equal_in_it(
+    tiny_repository: Path, tmp_path: Path, setting: str, facts: dict | None, hint: str | None
+) -> None:
+    """config.pbtxt is for all versions, the export's verdict for one."""
+    shutil.copytree(tiny_repository, tmp_path, dirs_exist_ok=True)
+    config = tmp_path / "dim" / "config.pbtxt"
+    config.write_text(config.read_text().replace('"auto"', f'"{setting}"'))
+    version = tmp_path / "dim" / "1"
+    if facts is not None:
+        write_manifest(version, {"precision": "fp32", **facts})
+    told = tmp_path / "told"
+    write_it = f"open({str(told)!r}, 'w').write(repr(settings)); compiled ="
+    program = version / "model.py"
+    program.write_text(program.read_text().replace("compiled =", write_it))
+    with launch(tmp_path):
+        assert ast.literal_eval(told.read_text()).get("INFERENCE_PRECISION_HINT") == hint
 
 
 def test_a_missing_onnxruntime_is_named(tiny_repository: Path, tmp_path: Path) -> None:

@@ -25,13 +25,9 @@ def load_engine(name: str, model: Path, threads: int, precision: str) -> Engine:
     computes in it and the engine can (OpenVINO), and FP32 elsewhere; "int8" is the same for a graph
     that was exported so.
     """
-    if precision not in ("auto", "fp32", "int8"):
-        raise pb_utils.TritonModelException(
-            f"parameter precision is {precision!r}, expected 'auto', 'fp32' or 'int8'"
-        )
     if precision == "int8" and not re.search(r"\bavx(512)?_vnni\b", CPU_INFO.read_text()):
         raise pb_utils.TritonModelException(
-            "parameter precision is 'int8', but this processor has no VNNI (avx512_vnni, "
+            "precision is 'int8', but this processor has no VNNI (avx512_vnni, "
             "avx_vnni): sums would overflow; export again without --precision int8"
         )
     if name == "onnxruntime":
@@ -59,11 +55,14 @@ def load_engine(name: str, model: Path, threads: int, precision: str) -> Engine:
     )
 
 
-def check_files(folder: Path) -> None:
-    """Refuse files that are not those of the export: half copied, damaged, or of another one."""
+def check_files(folder: Path) -> dict:
+    """Return what the export recorded of model.onnx; empty if there is no record.
+
+    Refuses files that are not those of the export: half copied, damaged, or of another one.
+    """
     manifest = folder / "manifest.json"
     if not manifest.is_file():
-        return
+        return {}
     entries = json.loads(manifest.read_text())
     if "model.onnx" not in entries:
         targets = " and ".join(entry["target"] for entry in entries.values())
@@ -78,6 +77,24 @@ def check_files(folder: Path) -> None:
                 f"{path} is not the file that {manifest.name} names: "
                 "copy the whole folder again, or export it again"
             )
+    return entries["model.onnx"]
+
+
+def own_precision(precision: str, entry: dict) -> str:
+    """Return the precision for this version; that of config.pbtxt is for all versions.
+
+    A graph in eight bits stays "int8", and "auto" is for those that the export found equal in bf16.
+    """
+    if precision not in ("auto", "fp32", "int8"):
+        raise pb_utils.TritonModelException(
+            f"parameter precision is {precision!r}, expected 'auto', 'fp32' or 'int8'"
+        )
+    if not entry:
+        return precision
+    if entry.get("precision") == "int8":
+        return "int8"
+    equal_in_bf16 = isinstance(entry.get("bf16"), dict)
+    return "auto" if precision != "fp32" and equal_in_bf16 else "fp32"
 
 
 class TritonPythonModel:
@@ -88,7 +105,7 @@ class TritonPythonModel:
             for key in ("engine", "threads", "precision", "max_pixels")
         )
         folder = Path(args["model_repository"]) / args["model_version"]
-        check_files(folder)
+        precision = own_precision(precision, check_files(folder))
         self.engine = load_engine(engine, folder / "model.onnx", int(threads), precision)
         self.max_pixels = int(max_pixels)
 
