@@ -31,6 +31,8 @@ def test_contract(path: Path) -> None:
     ]
     assert on_the_wire(config.output) == [("alpha", "TYPE_UINT8", [-1, -1, -1, 1])]
     assert config.instance_group and config.model_warmup
+    # Triton skips a warm-up of 0, and takes 1 where a model has no batches.
+    assert all(warmup.batch_size >= 1 for warmup in config.model_warmup)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
