@@ -42,7 +42,7 @@ ARTIFACTS = {
     "tensorrt": "model.plan",
     "tensorrt-rtx": "model.rtx",
 }
-MODEL = "dim"
+MODEL, CONFIG = "dim", "config.pbtxt"
 TEMPLATE = Path(__file__).parents[1] / "model_repository" / MODEL
 """Configurations and the Python backend's model.py, of which every repository gets a copy."""
 
@@ -112,6 +112,7 @@ def export(
         check_int8(target)
     floats = "fp32" if in_int8 else precision
     profile = profile or Profile()
+    model = repository / MODEL
     place = folder_beside(repository)
     network = load_checkpoint(weights)
     known = with_mirror_images(list(read_pictures(pictures)))
@@ -148,9 +149,11 @@ def export(
             entry["bf16"] = in_bf16 if isinstance(in_bf16, str) else in_bf16.summary()
         computed_in = "auto" if isinstance(in_bf16, Parity) else "fp32"
         run_by = (target, INT8 if in_int8 else computed_in)
-        settings = run_by if artifact == onnx else None
-        put_in_place(build, repository / MODEL, artifact.name, entry, settings)
-    return Exported(repository / MODEL / "1" / artifact.name, parity, in_bf16)
+        configs = {}
+        if artifact == onnx:
+            configs[CONFIG] = with_settings(read_config(model, CONFIG), *run_by)
+        put_in_place(build, model, artifact.name, entry, configs)
+    return Exported(model / "1" / artifact.name, parity, in_bf16)
 
 
 def check_int8(target: str) -> None:
@@ -266,23 +269,37 @@ def prove_in_bf16(expected: list[np.ndarray], onnx: Path, pictures: list[Picture
         return str(error)
 
 
-def set_engine(model: Path, engine: str, precision: str) -> None:
-    """Tell model.py, in the model's config.pbtxt, by what to run the graph and in which precision.
+def read_config(model: Path, name: str) -> str:
+    """Return the text of a model's configuration; the template's where the model has none."""
+    own = model / name
+    return (own if own.is_file() else TEMPLATE / name).read_text()
+
+
+def with_settings(config: str, engine: str, precision: str) -> str:
+    """Return a config.pbtxt that says by what model.py runs the graph and in which precision.
 
     "auto" is bf16 where the processor computes in it, "int8" a graph that `quantize` has rounded.
+
+    Raises
+    ------
+    ExportError
+        One of the parameters is not there, or more than once.
     """
-    config = model / "config.pbtxt"
-    text = config.read_text()
     for key, value in {"engine": engine, "precision": precision}.items():
         parameter = rf'(key:\s*"{key}"\s*value:?\s*{{\s*string_value:\s*)"[^"]*"'
-        text = re.sub(parameter, rf'\g<1>"{value}"', text)
-    write_whole(config, text.encode())
+        config, found = re.subn(parameter, rf'\g<1>"{value}"', config)
+        if found != 1:
+            raise ExportError(
+                f"{CONFIG} says {found} times what parameter {key!r} is, expected once as in the "
+                f'project\'s own: {{ key: "{key}" value {{ string_value: "{value}" }} }}'
+            )
+    return config
 
 
 def put_in_place(
-    build: Path, model: Path, artifact: str, entry: dict, settings: tuple[str, str] | None
+    build: Path, model: Path, artifact: str, entry: dict, configs: dict[str, str]
 ) -> None:
-    """Move the built files into the model's folder, with what model.py is to be told of them.
+    """Move the built files into the model's folder, and write configurations that fit them.
 
     A new folder is made whole before it is moved. In an old one the manifest comes last: until then
     it names other files than there are.
@@ -293,8 +310,8 @@ def put_in_place(
         shutil.copytree(TEMPLATE, folder, ignore=shutil.ignore_patterns(*GENERATED))
     for name in entry["files"]:
         (build / name).replace(folder / "1" / name)
-    if settings:
-        set_engine(folder, *settings)
+    for name, text in configs.items():
+        write_whole(folder / name, text.encode())
     write_entry(folder / "1", artifact, entry)
     if folder != model:
         model.parent.mkdir(parents=True, exist_ok=True)

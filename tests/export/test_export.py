@@ -21,7 +21,7 @@ from export.export import (
     export,
     prove,
     prove_in_bf16,
-    set_engine,
+    with_settings,
     write_onnx,
 )
 from export.manifest import check, read_manifest, sha256
@@ -83,6 +83,10 @@ def test_the_drawn_network_is_served_in_fp32_since_bf16_changes_it(exported: Exp
     assert 'key: "precision" value { string_value: "fp32" }' in config
 
 
+def config_of(model: Path) -> str:
+    return (model / "config.pbtxt").read_text()
+
+
 Known = tuple[list[Picture], list[np.ndarray]]
 
 
@@ -113,14 +117,46 @@ def test_the_default_network_is_itself_in_fp16(default_alphas: Known, tmp_path: 
 @pytest.mark.parametrize("space", [" ", "\n    "])
 def test_engine_and_precision_are_set_and_nothing_else(tmp_path: Path, space: str) -> None:
     written = config_of(TEMPLATE).replace(" value { ", f"{space}value {{{space}")
-    (tmp_path / "config.pbtxt").write_text(written)
-    set_engine(tmp_path, "onnxruntime", "fp32")
     expected = written.replace('"openvino"', '"onnxruntime"').replace('"auto"', '"fp32"')
-    assert config_of(tmp_path) == expected != written
+    assert with_settings(written, "onnxruntime", "fp32") == expected != written
 
 
-def config_of(model: Path) -> str:
-    return (model / "config.pbtxt").read_text()
+@pytest.mark.parametrize(
+    ("config", "complaint"),
+    [
+        (config_of(TEMPLATE).replace('key: "engine"', 'key: "motor"'), "0 times .*'engine'"),
+        (config_of(TEMPLATE) * 2, "2 times .*'engine'"),
+        ('parameters { key: "engine" value { string_value: "x" } }', "0 times .*'precision'"),
+    ],
+)
+def test_a_config_that_cannot_be_set_is_refused(config: str, complaint: str) -> None:
+    with pytest.raises(ExportError, match=complaint):
+        with_settings(config, "onnxruntime", "fp32")
+
+
+def test_a_config_is_refused_before_a_file_is_replaced(
+    exported: Exported,
+    seeded_weights: Path,
+    pairs: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    models = tmp_path / "models"
+    shutil.copytree(exported.artifact.parents[2], models)
+    (models / "dim/config.pbtxt").write_text("parameters []")
+    before = contents(tmp_path)
+    graph = exported.artifact
+
+    def no_work(network: object, weights: Path, precision: str, folder: Path, ranges: object):
+        """The graph of before."""
+        for name in (graph.name, WEIGHTS):
+            shutil.copy(graph.with_name(name), folder)
+        return folder / graph.name
+
+    monkeypatch.setattr("export.export.write_onnx", no_work)
+    with pytest.raises(ExportError, match=r"config\.pbtxt says 0 times"):
+        export(seeded_weights, models, "onnxruntime", pictures=pairs)
+    assert contents(tmp_path) == before
 
 
 def test_graph_keeps_the_contract_and_is_small(exported: Exported) -> None:
