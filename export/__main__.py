@@ -16,7 +16,7 @@ from export.engine import Profile, add_arguments
 from export.errors import ExportError
 from export.export import MODEL, TARGETS, export
 from export.graph import PRECISIONS
-from export.manifest import check, read_manifest
+from export.manifest import check, read_manifest, versions
 from export.parity import PAIRS, Parity
 from export.quantize import INT8
 from matting.images import ImageError
@@ -86,6 +86,9 @@ def run_export(arguments: list[str]) -> int:
         print(f"export: {error}", file=sys.stderr)
         return 1
     print(exported.artifact)
+    newest = versions(options.repository / MODEL)[-1]
+    if newest != exported.artifact.parent:
+        print(f"export: {newest} is newer, and served in its place", file=sys.stderr)
     print(table(exported.parity) if exported.parity else "parity not run: no GPU to run it on")
     if isinstance(exported.in_bf16, Parity):
         print(f"in bf16, where the processor computes in it:\n{table(exported.in_bf16)}")
@@ -100,12 +103,18 @@ def run_check(arguments: list[str]) -> int:
         description="Is a model repository what its manifest says, and does it fit this machine?",
     )
     parser.add_argument("repository", type=Path, nargs="?", default=Path("model_repository"))
-    version = parser.parse_args(arguments).repository / MODEL / "1"
-    faults = check(version)
+    model = parser.parse_args(arguments).repository / MODEL
+    found = versions(model) or [model / "1"]
+    return max(check_version(folder) for folder in found)
+
+
+def check_version(folder: Path) -> int:
+    """Print what is wrong with a version, or that nothing is; return the exit code."""
+    faults = check(folder)
     for fault in faults:
-        print(f"check: {fault}", file=sys.stderr)
+        print(f"check: {folder}: {fault}", file=sys.stderr)
     if not faults:
-        print(f"{version}: {', '.join(read_manifest(version))} as the manifest says")
+        print(f"{folder}: {', '.join(read_manifest(folder))} as the manifest says")
     return 1 if faults else 0
 
 

@@ -16,7 +16,7 @@ from export.engine import Profile, build_engine, check_machine, engine_matte
 from export.errors import ExportError
 from export.files import write_whole
 from export.graph import build_graph, save_graph, store_weights_outside
-from export.manifest import MANIFEST, WEIGHTS, describe, sha256, write_entry
+from export.manifest import WEIGHTS, describe, sha256, write_entry
 from export.overflow import largest_magnitudes, overflows
 from export.parity import (
     PAIRS,
@@ -44,12 +44,12 @@ ARTIFACTS = {
 }
 MODEL, CONFIG = "dim", "config.pbtxt"
 TEMPLATE = Path(__file__).parents[1] / "model_repository" / MODEL
-"""Configurations and the Python backend's model.py, of which every repository gets a copy."""
+"""The project's own model, of which every repository gets a copy of `TEMPLATES`."""
+
+TEMPLATES = (CONFIG, "configs/*.pbtxt", "1/model.py")
 
 COMPANY = 3
 """Pictures in one batch where parity is proven: others than `export.graph` traces."""
-
-GENERATED = (*set(ARTIFACTS.values()), WEIGHTS, MANIFEST, "__pycache__")
 
 
 @dataclass(frozen=True)
@@ -296,6 +296,15 @@ def with_settings(config: str, engine: str, precision: str) -> str:
     return config
 
 
+def fill(model: Path) -> None:
+    """Copy what a model lacks of `TEMPLATES` into its folder."""
+    for source in (path for pattern in TEMPLATES for path in TEMPLATE.glob(pattern)):
+        place = model / source.relative_to(TEMPLATE)
+        if not place.exists():
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(source, place)
+
+
 def put_in_place(
     build: Path, model: Path, artifact: str, entry: dict, configs: dict[str, str]
 ) -> None:
@@ -304,10 +313,8 @@ def put_in_place(
     A new folder is made whole before it is moved. In an old one the manifest comes last: until then
     it names other files than there are.
     """
-    folder = model
-    if not model.exists():
-        folder = build / MODEL
-        shutil.copytree(TEMPLATE, folder, ignore=shutil.ignore_patterns(*GENERATED))
+    folder = model if model.exists() else build / MODEL
+    fill(folder)
     for name in entry["files"]:
         (build / name).replace(folder / "1" / name)
     for name, text in configs.items():

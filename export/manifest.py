@@ -75,6 +75,12 @@ def read_manifest(folder: Path) -> dict[str, dict]:
         raise ExportError(f"{path} is damaged: export the model again") from error
 
 
+def versions(model: Path) -> list[Path]:
+    """Return a model's version folders, such as `model_repository/dim/1`, the newest last."""
+    folders = [path for path in model.glob("[1-9]*") if path.name.isdecimal() and path.is_dir()]
+    return sorted(folders, key=lambda folder: int(folder.name))
+
+
 def check(folder: Path) -> list[str]:
     """Say what is wrong with a version folder, such as `model_repository/dim/1`.
 

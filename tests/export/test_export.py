@@ -21,6 +21,7 @@ from export.export import (
     export,
     prove,
     prove_in_bf16,
+    put_in_place,
     with_settings,
     write_onnx,
 )
@@ -354,6 +355,66 @@ def test_check_names_what_to_rebuild(
     (models / "dim/1/manifest.json").unlink()
     assert main(["check", str(models)]) == 1
     assert "manifest.json is missing" in capsys.readouterr().err
+
+
+def test_check_looks_at_every_version(
+    exported: Exported, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    models = tmp_path / "models"
+    shutil.copytree(exported.artifact.parents[2], models)
+    for version in ("2", "10"):
+        shutil.copytree(models / "dim/1", models / "dim" / version)
+    assert main(["check", str(models)]) == 0
+    folders = [line.split(":")[0] for line in capsys.readouterr().out.splitlines()]
+    assert folders == [str(models / "dim" / version) for version in ("1", "2", "10")]
+    (models / "dim/2/model.onnx").write_text("damaged")
+    assert main(["check", str(models)]) == 1
+    assert capsys.readouterr().err.startswith(f"check: {models}/dim/2: model.onnx is not the file")
+
+
+def test_an_export_is_made_of_the_template_alone(
+    exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which may serve versions of its own, and have been started; and a folder may lack parts."""
+    template = tmp_path / "template/dim"
+    shutil.copytree(TEMPLATE, template)
+    (template / "2").mkdir()
+    (template / "1/__pycache__").mkdir()
+    monkeypatch.setattr("export.export.TEMPLATE", template)
+    old, new = tmp_path / "old", tmp_path / "new"
+    old.mkdir()
+    (old / "config.pbtxt").write_text("own")
+    for model in (old, new):
+        build = tmp_path / f"build of {model.name}"
+        build.mkdir()
+        shutil.copy(exported.artifact, build)
+        put_in_place(build, model, "model.onnx", {"files": {"model.onnx": ""}}, {})
+        assert sorted(contents(model)) == [
+            "1",
+            "1/manifest.json",
+            "1/model.onnx",
+            "1/model.py",
+            "config.pbtxt",
+            "configs",
+            "configs/onnxruntime.pbtxt",
+            "configs/openvino.pbtxt",
+            "configs/tensorrt.pbtxt",
+        ]
+    assert config_of(old) == "own" != config_of(new)
+
+
+def test_a_newer_version_that_is_served_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    artifact = tmp_path / "dim/1/model.onnx"
+    monkeypatch.setattr("export.__main__.export", lambda *_, **__: Exported(artifact, None))
+    for version, warning in (
+        ("1", ""),
+        ("12", f"export: {tmp_path}/dim/12 is newer, and served in its place\n"),
+    ):
+        (tmp_path / "dim" / version).mkdir(parents=True)
+        assert main(["weights", "--repository", str(tmp_path)]) == 0
+        assert capsys.readouterr().err == warning
 
 
 def test_check_names_what_cannot_run_here(
