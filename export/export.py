@@ -113,7 +113,7 @@ def export(
     floats = "fp32" if in_int8 else precision
     profile = profile or Profile()
     model = repository / MODEL
-    place = folder_beside(repository)
+    check_place(model)
     network = load_checkpoint(weights)
     known = with_mirror_images(list(read_pictures(pictures)))
     watched = input_ranges(network) if in_int8 else nullcontext()
@@ -121,7 +121,7 @@ def export(
         expected = expected_alphas(network, known)
     if complaints := overflows(largest, floats):
         raise ExportError("not computable: " + "; ".join(complaints))
-    with tempfile.TemporaryDirectory(dir=place, prefix=".export-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="export-") as scratch:
         build = Path(scratch)
         onnx = write_onnx(network, weights, floats, build, ranges)
         entry = describe(onnx, target, precision)
@@ -170,18 +170,22 @@ def check_int8(target: str) -> None:
         raise ExportError("int8 takes a processor with VNNI (avx512_vnni or avx_vnni); use fp32")
 
 
-def folder_beside(repository: Path) -> Path:
-    """Return the nearest folder above that is there: from it files can be moved into place.
+def check_place(model: Path) -> None:
+    """Refuse a place that cannot be written to, before minutes of work.
 
     Raises
     ------
     FileExistsError
-        The repository, or what it should lie in, is a file.
+        The model's folder, or what it should lie in, is a file.
+    PermissionError
+        It may not be written to.
     """
-    there = next(path for path in (repository, *repository.absolute().parents) if path.exists())
-    if not there.is_dir():
-        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(there))
-    return there.absolute().parent if there == repository else there
+    for folder in (model.absolute(), model.absolute() / "1"):
+        there = next(path for path in (folder, *folder.parents) if path.exists())
+        if not there.is_dir():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(there))
+        if not os.access(there, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(there))
 
 
 def write_onnx(
@@ -305,21 +309,42 @@ def fill(model: Path) -> None:
             shutil.copy(source, place)
 
 
+def copy_all(places: dict[Path, Path]) -> None:
+    """Copy files, each to its place, and replace none before all are copied.
+
+    Their places may lie in another file system, where a file cannot be moved at once.
+    """
+    partials = {place: place.with_name(f".{place.name}.partial") for place in places.values()}
+    try:
+        for source, place in places.items():
+            shutil.copyfile(source, partials[place])
+        for place, partial in partials.items():
+            partial.replace(place)
+    finally:
+        for partial in partials.values():
+            partial.unlink(missing_ok=True)
+
+
 def put_in_place(
     build: Path, model: Path, artifact: str, entry: dict, configs: dict[str, str]
 ) -> None:
-    """Move the built files into the model's folder, and write configurations that fit them.
+    """Copy the built files into the model's folder, and write configurations that fit them.
 
-    A new folder is made whole before it is moved. In an old one the manifest comes last: until then
-    it names other files than there are.
+    A new folder is made whole before it gets its name: beside it, since the repository may be a
+    file system of its own. Triton takes every folder there for a model, so it is there for the
+    copying alone. In an old one the manifest comes last: until then it names other files than there
+    are.
     """
-    folder = model if model.exists() else build / MODEL
-    fill(folder)
-    for name in entry["files"]:
-        (build / name).replace(folder / "1" / name)
-    for name, text in configs.items():
-        write_whole(folder / name, text.encode())
-    write_entry(folder / "1", artifact, entry)
-    if folder != model:
+    if not model.exists():
         model.parent.mkdir(parents=True, exist_ok=True)
-        folder.replace(model)
+        with tempfile.TemporaryDirectory(dir=model.parent, prefix=".export-") as beside:
+            whole = Path(beside) / MODEL
+            whole.mkdir()
+            put_in_place(build, whole, artifact, entry, configs)
+            whole.replace(model)
+        return
+    fill(model)
+    copy_all({build / name: model / "1" / name for name in entry["files"]})
+    for name, text in configs.items():
+        write_whole(model / name, text.encode())
+    write_entry(model / "1", artifact, entry)

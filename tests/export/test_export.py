@@ -1,7 +1,9 @@
 """What an export writes equals the network, keeps the wire contract, or is not written at all."""
 
 import json
+import os
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +19,8 @@ from export.export import (
     TEMPLATE,
     WEIGHTS,
     Exported,
+    check_place,
+    copy_all,
     expected_alphas,
     export,
     prove,
@@ -401,6 +405,53 @@ def test_an_export_is_made_of_the_template_alone(
             "configs/tensorrt.pbtxt",
         ]
     assert config_of(old) == "own" != config_of(new)
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_repository_may_be_a_file_system_of_its_own(there: bool, tmp_path: Path) -> None:
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as elsewhere:
+        if Path(elsewhere).stat().st_dev == tmp_path.stat().st_dev:
+            pytest.skip("/dev/shm is no file system of its own here")
+        (tmp_path / "models").symlink_to(elsewhere)
+        (tmp_path / "model.onnx").write_text("graph")
+        model = tmp_path / "models/dim"
+        if there:
+            (model / "1").mkdir(parents=True)
+            (model / "1/model.onnx").write_text("graph of before")
+        check_place(model)
+        put_in_place(tmp_path, model, "model.onnx", {"files": {"model.onnx": ""}}, {})
+        assert (model / "1/model.onnx").read_text() == "graph"
+        assert [path.name for path in Path(elsewhere).iterdir()] == ["dim"]
+        assert not [name for name in contents(model) if ".partial" in name]
+
+
+def test_nothing_is_replaced_where_not_all_can_be_copied(tmp_path: Path) -> None:
+    version = tmp_path / "dim/1"
+    version.mkdir(parents=True)
+    (version / "model.onnx").write_text("graph of before")
+    (tmp_path / "model.onnx").write_text("graph")
+    names = ("model.onnx", WEIGHTS)  # which is not there to be copied
+    with pytest.raises(FileNotFoundError):
+        copy_all({tmp_path / name: version / name for name in names})
+    assert [path.name for path in version.iterdir()] == ["model.onnx"]
+    assert (version / "model.onnx").read_text() == "graph of before"
+
+
+@pytest.mark.parametrize("part", ["models", "models/dim", "models/dim/1"])
+def test_a_place_that_cannot_be_written_to_is_refused_before_work(
+    part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, there = tmp_path / "models/dim", tmp_path / part
+    there.mkdir(parents=True)
+    monkeypatch.setattr(os, "access", lambda path, mode: path != there)  # root may do anything
+    with pytest.raises(PermissionError, match=part):
+        check_place(model)
+    monkeypatch.undo()
+    check_place(model)
+    there.rmdir()
+    there.touch()
+    with pytest.raises(FileExistsError, match=part):
+        check_place(model)
 
 
 def test_a_newer_version_that_is_served_is_named(
