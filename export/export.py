@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from export.engine import Profile, build_engine, check_machine, engine_matte
+from export.engine import Profile, as_text, build_engine, check_machine, engine_matte
 from export.errors import ExportError
 from export.files import write_whole
 from export.graph import build_graph, save_graph, store_weights_outside
@@ -42,7 +42,7 @@ ARTIFACTS = {
     "tensorrt": "model.plan",
     "tensorrt-rtx": "model.rtx",
 }
-MODEL, CONFIG = "dim", "config.pbtxt"
+MODEL, CONFIG, FOR_TENSORRT = "dim", "config.pbtxt", "configs/tensorrt.pbtxt"
 TEMPLATE = Path(__file__).parents[1] / "model_repository" / MODEL
 """The project's own model, of which every repository gets a copy of `TEMPLATES`."""
 
@@ -114,6 +114,9 @@ def export(
     profile = profile or Profile()
     model = repository / MODEL
     check_place(model)
+    configs = {}
+    if target == "tensorrt":
+        configs[FOR_TENSORRT] = with_profile(read_config(model, FOR_TENSORRT), profile)
     network = load_checkpoint(weights)
     known = with_mirror_images(list(read_pictures(pictures)))
     watched = input_ranges(network) if in_int8 else nullcontext()
@@ -149,7 +152,6 @@ def export(
             entry["bf16"] = in_bf16 if isinstance(in_bf16, str) else in_bf16.summary()
         computed_in = "auto" if isinstance(in_bf16, Parity) else "fp32"
         run_by = (target, INT8 if in_int8 else computed_in)
-        configs = {}
         if artifact == onnx:
             configs[CONFIG] = with_settings(read_config(model, CONFIG), *run_by)
         put_in_place(build, model, artifact.name, entry, configs)
@@ -296,6 +298,37 @@ def with_settings(config: str, engine: str, precision: str) -> str:
             raise ExportError(
                 f"{CONFIG} says {found} times what parameter {key!r} is, expected once as in the "
                 f'project\'s own: {{ key: "{key}" value {{ string_value: "{value}" }} }}'
+            )
+    return config
+
+
+def with_profile(config: str, profile: Profile) -> str:
+    """Return a configs/tensorrt.pbtxt whose batches and warm-up an engine of this profile takes.
+
+    The warm-up is one picture of the size that the engine is tuned for.
+
+    Raises
+    ------
+    ExportError
+        The engine takes no single picture, or one of the settings is not there as often as in the
+        project's own.
+    """
+    if profile.smallest[0] > 1:
+        raise ExportError(
+            f"smallest input is {as_text(profile.smallest)}: its N has to be 1, since Triton also "
+            "sends single pictures"
+        )
+    _, height, width = profile.best
+    for setting, times, pattern, value in (
+        ("max_batch_size", 1, r"(?m)^max_batch_size:.*$", f"max_batch_size: {profile.largest[0]}"),
+        ("the warm-up's name", 1, r'"\d+x\d+"', f'"{height}x{width}"'),
+        ("the warm-up's size", 2, r"\[\s*\d+\s*,\s*\d+\s*,", f"[ {height}, {width},"),
+    ):
+        config, found = re.subn(pattern, value, config)
+        if found != times:
+            raise ExportError(
+                f"{FOR_TENSORRT} says {found} times what {setting} is, expected {times} as in the "
+                "project's own"
             )
     return config
 

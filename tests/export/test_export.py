@@ -11,6 +11,8 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from google.protobuf import text_format
+from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from export.__main__ import main
 from export.engine import Profile, build_engine, find_gpu
@@ -26,6 +28,8 @@ from export.export import (
     prove,
     prove_in_bf16,
     put_in_place,
+    read_config,
+    with_profile,
     with_settings,
     write_onnx,
 )
@@ -137,6 +141,40 @@ def test_engine_and_precision_are_set_and_nothing_else(tmp_path: Path, space: st
 def test_a_config_that_cannot_be_set_is_refused(config: str, complaint: str) -> None:
     with pytest.raises(ExportError, match=complaint):
         with_settings(config, "onnxruntime", "fp32")
+
+
+def test_tensorrts_config_fits_the_profile() -> None:
+    written = read_config(TEMPLATE, "configs/tensorrt.pbtxt")
+    profile = Profile((1, 32, 32), (2, 96, 160), (4, 256, 320))
+    config = text_format.Parse(with_profile(written, profile), ModelConfig())
+    assert config.max_batch_size == 4
+    (warmup,) = config.model_warmup
+    assert (warmup.name, warmup.batch_size) == ("96x160", 1)
+    assert list(warmup.inputs["image"].dims) == [96, 160, 3]
+    assert list(warmup.inputs["trimap"].dims) == [96, 160, 1]
+    again = with_profile(with_profile(written, profile), Profile())
+    assert with_profile(written, Profile()) == again
+    assert text_format.Parse(again, ModelConfig()).max_batch_size == 8
+    expected = text_format.Parse(written, ModelConfig())
+    for unlike in (config, expected):
+        unlike.max_batch_size = 0
+        del unlike.model_warmup[:]
+    assert config == expected
+
+
+@pytest.mark.parametrize(
+    ("smallest", "config", "complaint"),
+    [
+        ((2, 1, 1), "", "smallest input is 2x1x1: its N has to be 1"),
+        ((1, 1, 1), "", "says 0 times what max_batch_size is, expected 1"),
+        ((1, 1, 1), 'max_batch_size: 8\nname: "1x1"\n', "0 times what the warm-up's size is"),
+    ],
+)
+def test_tensorrts_config_that_cannot_fit_is_refused(
+    smallest: tuple[int, int, int], config: str, complaint: str
+) -> None:
+    with pytest.raises(ExportError, match=complaint):
+        with_profile(config, Profile(smallest, (2, 64, 64), (2, 64, 64)))
 
 
 def test_a_config_is_refused_before_a_file_is_replaced(
