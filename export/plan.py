@@ -14,22 +14,68 @@ examples:
 from __future__ import annotations
 
 import argparse
+import errno
+import importlib
 import json
+import os
 import statistics
 import sys
 import time
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from export.engine import MODULES, Profile, add_arguments, as_text, build_engine, engine_matte
 from export.errors import ExportError
 from export.files import write_whole
-from export.manifest import describe, sha256, write_entry
+from export.manifest import describe, read_manifest, sha256, write_entry
 
 if TYPE_CHECKING:
     from export.parity import Matte, Parity
 
 WARMUP, RUNS = 3, 20
+PRECISIONS = ("fp32", "fp16")
+
+
+def graph_precision(onnx: Path, asked: str | None) -> str:
+    """Return what a graph computes in, as the manifest beside it says, or as asked without one.
+
+    Raises
+    ------
+    ExportError
+        The two differ, neither says it, or it is none that TensorRT builds.
+    """
+    entry = read_manifest(onnx.parent).get(onnx.name, {})
+    its_own = entry.get("files", {}).get(onnx.name) == sha256(onnx)
+    exported_in = entry["precision"] if its_own else None
+    if exported_in and asked and asked != exported_in:
+        raise ExportError(f"{onnx} was exported in {exported_in}, not in --precision {asked}")
+    precision = exported_in or asked
+    if precision is None:
+        raise ExportError(f"no manifest.json beside {onnx} says its precision: give --precision")
+    if precision not in PRECISIONS:
+        raise ExportError(f"{onnx} was exported in {precision}: TensorRT takes fp32 or fp16")
+    return precision
+
+
+def check_files(output: Path, pictures: list[Path]) -> None:
+    """Raise what would be raised by writing an engine or reading a picture, before it is built."""
+    if not output.parent.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(output.parent))
+    if not os.access(output.parent, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(output.parent))
+    if pictures:
+        read_reference = import_parity().read_reference
+        for picture in pictures:
+            read_reference(picture)
+
+
+def import_parity() -> ModuleType:
+    """Import what compares alphas, which not every machine that builds engines can."""
+    try:
+        return importlib.import_module("export.parity")
+    except (ImportError, TypeError) as error:  # TypeError: Python 3.9 does not know `X | None`
+        raise ExportError(f"--pictures takes Python 3.10 and OpenCV: {error}") from error
 
 
 def measure(matte: Matte, pictures: list[Path], precision: str) -> Parity:
@@ -49,18 +95,15 @@ def measure(matte: Matte, pictures: list[Path], precision: str) -> Parity:
     ExportError
         It is not equal, a picture is none, or OpenCV or a newer Python is missing.
     """
-    try:
-        from export.parity import alpha_alone, compare, judge, read_reference
-    except (ImportError, TypeError) as error:  # TypeError: Python 3.9 does not know `X | None`
-        raise ExportError(f"--pictures takes Python 3.10 and OpenCV: {error}") from error
+    parity_of = import_parity()
     comparisons = []
-    for picture, expected in map(read_reference, pictures):
+    for picture, expected in map(parity_of.read_reference, pictures):
         milliseconds = []
         for _ in range(WARMUP + RUNS):
             start = time.perf_counter()
-            alpha = alpha_alone(matte, picture)
+            alpha = parity_of.alpha_alone(matte, picture)
             milliseconds.append((time.perf_counter() - start) * 1000)
-        found = compare(picture, expected, alpha)
+        found = parity_of.compare(picture, expected, alpha)
         comparisons.append(found)
         median = statistics.median(milliseconds[WARMUP:])
         print(
@@ -68,7 +111,7 @@ def measure(matte: Matte, pictures: list[Path], precision: str) -> Parity:
             f"differs by {found.mean_difference:.2e} in the mean, {found.largest_difference:.3f} "
             "at most"
         )
-    parity = judge(comparisons, precision)
+    parity = parity_of.judge(comparisons, precision)
     if parity.complaints:
         raise ExportError("not equal to the network: " + "; ".join(parity.complaints))
     return parity
@@ -92,9 +135,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--target", choices=MODULES, default="tensorrt", help="(%(default)s)")
     parser.add_argument(
         "--precision",
-        choices=("fp32", "fp16"),
-        default="fp16",
-        help="what the graph was exported in (%(default)s)",
+        choices=PRECISIONS,
+        help="what the graph was exported in, where no manifest.json beside it says so",
     )
     parser.add_argument(
         "--pictures", type=Path, nargs="+", default=[], metavar="NPZ", help="run the engine on them"
@@ -103,19 +145,21 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         options.onnx.stat()
+        precision = graph_precision(options.onnx, options.precision)
+        check_files(options.output, options.pictures)
         engine, facts = build_engine(
             options.onnx,
             options.target,
-            options.precision,
+            precision,
             Profile(options.smallest, options.best, options.largest),
             capability=options.capability,
             timing_cache=options.timing_cache,
         )
-        entry = describe(options.onnx, options.target, options.precision)
+        entry = describe(options.onnx, options.target, precision)
         entry.update(engine=facts, parity="not run: no --pictures")
         if options.pictures:
             matte = engine_matte(engine, options.target)
-            entry["parity"] = measure(matte, options.pictures, options.precision).summary()
+            entry["parity"] = measure(matte, options.pictures, precision).summary()
         put_in_place(engine, options.output, entry)
         print(options.output, json.dumps(facts))
     except ExportError as error:

@@ -14,9 +14,9 @@ import pytest
 from export.engine import Profile, build_engine, find_gpu, import_tensorrt
 from export.errors import ExportError
 from export.export import Exported
-from export.manifest import check, read_manifest
+from export.manifest import check, read_manifest, sha256, write_entry
 from export.parity import main as write_references
-from export.plan import main, measure
+from export.plan import graph_precision, main, measure
 from export.runtime import onnx_matte
 
 ROOT = Path(__file__).parents[2]
@@ -37,7 +37,7 @@ def test_an_engine_is_built_with_little_more_than_tensorrt(
 ) -> None:
     pytest.importorskip("tensorrt_rtx", reason="needs pip install -e '.[tensorrt-rtx]'")
     plan = tmp_path / "model.rtx"
-    options = ["-o", plan, "--target", "tensorrt-rtx", "--precision", "fp32"]
+    options = ["-o", plan, "--target", "tensorrt-rtx"]
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT, exported.artifact, *options],
         cwd=ROOT,
@@ -169,7 +169,51 @@ def test_mistakes_end_in_one_line(
     (tmp_path / "text.onnx").write_text("no graph")
     plan = tmp_path / "model.rtx"
     arguments = [str(tmp_path / onnx), "-o", str(plan), "--target", "tensorrt-rtx"]
-    assert main(arguments) == code
+    assert main([*arguments, "--precision", "fp16"]) == code
     *_, error = capsys.readouterr().err.splitlines()
     assert error.startswith("export.plan: ") and message in error
     assert not plan.exists()
+
+
+@pytest.mark.parametrize(
+    ("exported_in", "options", "message"),
+    [
+        ("fp32", ["--precision", "fp16"], "was exported in fp32, not in --precision fp16"),
+        ("int8", [], "was exported in int8: TensorRT takes fp32 or fp16"),
+        (None, [], "says its precision: give --precision"),
+        ("fp32", ["-o", "{here}/nowhere/model.plan"], "Not a directory: '{here}/nowhere'"),
+        ("fp32", ["--pictures", "{here}/nowhere.npz"], "No such file or directory: "),
+        ("fp32", ["--pictures", "{here}/model.onnx"], "model.onnx: write it with python -m export"),
+    ],
+)
+def test_mistakes_are_found_before_an_engine_is_built(
+    exported_in: str | None,
+    options: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    onnx = tmp_path / "model.onnx"
+    onnx.write_text("graph")
+    if exported_in:
+        entry = {"precision": exported_in, "files": {onnx.name: sha256(onnx)}}
+        write_entry(tmp_path, onnx.name, entry)
+    build = create_autospec(build_engine)
+    monkeypatch.setattr("export.plan.build_engine", build)
+    arguments = [option.format(here=tmp_path) for option in options]
+    assert main([str(onnx), "-o", str(tmp_path / "model.plan"), *arguments]) in (1, 2)
+    error = capsys.readouterr().err
+    assert message.format(here=tmp_path) in error and error.count("\n") == 1
+    assert not build.called
+    assert not (tmp_path / "model.plan").exists()
+
+
+def test_precision_is_the_one_that_the_graph_was_exported_in(tmp_path: Path) -> None:
+    onnx = tmp_path / "model.onnx"
+    onnx.write_text("graph")
+    entry = {"precision": "fp32", "files": {onnx.name: sha256(onnx)}}
+    write_entry(tmp_path, onnx.name, entry)
+    assert graph_precision(onnx, None) == graph_precision(onnx, "fp32") == "fp32"
+    onnx.write_text("another graph, of which the manifest says nothing")
+    assert graph_precision(onnx, "fp16") == "fp16"
