@@ -1,6 +1,7 @@
 """Addresses of servers, as people write them and as gRPC takes them."""
 
 import socket
+from ipaddress import ip_address
 
 from client.errors import AddressError, ServerUnavailableError
 
@@ -26,6 +27,15 @@ def grpc_target(urls: list[str]) -> str:
     if len(urls) == 1:
         return urls[0]
     return "ipv4:" + ",".join(_ipv4(url) for url in urls)
+
+
+def is_loopback(url: str) -> bool:
+    """Whether a server's ``host:port`` is on this machine by its name alone."""
+    host = url.rpartition(":")[0].strip("[]")
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:  # another machine's name
+        return False
 
 
 def _ipv4(url: str) -> str:

@@ -3,6 +3,8 @@
 import json
 from collections.abc import Sequence
 
+from client.address import is_loopback
+
 OPTIONS: list[tuple[str, int | str]] = [
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
@@ -26,8 +28,15 @@ PING_TIMEOUT = 20.0
 
 def channel_options(urls: Sequence[str], timeout: float) -> list[tuple[str, int | str]]:
     """Return the options of a channel to servers, whose requests may take `timeout` seconds."""
-    # A list of addresses has no name of its own that a certificate could have.
-    return [*OPTIONS, *_ping_options(timeout), ("grpc.default_authority", urls[0])]
+    # No proxy leads to this machine, and to one it would go with a list of addresses as one name.
+    uses_proxy = len(urls) == 1 and not is_loopback(urls[0])
+    return [
+        *OPTIONS,
+        *_ping_options(timeout),
+        ("grpc.enable_http_proxy", int(uses_proxy)),
+        # A list of addresses has no name of its own that a certificate could have.
+        ("grpc.default_authority", urls[0]),
+    ]
 
 
 def _ping_options(timeout: float) -> list[tuple[str, int]]:

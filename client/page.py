@@ -8,6 +8,7 @@ import signal
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from urllib.request import getproxies_environment
 
 import argcomplete
 
@@ -35,6 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
         ):
             # Photos are gone when the page is. Gradio takes the folder when it is imported.
             os.environ["GRADIO_TEMP_DIR"] = folder
+            _call_without_proxy(options.host)
             from client.layout import build, launch
 
             page = build(matte, Path(folder))
@@ -85,6 +87,12 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     check_connection(parser, options)
     return options
+
+
+def _call_without_proxy(host: str) -> None:
+    """Gradio asks the page whether it is there: a proxy would look for it on its own machine."""
+    others = getproxies_environment().get("no")
+    os.environ["no_proxy"] = ",".join(filter(None, (others, host, "localhost", LOOPBACK)))
 
 
 def _has_screen() -> bool:

@@ -164,13 +164,16 @@ def files(tmp_path: Path, picture: Picture) -> tuple[Path, Path]:
 
 
 @pytest.fixture(scope="session")
-def open_page(free_port: Callable[[], int]) -> Callable[[str, Path], AbstractContextManager[str]]:
-    """Run the page as a program, which must leave nothing behind; yield its address."""
+def open_page(free_port: Callable[[], int]) -> Callable[..., AbstractContextManager[str]]:
+    """Run the page as a program, which must leave nothing behind; yield its address.
+
+    It takes environment variables, too.
+    """
 
     @contextlib.contextmanager
-    def run_page(url: str, temporary: Path) -> Iterator[str]:
+    def run_page(url: str, temporary: Path, **variables: str) -> Iterator[str]:
         command = [sys.executable, "-m", "client.page", "--port", str(free_port()), "--url", url]
-        environment = {**os.environ, "TMPDIR": str(temporary)}
+        environment = {**os.environ, "TMPDIR": str(temporary), **variables}
         with subprocess.Popen(
             command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True
         ) as process:

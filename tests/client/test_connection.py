@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from client.channel import channel_options
 from client.connection import Matte
 from client.errors import (
     ModelMissingError,
@@ -80,6 +81,28 @@ def test_timeout_is_positive():
 def test_timeout_may_be_endless(standin, picture, timeout):
     with Matte(standin.grpc_url, timeout) as matte:
         matte.alpha(*picture)
+
+
+@pytest.mark.parametrize("server", ["127.0.0.1", "localhost"])
+def test_no_proxy_is_asked_for_this_machine(standin, picture, monkeypatch, server):
+    monkeypatch.setenv("http_proxy", f"http://{NOBODY}")
+    monkeypatch.delenv("no_proxy", raising=False)
+    port = standin.grpc_url.rpartition(":")[2]
+    with Matte(f"{server}:{port}", timeout=5) as matte:
+        matte.alpha(*picture)
+
+
+@pytest.mark.parametrize(
+    ("urls", "uses_proxy"),
+    [
+        (["gpu1:8001"], 1),
+        (["10.0.0.7:8001"], 1),
+        (["[::1]:8001"], 0),
+        (["gpu1:8001", "gpu2:8001"], 0),
+    ],
+)
+def test_a_proxy_is_for_one_server_elsewhere(urls, uses_proxy):
+    assert dict(channel_options(urls, 60))["grpc.enable_http_proxy"] == uses_proxy
 
 
 def test_unknown_host_among_several_is_named(standin):

@@ -227,6 +227,13 @@ def test_server_down(files, launch_standin, open_page, free_port, tmp_path_facto
 # As a program.
 
 
+def test_no_proxy_is_asked_for_the_page(standin, open_page, tmp_path):
+    proxy = "http://127.0.0.1:1"
+    variables = {"http_proxy": proxy, "no_proxy": "", "NO_PROXY": "example.com"}
+    with open_page(standin.grpc_url, tmp_path, **variables):
+        pass
+
+
 def test_a_taken_port_is_one_line(page):
     port = page.rpartition(":")[2]
     done = subprocess.run(
