@@ -44,12 +44,12 @@ def matte_pairs(
     gone = threading.Event()
 
     def work(pair: Pair) -> Record:
-        if pair.is_done():
-            return Record(pair, "skipped")
-        if gone.is_set():
-            return Record(pair, "failed", "not tried: the server was gone")
         request = Request()
         try:
+            if pair.is_done():
+                return Record(pair, "skipped")
+            if gone.is_set():
+                return Record(pair, "failed", "not tried: the server was gone")
             for path in pair.outputs.values():
                 path.parent.mkdir(parents=True, exist_ok=True)
             matte_pair(pair, matte, options, request)
@@ -133,4 +133,6 @@ def _is_gone(error: Exception, matte: Matte) -> bool:
 def _one_line(error: Exception, pair: Pair) -> str:
     if isinstance(error, ImageError):  # names its file
         return str(error)
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}"
     return f"{pair.image}: {error if isinstance(error, ServerError) else repr(error)}"

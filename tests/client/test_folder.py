@@ -153,6 +153,18 @@ def test_list_with_places(run, make_pairs):
     check_mattes(Path("mattes"), found)
 
 
+def test_a_place_that_cannot_be_is_one_failure(run, make_pairs):
+    expected = make_pairs(["cat.png", "dog.png"])
+    Path("pairs.csv").write_text(
+        f"output,image,trimap\n{'c' * 300}.png,photos/cat.png,trimaps/cat.png\n"
+        "dog.png,photos/dog.png,trimaps/dog.png\n"
+    )
+    code, out, err = run("pairs.csv", "-o", "mattes")
+    assert (code, out) == (1, "1 written, 0 were there, 1 failed\n")
+    assert err == f"failed: mattes/{'c' * 300}.png: File name too long\n"
+    check_mattes(Path("mattes"), {"dog.png": expected["dog.png"]})
+
+
 def test_all_outputs(run, make_pairs):
     make_pairs(["cat.png", "dog.png"])
     outputs = ("--cutout", "cutouts", "--composite", "new", "--background", "photos/dog.png")
