@@ -4,8 +4,9 @@ import csv
 import functools
 import glob
 import os
+import stat
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,9 +34,9 @@ def find_pairs(
     Parameters
     ----------
     source : str
-        A folder (searched with its subfolders), a glob such as ``photos/**/*.jpg``, or a CSV file
-        with the columns ``image`` and ``trimap``, relative to the CSV file. A column ``output`` may
-        say where the outputs go below their folders.
+        A folder (searched with its subfolders, those that are links, too), a glob such as
+        ``photos/**/*.jpg``, or a CSV file with the columns ``image`` and ``trimap``, relative to
+        the CSV file. A column ``output`` may say where the outputs go below their folders.
     trimaps : Path or None
         Folder of the trimaps: ``photos/a/cat.jpg`` goes with ``trimaps/a/cat.png``. None for a CSV.
     folders : dict of str to Path
@@ -45,7 +46,7 @@ def find_pairs(
     -------
     list of Pair, list of (Pair, str)
         The pairs, and those that cannot be made, with the reason: a photo without a trimap or with
-        several, and photos whose outputs would have the same name.
+        several, photos whose outputs would have the same name, and folders that cannot be read.
 
     Raises
     ------
@@ -112,23 +113,27 @@ def _check_folders(inputs: list[Path], folders: Mapping[str, Path]) -> None:
 
 def _pair_by_name(source: str, root: Path, trimaps: Path, outputs: Iterable[Path]) -> list[_Found]:
     by_name = defaultdict(list)
-    for trimap in images_below(trimaps):
+    for trimap in _images_in_tree(trimaps)[0]:
         by_name[trimap.relative_to(trimaps).with_suffix("")].append(trimap)
-    pattern = "**/*" if Path(source).is_dir() else str(Path(source).relative_to(root))
-    names = [photo.relative_to(root) for photo in images_below(root, pattern)]
+    photos, closed = (
+        _images_in_tree(root)
+        if Path(source).is_dir()
+        else (images_below(root, str(Path(source).relative_to(root))), [])
+    )
     # Trimaps and earlier outputs may lie below the photos' folder.
-    others = [
-        folder.resolve().relative_to(root.resolve())
-        for folder in (trimaps, *outputs)
-        if folder.resolve().is_relative_to(root.resolve())
-    ]
+    real = functools.cache(os.path.realpath)
+    others = {real(folder) for folder in (trimaps, *outputs)}
     found = []
-    for name in names:
-        if not any(name.is_relative_to(other) for other in others):
+    for name in (photo.relative_to(root) for photo in photos):
+        if not any(real(root / folder) in others for folder in name.parents):
             trimap, problem = _choose(
                 by_name[name.with_suffix("")], (trimaps / name).with_suffix(OUTPUT_SUFFIX)
             )
             found.append(_Found(root / name, trimap, name.with_suffix(OUTPUT_SUFFIX), problem))
+    for error in closed:
+        name = Path(error.filename).relative_to(root)
+        problem = f"what is in this folder cannot be listed ({error.strerror})"
+        found.append(_Found(root / name, trimaps / name, name, problem))
     return found
 
 
@@ -140,18 +145,57 @@ def _choose(trimaps: list[Path], like: Path) -> tuple[Path, str]:
     return trimaps[0], ""
 
 
-def images_below(root: Path, pattern: str = "**/*") -> list[Path]:
-    """Image files by their suffix, in the order of their names.
+def images_below(root: Path, pattern: str) -> list[Path]:
+    """Image files that a glob finds, by their suffix, in the order of their names.
 
     Hidden ones, and those in hidden folders, are leftovers of a crash or another program's.
     """
+    return _images(root, root.glob(pattern))
+
+
+def _images_in_tree(root: Path) -> tuple[list[Path], list[OSError]]:
+    """Image files of a folder and its subfolders; and what kept some of these from being listed."""
+    errors: list[OSError] = []
+    return _images(root, _walk(root, errors.append)), errors
+
+
+def _walk(
+    folder: Path, tell: Callable[[OSError], None], above: frozenset[tuple[int, int]] = frozenset()
+) -> Iterator[Path]:
+    """List files in a folder and below. Links to folders are followed, but not back up."""
+    try:
+        place = folder.stat()
+        entries = list(os.scandir(folder))
+    except OSError as error:
+        tell(error)
+        return
+    identity = place.st_dev, place.st_ino
+    if identity in above:
+        return
+    for entry in entries:
+        # Path.is_dir raises where a link leads into a closed folder.
+        if not os.path.isdir(entry):  # noqa: PTH112
+            yield Path(entry)
+        elif not _is_hidden(Path(entry.name)):
+            yield from _walk(Path(entry), tell, above | {identity})
+
+
+def _images(root: Path, paths: Iterable[Path]) -> list[Path]:
     return sorted(
         path
-        for path in root.glob(pattern)
+        for path in paths
         if path.suffix.lower() in WRITABLE_SUFFIXES
         and not _is_hidden(path.relative_to(root))
-        and path.is_file()
+        and _may_be_file(path)
     )
+
+
+def _may_be_file(path: Path) -> bool:
+    """Whether it is a file, or a link to what cannot be looked at: who reads that will say why."""
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except OSError:
+        return True
 
 
 def _is_hidden(path: Path) -> bool:

@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import errno
 import fcntl
 import json
 import os
@@ -84,6 +85,48 @@ def test_folder_with_subfolders(run, make_pairs):
     code, out, err = run(*FOLDERS)
     assert (code, out, err) == (0, "3 written, 0 were there, 0 failed\n", "")
     check_mattes(Path("mattes"), expected)
+
+
+def test_links_to_folders_are_followed(run, make_pairs, tmp_path):
+    """But not in circles, and not into outputs."""
+    expected = make_pairs(["cat.png", "a/dog.png"])
+    Path("photos/a").rename("elsewhere")
+    Path("mattes").mkdir()
+    for name, target in (("a", "elsewhere"), ("made", "mattes"), ("a/up", "photos")):
+        Path("photos", name).symlink_to(tmp_path / target)
+    for done in (0, 2):
+        code, out, err = run(*FOLDERS)
+        assert (code, out, err) == (0, f"{2 - done} written, {done} were there, 0 failed\n", "")
+    check_mattes(Path("mattes"), expected)
+
+
+def test_a_link_that_leads_nowhere_is_a_photo_that_fails(run, make_pairs):
+    expected = make_pairs(["cat.png", "gone.png", "loop.png"])
+    for name in ("gone.png", "loop.png"):
+        Path("photos", name).unlink()
+        Path("photos", name).symlink_to("nosuch.png" if name == "gone.png" else name)
+    code, out, err = run(*FOLDERS)
+    assert (code, out) == (1, "1 written, 0 were there, 2 failed\n")
+    assert "failed: photos/gone.png: no such file" in err
+    assert "failed: photos/loop.png: cannot be read (Too many levels" in err
+    check_mattes(Path("mattes"), {"cat.png": expected["cat.png"]})
+
+
+def test_a_folder_that_may_not_be_read_is_a_failure(run, make_pairs, monkeypatch):
+    expected = make_pairs(["cat.png", "closed/dog.png"])
+    scandir = os.scandir
+
+    def refuse_closed(folder):  # root may read all
+        if str(folder) == "photos/closed":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+        return scandir(folder)
+
+    monkeypatch.setattr("client.pairs.os.scandir", refuse_closed)
+    code, out, err = run(*FOLDERS, "--failures", "failures.csv")
+    assert (code, out) == (1, "1 written, 0 were there, 1 failed\n")
+    reason = "what is in this folder cannot be listed (Permission denied)"
+    assert err == f"failed: photos/closed: {reason}\n"
+    check_mattes(Path("mattes"), {"cat.png": expected["cat.png"]})
 
 
 def test_other_files_are_no_photos(run, make_pairs):
