@@ -55,7 +55,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = _parser()
     argcomplete.autocomplete(parser)
     options = parser.parse_args(arguments)
-    _check_usage(parser, options)
+    try:
+        _check_usage(parser, options)
+    except OSError as error:  # a path that is too long, or may not be looked at
+        parser.error(f"{error.filename}: {error.strerror}")
     return options
 
 

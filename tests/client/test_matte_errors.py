@@ -156,6 +156,10 @@ def test_wrong_usage(refuse, files, arguments, message):
     assert message in refuse(*arguments)
 
 
+def test_a_name_that_is_too_long(refuse, files):
+    assert "File name too long" in refuse(f"{'a' * 300}.png", files[1], "-o", "alpha.png")
+
+
 def test_wrong_address(refuse, files):
     error = refuse(*files, "-o", "alpha.png", url="http://localhost")
     assert "'http://localhost', expected host:port" in error
