@@ -25,13 +25,15 @@ from matting.images import ImageError, WriteError
 class Record:
     """What became of one photo: ``written``, ``skipped`` (it was there) or ``failed``.
 
-    `request` is what a server was to be asked for it; None if that was not tried.
+    `request` is what a server was to be asked for it; None if that was not tried. Where its trimap
+    has nothing unknown, that is the alpha, and no server was asked.
     """
 
     pair: Pair
     status: Literal["written", "skipped", "failed"]
     error: str = ""
     request: Request | None = None
+    has_unknown: bool = True
 
 
 def matte_pairs(
@@ -52,12 +54,12 @@ def matte_pairs(
                 return Record(pair, "failed", "not tried: the server was gone")
             for path in pair.outputs.values():
                 path.parent.mkdir(parents=True, exist_ok=True)
-            matte_pair(pair, matte, options, request)
+            asked = matte_pair(pair, matte, options, request)
         except Exception as error:  # one bad file must not stop the rest, whatever is wrong with it
             if _is_gone(error, matte):
                 gone.set()
             return Record(pair, "failed", _one_line(error, pair), request)
-        return Record(pair, "written", request=request)
+        return Record(pair, "written", request=request, has_unknown=asked)
 
     pool = ThreadPoolExecutor(jobs)
     # Waiting records are few, so that a million pairs are not a million futures, and enough that

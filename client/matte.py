@@ -103,6 +103,7 @@ def _run_many(matte: Matte, options: argparse.Namespace) -> int:
         _make_folder(folder)
     unpaired = [Record(pair, "failed", reason) for pair, reason in problems]
     counts = Counter[str]()
+    known = 0
     errors: list[str] = []
     rejections = 0
     total = len(unpaired) + len(pairs)
@@ -113,6 +114,7 @@ def _run_many(matte: Matte, options: argparse.Namespace) -> int:
     ):
         for record in chain(unpaired, matted):
             counts[record.status] += 1
+            known += record.status == "written" and not record.has_unknown
             rejections += record.request.rejections if record.request else 0
             if record.status == "failed":
                 if options.failures:
@@ -125,6 +127,7 @@ def _run_many(matte: Matte, options: argparse.Namespace) -> int:
             else:
                 progress.update()
     _report(counts, rejections, errors, options)
+    _say_known(known, options)
     return SOME_FAILED if errors else SUCCESS
 
 
@@ -151,13 +154,16 @@ def _run_video(matte: Matte, options: argparse.Namespace) -> int:
             closing(matted) as written,
             tqdm(total=len(trimaps), unit="frame", disable=options.quiet or None) as progress,
         ):
-            for _ in written:
+            known = 0
+            for has_unknown in written:
+                known += not has_unknown
                 progress.update()
     if options.json:
         _print_json(Record(pair, "written", request=request))
     elif not options.quiet:
         files = ", ".join(map(str, pair.outputs.values()))
         _say(f"wrote {files}, {len(trimaps)} frames{_turned_away(request.rejections)}")
+    _say_known(known, options)
     return SUCCESS
 
 
@@ -172,6 +178,13 @@ def _report(
     if not (options.json or options.quiet):
         done = f"{counts['written']} written, {counts['skipped']} were there"
         _say(f"{done}, {counts['failed']} failed{_turned_away(rejections)}")
+
+
+def _say_known(count: int, options: argparse.Namespace) -> None:
+    """Say of how many trimaps nothing was asked: masks, given as trimaps, come back as alphas."""
+    # A mask knows all in a frame without the object.
+    if count and not (options.mask or options.json or options.quiet):
+        _say(f"trimaps without unknown pixels: {count}; they are the alphas (masks? --mask)")
 
 
 def _turned_away(rejections: int) -> str:

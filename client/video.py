@@ -14,6 +14,7 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -30,6 +31,7 @@ from matting.images import (
     silent_opencv,
     write_image,
 )
+from matting.trimaps import has_unknown
 
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".avi", ".webm")
 WRITTEN_SUFFIX = ".mkv"
@@ -40,6 +42,7 @@ CODEC = cv2.VideoWriter.fourcc(*"FFV1")
 # FFmpeg's own words on a damaged file: ours say it in one line. Read when OpenCV loads FFmpeg.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
+Made = TypeVar("Made")
 Writer = Callable[[np.ndarray], None]
 """Takes the frames of one output in their order."""
 
@@ -98,8 +101,10 @@ def matte_video(
     jobs: int,
     request: Request,
     fps: float = DEFAULT_FPS,
-) -> Generator[Path, None, None]:
-    """Mat a video with `jobs` frames under way; yield each frame's trimap when it is written.
+) -> Generator[bool, None, None]:
+    """Mat a video with `jobs` frames under way.
+
+    Yields for each frame, when it is written, whether its trimap has unknown pixels.
 
     The frames keep their order. All outputs take their places together after the last frame; on
     any failure, and where the iterator is closed before, there are none. `request` names all frames
@@ -110,7 +115,7 @@ def matte_video(
     ImageError, ServerError, OSError
     """
 
-    def work(frame: np.ndarray, trimap: Path) -> dict[str, np.ndarray]:
+    def work(frame: np.ndarray, trimap: Path) -> tuple[dict[str, np.ndarray], bool]:
         trimap_of_frame = trimap_for(trimap, frame, video, options)
         alpha = matte.alpha(
             *(frame, trimap_of_frame, options.tile),
@@ -119,7 +124,7 @@ def matte_video(
             knn=options.knn,
             half=options.half,
         )
-        return make_outputs(outputs, frame, alpha, options)
+        return make_outputs(outputs, frame, alpha, options), has_unknown(trimap_of_frame)
 
     with ExitStack() as leftovers:
         staged, writers = {}, {}
@@ -135,13 +140,13 @@ def matte_video(
             }
             made = _in_order(work, frames, trimaps, jobs)
             files.enter_context(closing(made))
-            for trimap, images in zip(trimaps, made, strict=True):
+            for images, asked in made:
                 for kind, image in images.items():
                     try:
                         write[kind](image)
                     except WriteError as error:  # names the temporary file
                         raise WriteError(outputs[kind], error.strerror) from error
-                yield trimap
+                yield asked
         for kind, path in writers.items():
             _check_whole(path, outputs[kind], len(trimaps))
         for temporary, target in staged.items():
@@ -249,14 +254,14 @@ def _decoded(capture: cv2.VideoCapture) -> Iterator[np.ndarray]:
 
 
 def _in_order(
-    work: Callable[[np.ndarray, Path], dict[str, np.ndarray]],
+    work: Callable[[np.ndarray, Path], Made],
     frames: Iterator[np.ndarray],
     trimaps: list[Path],
     jobs: int,
-) -> Generator[dict[str, np.ndarray], None, None]:
+) -> Generator[Made, None, None]:
     """Work on frames with `jobs` threads; at most twice as many frames are in memory."""
     pool = ThreadPoolExecutor(jobs)
-    waiting: deque[Future[dict[str, np.ndarray]]] = deque()
+    waiting: deque[Future[Made]] = deque()
     pairs = zip(frames, trimaps, strict=True)
     try:
         while True:

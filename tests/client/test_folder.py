@@ -299,6 +299,21 @@ def test_failures_are_tried_again(run, make_pairs, place):
     check_mattes(Path("mattes"), expected)
 
 
+def test_masks_that_are_taken_for_trimaps_are_told(run, make_pairs):
+    make_pairs(["a.png", "b.png", "c.png"])
+    for name in ("a.png", "b.png"):
+        mask = read_trimap(f"trimaps/{name}")
+        write_image(f"trimaps/{name}", np.where(mask == 128, 255, mask).astype(np.uint8))
+    code, out, _ = run(*FOLDERS)
+    assert (code, out) == (
+        0,
+        "3 written, 0 were there, 0 failed\n"
+        "trimaps without unknown pixels: 2; they are the alphas (masks? --mask)\n",
+    )
+    code, out, _ = run(*FOLDERS[:3], "-o", "mattes-2", "--quiet")
+    assert (code, out) == (0, "")
+
+
 def test_failures_of_a_run_without_any_are_none(run, make_pairs):
     make_pairs(["a.png"])
     Path("failures.csv").write_text("of an earlier run")

@@ -97,6 +97,19 @@ def test_masks_in_frames_without_the_object_too(run, clip, expected_alpha):
         np.testing.assert_array_equal(frame[..., 0], expected_alpha(image, trimap))
 
 
+def test_masks_that_are_taken_for_trimaps_are_told(run, clip):
+    for number in range(FRAMES):
+        write_image(f"trimaps/{number:03}.png", np.eye(38, 52, dtype=np.uint8) * 255)
+    code, out, _ = run("clip.mkv", "--trimaps", "trimaps", "-o", "alpha.mkv")
+    assert (code, out) == (
+        0,
+        f"wrote alpha.mkv, {FRAMES} frames\n"
+        f"trimaps without unknown pixels: {FRAMES}; they are the alphas (masks? --mask)\n",
+    )
+    code, out, _ = run("clip.mkv", "--trimaps", "trimaps", "-o", "again.mkv", "--mask")
+    assert (code, out) == (0, f"wrote again.mkv, {FRAMES} frames\n")
+
+
 def test_videos_of_other_formats(run, clip, tmp_path):
     codec = cv2.VideoWriter.fourcc(*"mp4v")
     video = cv2.VideoWriter(str(tmp_path / "clip.mp4"), codec, RATE, (52, 38))
