@@ -45,8 +45,9 @@ examples:
   a folder of frames to an alpha video:
     python client/matte.py frames/ --trimaps clip-masks/ --mask -o clip-alpha.mkv --fps 30
 
-exit codes: 0 all done; 1 some of many photos failed; 2 nothing done: bad input or usage, no server,
-a full disk; 130 stopped
+exit codes: 0 all done; 1 some of many photos failed, or all (without a server, or on a full disk,
+the rest is not tried); 2 nothing done: bad input or usage, with one photo or a video also no server
+or a full disk; or --failures cannot be written; 130 stopped
 """
 
 

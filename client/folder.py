@@ -5,7 +5,7 @@ release Python's lock), so with asyncio they would need a thread pool all the sa
 """
 
 import csv
-import threading
+import errno
 from collections import deque
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -41,23 +41,25 @@ def matte_pairs(
 ) -> Generator[Record, None, None]:
     """Mat pairs with `jobs` of them under way at a time; records come in the order of the pairs.
 
-    When no server is left, or it lacks the model, the rest fails at once.
+    When no server is left, or it lacks the model, or the disk is full, the rest fails at once.
     """
-    gone = threading.Event()
+    obstacles: list[str] = []
 
     def work(pair: Pair) -> Record:
         request = Request()
         try:
             if pair.is_done():
                 return Record(pair, "skipped")
-            if gone.is_set():
-                return Record(pair, "failed", "not tried: the server was gone")
+            if obstacles:
+                return Record(pair, "failed", f"not tried: {obstacles[0]}")
             for path in pair.outputs.values():
                 path.parent.mkdir(parents=True, exist_ok=True)
             asked = matte_pair(pair, matte, options, request)
         except Exception as error:  # one bad file must not stop the rest, whatever is wrong with it
             if _is_gone(error, matte):
-                gone.set()
+                obstacles.append("the server was gone")
+            if _is_disk_full(error):
+                obstacles.append("the disk was full")
             return Record(pair, "failed", _one_line(error, pair), request)
         return Record(pair, "written", request=request, has_unknown=asked)
 
@@ -130,6 +132,12 @@ def _is_gone(error: Exception, matte: Matte) -> bool:
     return isinstance(error, ModelMissingError) or (
         isinstance(error, ServerUnavailableError) and not matte.is_ready()
     )
+
+
+def _is_disk_full(error: BaseException | None) -> bool:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    return error is not None and _is_disk_full(error.__cause__)
 
 
 def _one_line(error: Exception, pair: Pair) -> str:

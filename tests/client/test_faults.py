@@ -1,5 +1,6 @@
 """What fails between the client and its files, its server and the clock."""
 
+import errno
 import os
 import resource
 import socket
@@ -107,6 +108,25 @@ def test_full_disk_in_a_folder_of_photos(run_limited, make_picture, tmp_path) ->
     assert sorted(whole(tmp_path / "out")) == ["a.png", "c.png"]
     done = run_limited(10**6, *folders)
     assert (done.returncode, done.stdout) == (0, "1 written, 2 were there, 0 failed\n")
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_ends_a_folder(run, make_picture, asked, monkeypatch, number) -> None:
+    for seed in range(20):
+        for folder, pixels in zip(("photos", "trimaps"), make_picture(9, 9, seed), strict=True):
+            Path(folder).mkdir(exist_ok=True)
+            write_image(f"{folder}/{seed:02}.png", pixels)
+
+    def refuse(_: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("matting.images.os.fsync", refuse)
+    code, out, err = run("photos", "--trimaps", "trimaps", "-o", "out", "--jobs", 1)
+    assert (code, out) == (1, "0 written, 0 were there, 20 failed\n")
+    reasons = err.splitlines()
+    assert reasons[0] == f"failed: out/00.png: cannot be written ({os.strerror(number)})"
+    assert reasons[1:] == ["failed: not tried: the disk was full"] * 19
+    assert asked() == 1
 
 
 def write_video(path: Path, frames: tuple[np.ndarray, ...]) -> None:
