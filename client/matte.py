@@ -8,7 +8,6 @@ import argparse
 import json
 import logging
 import os
-import signal
 import sys
 import time
 from collections import Counter
@@ -31,6 +30,7 @@ try:
     from client.job import Options, Pair, matte_pair
     from client.pairs import PairError, find_pairs, is_many
     from client.request import Request
+    from client.signals import stop_as_with_ctrl_c
     from client.video import DEFAULT_FPS, is_video, list_frames, matte_video
     from matting.images import ImageError, WriteError, check_writable, read_photo
 except ModuleNotFoundError as error:
@@ -257,5 +257,5 @@ def _check_names(pair: Pair, background: Path | np.ndarray | None) -> None:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # `kill` ends it as Ctrl-C does
+    stop_as_with_ctrl_c()
     sys.exit(main())

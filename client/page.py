@@ -16,6 +16,7 @@ from client.address import DEFAULT_URL
 from client.arguments import add_connection, check_connection, tls_of
 from client.connection import Matte
 from client.errors import AddressError, ServerError, TlsError
+from client.signals import stop_as_with_ctrl_c
 
 LOOPBACK, PORT = "127.0.0.1", 7860
 STARTING = 20.0
@@ -26,8 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Serve the page until Ctrl-C; return the program's exit code."""
     options = _parse(arguments)
     logging.basicConfig(format="%(message)s")
-    # `kill` ends the page as Ctrl-C does.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    stop_as_with_ctrl_c()
     urls = options.url or [DEFAULT_URL]
     try:
         with (

@@ -406,7 +406,7 @@ def test_a_server_killed_and_restarted_loses_nothing(
     assert stats.inference_count > 0  # it was found again
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
 def test_a_stopped_run_leaves_whole_files_and_the_next_goes_on(
     start, run, make_pairs, launch_standin, tmp_path, wait_until, number
 ):
@@ -435,6 +435,20 @@ def test_a_stopped_run_leaves_whole_files_and_the_next_goes_on(
 
     code, out, _ = run(*FOLDERS)
     assert (code, out) == (1, f"{199 - len(done)} written, {len(done)} were there, 2 failed\n")
+    check_mattes(tmp_path / "mattes", expected)
+
+
+def test_a_run_under_nohup_outlives_its_terminal(start, make_pairs, launch_standin, tmp_path):
+    expected = make_pairs([f"{i}.png" for i in range(4)])
+    url = launch_standin(seconds=0.5).grpc_url
+    program = start(
+        *FOLDERS, "--url", url, "--jobs", 1, "--json",
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
+    )  # fmt: skip
+    program.stdout.readline()
+    program.send_signal(signal.SIGHUP)
+    program.communicate(timeout=60)
+    assert program.returncode == 0
     check_mattes(tmp_path / "mattes", expected)
 
 

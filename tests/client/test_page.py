@@ -269,6 +269,19 @@ def test_from_a_terminal_with_a_display_a_browser_is_opened(standin, free_port, 
     os.close(terminal)
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_page_that_is_stopped_leaves_nothing(standin, free_port, tmp_path, number):
+    command = [sys.executable, "-m", "client.page", "--port", str(free_port())]
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(
+        [*command, "--url", standin.grpc_url], cwd=ROOT, env=environment, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout.readline().startswith(b"open http")
+        process.send_signal(number)
+        assert process.wait(30) == 0
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     ("option", "message"),
     [("--url=localhost", "expected host:port"), ("--ca=missing", "missing: cannot be read")],
