@@ -18,6 +18,8 @@ INTRODUCTION = """\
 # Deep Image Matting
 Drop a photo and say what is its subject: with a trimap, a mask, the brush or shapes.
 """
+SWEEP, KEPT = 3600, 24 * 3600
+"""Seconds between looks for old files, and until an upload, or what was made of it, is one."""
 BRUSH_HELP = "Brush: {} subject, all of it; {} edges, hair, all that is half-transparent; \
 {} background. What is not painted is background, or what the shapes, the trimap or the mask say."
 SHAPES_HELP = f"One ellipse a line: its kind ({', '.join(KINDS)}), then its left, top, right and \
@@ -76,7 +78,12 @@ def build(matte: Matte, folder: Path) -> gr.Blocks:
         Where downloads lie; Gradio's temporary folder, or it would copy them.
     """
     in_words = partial(actions.in_words, folder=folder)
-    with gr.Blocks(title="Deep Image Matting", analytics_enabled=False, fill_width=True) as page:
+    with gr.Blocks(
+        title="Deep Image Matting",
+        analytics_enabled=False,
+        fill_width=True,
+        delete_cache=(SWEEP, KEPT),
+    ) as page:
         gr.Markdown(INTRODUCTION)
         warning = gr.HTML(visible=False)
         again = gr.Timer(5, active=False)

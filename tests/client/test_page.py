@@ -282,6 +282,34 @@ def test_a_page_that_is_stopped_leaves_nothing(standin, free_port, tmp_path, num
     assert not list(tmp_path.iterdir())
 
 
+IMPATIENT = """
+import sys
+from client import layout, page
+layout.SWEEP, layout.KEPT = 1, 5
+sys.exit(page.main(sys.argv[1:]))
+"""
+
+
+def test_old_files_are_deleted(standin, files, free_port, tmp_path, wait_until):
+    port = free_port()
+    command = [sys.executable, "-c", IMPATIENT, "--port", str(port), "--url", standin.grpc_url]
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+
+    def kept():
+        return [path for path in tmp_path.glob("matte-page-*/**/*.png") if path.is_file()]
+
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE) as process:
+        try:
+            process.stdout.readline()
+            client = Client(f"http://127.0.0.1:{port}", verbose=False, download_files=False)
+            marks = [handle_file(file) for file in files]
+            for _ in range(2):
+                client.predict(*marks, TRIMAP, BAND, BAND, "", None, api_name="/show")
+                wait_until(lambda: not kept())
+        finally:
+            process.send_signal(signal.SIGTERM)
+
+
 @pytest.mark.parametrize(
     ("option", "message"),
     [("--url=localhost", "expected host:port"), ("--ca=missing", "missing: cannot be read")],
