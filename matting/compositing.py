@@ -1,9 +1,14 @@
 """Putting a foreground on another background: alpha * foreground + (1 - alpha) * background."""
 
+from math import ceil
+
 import cv2
 import numpy as np
 
-from matting.images import to_depth
+from matting.images import MAX_PIXELS, to_depth
+
+BESIDE = 3
+"""Pixels beside a part of a picture that its scaling looks at, and one to spare."""
 
 
 def composite(alpha: np.ndarray, foreground: np.ndarray, background: np.ndarray) -> np.ndarray:
@@ -46,11 +51,19 @@ def fit_background(background: np.ndarray, height: int, width: int) -> np.ndarra
     """
     rows, columns = background.shape[:2]
     scale = max(height / rows, width / columns)
+    if rows * scale * columns * scale > MAX_PIXELS:  # of a strip, most is cropped
+        background = background[_middle(rows, height / scale), _middle(columns, width / scale)]
+        rows, columns = background.shape[:2]
     size = max(width, round(columns * scale)), max(height, round(rows * scale))
     method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
     scaled = cv2.resize(background, size, interpolation=method)
     top, left = (scaled.shape[0] - height) // 2, (scaled.shape[1] - width) // 2
     return scaled[top : top + height, left : left + width].copy()
+
+
+def _middle(length: int, needed: float) -> slice:
+    cut = max(0, (length - ceil(needed)) // 2 - BESIDE)  # the same on both sides
+    return slice(cut, length - cut)
 
 
 def checkerboard(height: int, width: int, square: int = 16) -> np.ndarray:

@@ -45,6 +45,26 @@ def test_background_is_cropped_at_its_centre(side: int) -> None:
         assert mean[0] == pytest.approx(mean[2], abs=1)
 
 
+@pytest.mark.parametrize("length", [50, 51])
+def test_a_strip_is_cropped_before_it_is_scaled(
+    random: np.random.Generator, monkeypatch: pytest.MonkeyPatch, length: int
+) -> None:
+    strip = random.integers(0, 256, (length, 2, 3), dtype=np.uint8)
+    for picture, size in ((strip, (30, 40)), (strip.swapaxes(0, 1), (40, 30))):
+        whole = fit_background(picture, *size)
+        with monkeypatch.context() as patch:
+            patch.setattr("matting.compositing.MAX_PIXELS", 40 * 40)
+            np.testing.assert_array_equal(fit_background(picture, *size), whole)
+
+
+def test_a_strip_that_would_fill_the_memory() -> None:
+    picture = np.full((2000, 1, 3), 99, np.uint8)
+    picture[999:1001] = 7
+    fitted = fit_background(picture, 3000, 4000)
+    assert fitted.shape == (3000, 4000, 3)
+    assert (fitted[1200:1800] < 99).all()
+
+
 def test_checkerboard() -> None:
     board = checkerboard(40, 50, square=10)
     assert board.shape == (40, 50, 3)
