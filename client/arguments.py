@@ -15,7 +15,7 @@ from client.job import OUTPUTS, Band
 from client.pairs import is_many
 from client.tiles import MARGIN, STRIDE
 from client.tls import Tls
-from client.video import DEFAULT_FPS, is_video, makes_video
+from client.video import DEFAULT_FPS, MAX_FPS, is_video, makes_video
 from client.views import VIEWS
 from matting.trimaps import MASK_BAND
 
@@ -184,7 +184,7 @@ def _parser() -> argparse.ArgumentParser:
     outputs.add_argument(
         "--fps",
         metavar="N",
-        type=_positive(float),
+        type=_fps,
         help="frames a second of the video that is made of a folder of frames "
         f"(default {DEFAULT_FPS:g})",
     )
@@ -278,6 +278,16 @@ def _positive(number: type[float]) -> Callable[[str], float]:
 
     parse.__name__ = number.__name__  # argparse's "invalid float value" names it
     return parse
+
+
+def _fps(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= MAX_FPS:
+        raise argparse.ArgumentTypeError(f"{text} is not more than 0 and at most {MAX_FPS:g}")
+    return value
+
+
+_fps.__name__ = "float"  # argparse's "invalid float value" names it
 
 
 def _tile(text: str) -> TileOption:

@@ -37,6 +37,8 @@ VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".avi", ".webm")
 WRITTEN_SUFFIX = ".mkv"
 DEFAULT_FPS = 25.0
 """Frames a second of a video that is made of pictures."""
+MAX_FPS = 1000.0
+"""OpenCV writes other rates than asked for beyond, or waits for ever."""
 CODEC = cv2.VideoWriter.fourcc(*"FFV1")
 
 # FFmpeg's own words on a damaged file: ours say it in one line. Read when OpenCV loads FFmpeg.
@@ -135,6 +137,11 @@ def matte_video(
             writers[kind] = Path(folder, target.name)
         with ExitStack() as files:
             rate, frames = files.enter_context(_frames_of(video, fps))
+            if makes_video(outputs) and not 0 < rate <= MAX_FPS:
+                raise ImageError(
+                    f"{video}: says it has {rate:g} frames a second, expected at most {MAX_FPS:g}; "
+                    "name a folder for frames"
+                )
             write = {
                 kind: files.enter_context(_writer(path, rate)) for kind, path in writers.items()
             }

@@ -209,6 +209,19 @@ def test_odd_sides_go_as_frames_only(run, refuse, tmp_path, make_picture, clip):
     assert read_gray("frames/000003.png").shape == (37, 53)
 
 
+@pytest.mark.parametrize("rate", ["inf", "nan", "1e30", "1001", "0", "-1"])
+def test_rates_that_no_video_can_have(refuse, clip, rate):
+    error = refuse("trimaps", "--trimaps", "trimaps", "-o", "a.mkv", f"--fps={rate}")
+    assert f"{rate} is not more than 0 and at most 1000" in error
+
+
+def test_a_video_that_claims_such_a_rate(run, refuse, clip, monkeypatch):
+    monkeypatch.setattr("client.video.MAX_FPS", RATE - 1)
+    error = refuse("clip.mkv", "--trimaps", "trimaps", "-o", "a.mkv")
+    assert f"clip.mkv: says it has {RATE} frames a second, expected at most {RATE - 1}" in error
+    assert run("clip.mkv", "--trimaps", "trimaps", "-o", "frames")[0] == 0
+
+
 def test_a_file_that_is_no_video(refuse, tmp_path):
     (tmp_path / "a.mp4").write_text("no video at all")
     assert "cannot be read as a video" in refuse("a.mp4", "--trimaps", ".", "-o", "a.mkv")
