@@ -111,7 +111,7 @@ def add_failure(path: Path, record: Record, folders: Mapping[str, Path]) -> None
     kind, output = next(iter(pair.outputs.items()))
     inputs = (_seen_from(path.parent, file) for file in (pair.image, pair.trimap))
     try:
-        _write_row(path, "a", (*inputs, output.relative_to(folders[kind]), record.error))
+        _write_row(path, "a", (*inputs, _seen_from(folders[kind], output), record.error))
     except OSError as error:
         raise WriteError(path, error.strerror) from error
 

@@ -36,7 +36,8 @@ def find_pairs(
     source : str
         A folder (searched with its subfolders, those that are links, too), a glob such as
         ``photos/**/*.jpg``, or a CSV file with the columns ``image`` and ``trimap``, relative to
-        the CSV file. A column ``output`` may say where the outputs go below their folders.
+        the CSV file. A column ``output`` may say where the outputs go below their folders, and
+        its suffix, in what format.
     trimaps : Path or None
         Folder of the trimaps: ``photos/a/cat.jpg`` goes with ``trimaps/a/cat.png``. None for a CSV.
     folders : dict of str to Path
@@ -46,7 +47,8 @@ def find_pairs(
     -------
     list of Pair, list of (Pair, str)
         The pairs, and those that cannot be made, with the reason: a photo without a trimap or with
-        several, photos whose outputs would have the same name, and folders that cannot be read.
+        several, photos whose outputs would have the same name or lie outside of their folders, and
+        folders that cannot be read.
 
     Raises
     ------
@@ -211,25 +213,32 @@ def _read_list(path: Path) -> list[_Found]:
     if any(not row.get("image") or not row.get("trimap") for row in rows):
         raise PairError(f"{path}: expected a first line `image,trimap`, and both in every line")
     return [
-        _Found(
-            path.parent / row["image"],
-            path.parent / row["trimap"],
-            _place(Path(row.get("output") or row["image"])),
-        )
+        _Found(path.parent / row["image"], path.parent / row["trimap"], *_place(row))
         for row in rows
     ]
 
 
-def _place(image: Path) -> Path:
-    """A listed photo keeps its folder below the output; one from elsewhere keeps its name only."""
-    is_elsewhere = image.is_absolute() or ".." in image.parts
-    return Path(image.name if is_elsewhere else image).with_suffix(OUTPUT_SUFFIX)
+def _place(row: Mapping[str, str]) -> tuple[Path, str]:
+    """Return where the outputs of a list's line go, and what is wrong with that."""
+    if row.get("output"):
+        output = Path(row["output"])
+        if _is_elsewhere(output) or not output.name:
+            return output, f"the output {output} is not below the output folders"
+        is_writable = output.suffix.lower() in WRITABLE_SUFFIXES
+        return output if is_writable else output.with_suffix(OUTPUT_SUFFIX), ""
+    # A photo keeps its folder; one from elsewhere keeps its name only.
+    image = Path(row["image"])
+    return Path(image.name if _is_elsewhere(image) else image).with_suffix(OUTPUT_SUFFIX), ""
+
+
+def _is_elsewhere(path: Path) -> bool:
+    return path.is_absolute() or ".." in path.parts
 
 
 def _name_outputs(
     found: list[_Found], folders: Mapping[str, Path]
 ) -> tuple[list[Pair], list[tuple[Pair, str]]]:
-    photos_of = Counter(one.place for one in found)
+    photos_of = Counter(one.place for one in found if not one.problem)
     pairs, problems = [], []
     for image, trimap, place, problem in found:
         pair = Pair(image, trimap, {kind: folder / place for kind, folder in folders.items()})

@@ -196,6 +196,32 @@ def test_list_with_places(run, make_pairs):
     check_mattes(Path("mattes"), found)
 
 
+def test_places_with_suffixes(run, make_pairs):
+    expected = make_pairs(["cat.png", "dog.png", "owl.png"])
+    places = {"cat": "x/cat.tif", "dog": "x/dog.gif", "owl": "x/owl"}
+    rows = [f"{place},photos/{n}.png,trimaps/{n}.png\n" for n, place in places.items()]
+    Path("pairs.csv").write_text("output,image,trimap\n" + "".join(rows))
+    assert run("pairs.csv", "-o", "mattes")[0] == 0
+    found = {"x/cat.tif": "cat.png", "x/dog.png": "dog.png", "x/owl.png": "owl.png"}
+    check_mattes(Path("mattes"), {place: expected[name] for place, name in found.items()})
+
+
+def test_places_outside_are_failures(run, make_pairs, tmp_path):
+    expected = make_pairs(["cat.png", "dog.png", "owl.png", "ant.png"])
+    places = {"cat": f"{tmp_path}/cat.png", "dog": "../dog.png", "owl": "cat.png", "ant": "."}
+    rows = [f"{place},photos/{n}.png,trimaps/{n}.png\n" for n, place in places.items()]
+    Path("pairs.csv").write_text("output,image,trimap\n" + "".join(rows))
+    code, out, err = run("pairs.csv", "-o", "mattes", "--failures", "failures.csv")
+    assert (code, out) == (1, "1 written, 0 were there, 3 failed\n")
+    lines = [
+        f"failed: photos/{name}.png: the output {places[name]} is not below the output folders"
+        for name in ("cat", "dog", "ant")
+    ]
+    assert err.splitlines() == lines
+    check_mattes(Path("mattes"), {"cat.png": expected["owl.png"]})
+    assert run("failures.csv", "-o", "mattes")[2].splitlines() == lines
+
+
 def test_a_place_that_cannot_be_is_one_failure(run, make_pairs):
     expected = make_pairs(["cat.png", "dog.png"])
     Path("pairs.csv").write_text(
