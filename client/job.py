@@ -1,5 +1,6 @@
 """One photo and its trimap in; alpha, cut-out and composite out, all or none."""
 
+import shutil
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -228,14 +229,21 @@ def write_outputs(
             target = outputs[kind].resolve()  # a link is followed, not replaced
             try:
                 folder = leftovers.enter_context(TemporaryDirectory(prefix=".", dir=target.parent))
-                staged[target] = Path(folder, target.name)
+                staged[target] = Path(folder, outputs[kind].name)  # whose suffix is the format
                 # An alpha has no colours, and is no photograph.
                 told = None if kind == "alpha" else metadata
                 write_image(staged[target], image, told, premultiplied)
             except (OSError, WriteError) as error:  # names the temporary file
                 raise WriteError(outputs[kind], error.strerror) from error
         for target, temporary in staged.items():
-            temporary.replace(target)
+            take_place(temporary, target)
+
+
+def take_place(temporary: Path, target: Path) -> None:
+    """Move a file or folder to its place; one that it replaces there hands on its mode bits."""
+    if target.exists():
+        shutil.copymode(target, temporary)
+    temporary.replace(target)
 
 
 def _size(array: np.ndarray) -> str:

@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 
 from client.connection import Matte
-from client.job import Options, make_outputs, trimap_for
+from client.job import Options, make_outputs, take_place, trimap_for
 from client.pairs import PairError, images_below
 from client.request import Request
 from matting.images import (
@@ -133,8 +133,8 @@ def matte_video(
         for kind, path in outputs.items():
             target = path.resolve()
             folder = leftovers.enter_context(TemporaryDirectory(prefix=".", dir=target.parent))
-            staged[Path(folder, target.name)] = target
-            writers[kind] = Path(folder, target.name)
+            writers[kind] = Path(folder, path.name)  # a link's own suffix says what is written
+            staged[writers[kind]] = target
         with ExitStack() as files:
             rate, frames = files.enter_context(_frames_of(video, fps))
             if makes_video(outputs) and not 0 < rate <= MAX_FPS:
@@ -157,7 +157,7 @@ def matte_video(
         for kind, path in writers.items():
             _check_whole(path, outputs[kind], len(trimaps))
         for temporary, target in staged.items():
-            temporary.replace(target)
+            take_place(temporary, target)
 
 
 _SIDES = (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)

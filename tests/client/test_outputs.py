@@ -1,5 +1,6 @@
 """What cut-outs and composites keep of the photo: 16 bits, straight colours, profile, EXIF."""
 
+import stat
 from pathlib import Path
 
 import cv2
@@ -90,3 +91,18 @@ def test_profile_and_exif_are_kept_and_the_turn_is_done(run, picture, suffix):
             assert str(made.getexif()[ExifTags.Base.Make]).rstrip("\0") == "A camera"
             assert made.getexif().get(ExifTags.Base.Orientation, 1) == 1
     assert read_photo(f"alpha{suffix}").metadata == Metadata()
+
+
+def test_a_replaced_output_keeps_its_mode(run, files):
+    assert run(*files, "-o", "alpha.png")[0] == 0
+    Path("alpha.png").chmod(0o640)
+    assert run(*files, "-o", "alpha.png")[0] == 0
+    assert stat.S_IMODE(Path("alpha.png").stat().st_mode) == 0o640
+
+
+def test_a_link_to_a_name_without_suffix(run, files, picture, expected_alpha):
+    Path("alpha.png").symlink_to("alpha")
+    code, _, err = run(*files, "-o", "alpha.png")
+    assert (code, err) == (0, "")
+    assert Path("alpha.png").is_symlink()
+    np.testing.assert_array_equal(read_gray("alpha"), expected_alpha(*picture))

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -146,6 +147,21 @@ def test_trimaps_of_a_video_by_their_numbers(run, clip, expected_alpha):
     assert run("clip.mkv", "--trimaps", "trimaps", "-o", "alpha.mkv")[0] == 0
     for frame, picture in zip(read_video("alpha.mkv"), pictures, strict=True):
         np.testing.assert_array_equal(frame[..., 0], expected_alpha(*picture))
+
+
+def test_a_replaced_video_keeps_its_mode(run, clip):
+    Path("alpha.mkv").touch()
+    Path("alpha.mkv").chmod(0o640)
+    assert run("clip.mkv", "--trimaps", "trimaps", "-o", "alpha.mkv")[0] == 0
+    assert len(read_video("alpha.mkv")) == FRAMES
+    assert stat.S_IMODE(Path("alpha.mkv").stat().st_mode) == 0o640
+
+
+def test_a_link_to_a_name_without_suffix(run, clip):
+    Path("alpha.mkv").symlink_to("alpha")
+    assert run("clip.mkv", "--trimaps", "trimaps", "-o", "alpha.mkv")[0] == 0
+    assert Path("alpha.mkv").is_symlink()
+    assert len(read_video("alpha")) == FRAMES
 
 
 def test_frames_of_one_size_only(refuse, clip):
