@@ -6,6 +6,7 @@ from ipaddress import ip_address
 from client.errors import AddressError, ServerUnavailableError
 
 DEFAULT_URL = "127.0.0.1:8001"
+PORTS = range(1, 65536)
 
 
 def grpc_target(urls: list[str]) -> str:
@@ -16,7 +17,7 @@ def grpc_target(urls: list[str]) -> str:
     Raises
     ------
     AddressError
-        One is not ``host:port``.
+        One is not ``host:port``, or its port is not from 1 to 65535.
     ServerUnavailableError
         One of several has no IPv4 address.
     """
@@ -24,6 +25,8 @@ def grpc_target(urls: list[str]) -> str:
         host, _, port = url.rpartition(":")
         if not host or not port.isdecimal() or "/" in url:
             raise AddressError(f"server is {url!r}, expected host:port, for example {DEFAULT_URL}")
+        if int(port) not in PORTS:
+            raise AddressError(f"server is {url!r}, expected a port from 1 to {PORTS[-1]}")
     if len(urls) == 1:
         return urls[0]
     return "ipv4:" + ",".join(_ipv4(url) for url in urls)

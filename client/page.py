@@ -12,7 +12,7 @@ from urllib.request import getproxies_environment
 
 import argcomplete
 
-from client.address import DEFAULT_URL
+from client.address import DEFAULT_URL, PORTS
 from client.arguments import add_connection, check_connection, tls_of
 from client.connection import Matte
 from client.errors import AddressError, ServerError, TlsError
@@ -75,7 +75,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         help="address to listen on (%(default)s: this machine only; on any other, everybody who "
         "reaches it may use the page, and nothing is encrypted)",
     )
-    parser.add_argument("--port", type=int, default=PORT, help="(%(default)s)")
+    parser.add_argument("--port", type=_port, default=PORT, help="(%(default)s)")
     parser.add_argument(
         "--no-browser",
         dest="browser",
@@ -87,6 +87,12 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     check_connection(parser, options)
     return options
+
+
+def _port(text: str) -> int:
+    if text.isdecimal() and int(text) in PORTS:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text} is not a port from 1 to {PORTS[-1]}")
 
 
 def _call_without_proxy(host: str) -> None:

@@ -72,6 +72,12 @@ def test_wrong_address_is_named(url):
         Matte(url)
 
 
+@pytest.mark.parametrize("url", ["localhost:0", "localhost:65536"])
+def test_wrong_port_is_named(url):
+    with pytest.raises(ValueError, match=f"server is '{url}', expected a port from 1 to 65535"):
+        Matte(url)
+
+
 def test_timeout_is_positive():
     with pytest.raises(ValueError, match="timeout is 0 seconds"):
         Matte(NOBODY, timeout=0)

@@ -317,3 +317,11 @@ def test_old_files_are_deleted(standin, files, free_port, tmp_path, wait_until):
 def test_wrong_options_are_one_line(capsys, option, message):
     assert main([option]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("port", ["99999", "0", "-1", "http"])
+def test_wrong_ports_are_one_line(capsys, port):
+    with pytest.raises(SystemExit, match="2"):
+        main([f"--port={port}"])
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.endswith(f"argument --port: {port} is not a port from 1 to 65535")
