@@ -26,7 +26,14 @@ from matting.images import (
     write_image,
 )
 from matting.metadata import Metadata
-from matting.trimaps import MASK_BAND, check_trimap, has_unknown, quantize, trimap_from_mask
+from matting.trimaps import (
+    MASK_BAND,
+    check_trimap,
+    has_unknown,
+    is_unknown,
+    quantize,
+    trimap_from_mask,
+)
 
 OUTPUTS = ("alpha", "cutout", "composite")
 """What can be made of a pair."""
@@ -104,6 +111,11 @@ def read_pair(pair: Pair, options: Options) -> tuple[Photo, np.ndarray]:
     """
     photo = read_photo(pair.image)
     trimap = trimap_for(pair.trimap, photo.pixels, pair.image, options)
+    if options.mask and is_unknown(trimap).all():
+        raise ImageError(
+            f"{pair.trimap}: all is unknown, so wide is the band around this mask's edge; "
+            "make it narrower (--erode, --dilate)"
+        )
     if options.mask and trimap.min() == trimap.max():
         raise ImageError(
             f"{pair.trimap}: the mask is {'white' if trimap.any() else 'black'} everywhere; "

@@ -69,6 +69,8 @@ def find_pairs(
         root = _root(source)
         if not trimaps.is_dir():
             raise PairError(f"--trimaps {trimaps} is not a folder")
+        if trimaps.resolve() == root.resolve():
+            raise PairError(f"{root}: photos and trimaps need folders of their own")
         _check_folders([root, trimaps], folders)
         found = _pair_by_name(source, root, trimaps, folders.values())
     if not found:

@@ -364,6 +364,7 @@ def test_outputs_of_one_photo_are_all_or_none(run, make_pairs):
         (["photos", "--trimaps", "nosuch", "-o", "mattes"], "--trimaps nosuch is not a folder"),
         (["nosuch/*.png", "--trimaps", "trimaps", "-o", "mattes"], "no photos in nosuch/*.png"),
         (["empty", "--trimaps", "trimaps", "-o", "mattes"], "no photos in empty"),
+        (["photos", "--trimaps", "photos", "-o", "mattes"], "need folders of their own"),
         (["photos", "--trimaps", "trimaps", "-o", "photos"], "--alpha photos is used already"),
         (["photos", "--trimaps", "trimaps", "-o", "x", "--cutout", "x"], "--cutout x is used"),
         (["nosuch.csv", "-o", "mattes"], "nosuch.csv: cannot be read"),

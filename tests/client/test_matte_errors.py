@@ -96,6 +96,15 @@ def test_mask_without_an_object(refuse, files):
     assert "mask.png: the mask is black everywhere" in error
 
 
+def test_a_band_that_leaves_nothing_known(refuse, files):
+    mask = np.zeros((37, 53), np.uint8)
+    mask[:, 20:30] = 255
+    write_image("mask.png", mask)
+    bands = ("--erode", 90, "--dilate", 90)
+    error = refuse(files[0], "mask.png", "--mask", *bands, "-o", "alpha.png")
+    assert "mask.png: all is unknown, so wide is the band" in error
+
+
 def test_output_folder_missing(refuse, files):
     assert "there is no folder nosuch" in refuse(*files, "-o", "nosuch/alpha.png")
 
