@@ -67,9 +67,8 @@ def in_words(function: Callable[..., object], folder: Path) -> Callable[..., obj
         try:
             return function(*arguments)
         except (ImageError, ShapeError, ServerError, ArgumentTypeError) as error:
-            # Uploads lie in folders that mean nothing to who looks at the page.
-            words = re.sub(rf"{re.escape(str(folder))}/(\w+/)?", "", str(error))
-            raise gr.Error(html.escape(words), duration=None, print_exception=False) from error
+            words = _words(error, folder)
+            raise gr.Error(words, duration=None, print_exception=False) from error
 
     return run
 
@@ -150,15 +149,27 @@ def mat(
 
 
 def show_result(
-    matted: Matted | None, photo: str | None, colour: str, background: str | None
+    folder: Path, matted: Matted | None, photo: str | None, colour: str, background: str | None
 ) -> tuple:
-    """Return views of alpha and cut-out, both sides of the slider, and the three files."""
+    """Return views of alpha and cut-out, both sides of the slider, and the three files.
+
+    With a background that cannot be read, say so; the slider and the composite are empty then.
+    """
     if matted is None or matted.file != photo:  # which was changed meanwhile
         return (gr.skip(),) * (3 + len(OUTPUTS))
-    files, after = _write(matted, OUTPUTS, colour, background)
+    kinds: Sequence[str] = OUTPUTS
+    new = None
+    try:
+        new = _background(colour, background)
+    except ImageError as error:
+        gr.Warning(_words(error, folder), duration=None)
+        kinds = ["alpha", "cutout"]
+    files, after = _write(matted, kinds, new)
     alpha = shrink(matted.alpha, LONGEST_SHOWN)
     foreground = _view(matted.foreground)
     cutout = composite(alpha, foreground, checkerboard(*alpha.shape))
+    if after is None:
+        return alpha, cutout, None, *files, gr.DownloadButton(value=None, interactive=False)
     return alpha, cutout, (_view(matted.photo.pixels), after), *files
 
 
@@ -168,17 +179,25 @@ def show_background(
     """Return both sides of the slider and the composite's file."""
     if matted is None or matted.file != photo:
         return gr.skip(), gr.skip()
-    files, after = _write(matted, ["composite"], colour, background)
+    files, after = _write(matted, ["composite"], _background(colour, background))
     return (_view(matted.photo.pixels), after), *files
 
 
+def _words(error: Exception, folder: Path) -> str:
+    # Uploads lie in folders that mean nothing to who looks at the page.
+    return html.escape(re.sub(rf"{re.escape(str(folder))}/(\w+/)?", "", str(error)))
+
+
+def _background(colour: str, picture: str | None) -> np.ndarray:
+    chosen = parse_background(picture or _hex(colour))
+    return read_photo(chosen).pixels if isinstance(chosen, Path) else chosen
+
+
 def _write(
-    matted: Matted, kinds: Sequence[str], colour: str, background: str | None
-) -> tuple[list[gr.DownloadButton], np.ndarray]:
-    """Write some of `OUTPUTS`; return buttons that download them, and the composite to look at."""
-    chosen = parse_background(background or _hex(colour))
-    pixels = read_photo(chosen).pixels if isinstance(chosen, Path) else chosen
-    options = Options(background=pixels)
+    matted: Matted, kinds: Sequence[str], background: np.ndarray | None
+) -> tuple[list[gr.DownloadButton], np.ndarray | None]:
+    """Write some of `OUTPUTS`; return buttons that download them, and a composite to look at."""
+    options = Options(background=background)
     made = make_outputs(
         kinds, matted.photo.pixels, matted.alpha, options, foreground=matted.foreground
     )
@@ -190,7 +209,7 @@ def _write(
     for file in before:
         shutil.rmtree(file.parent)
     buttons = [gr.DownloadButton(value=outputs[kind], interactive=True) for kind in kinds]
-    return buttons, _view(made["composite"])
+    return buttons, _view(made["composite"]) if "composite" in made else None
 
 
 def _hex(colour: str) -> str:

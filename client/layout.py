@@ -182,7 +182,7 @@ def build(matte: Matte, folder: Path) -> gr.Blocks:
             concurrency_limit=JOBS_PER_SERVER,
             api_name="matte",
         ).success(
-            in_words(actions.show_result),
+            in_words(partial(actions.show_result, folder)),
             [matted, photo, colour, background],
             results,
             concurrency_id="downloads",

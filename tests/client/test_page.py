@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import cv2
 import numpy as np
@@ -19,7 +20,7 @@ pytest.importorskip("gradio", reason="needs the extra `page`")
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
-from client.actions import COMPRESSED, MASK, TRIMAP
+from client.actions import COMPRESSED, MASK, TRIMAP, Matted, show_result
 from client.drawing import BRUSHES
 from client.page import main
 from matting.images import read_gray, read_image, read_photo, write_image
@@ -201,6 +202,33 @@ def test_mistakes_are_said_as_on_the_command_line(run, refuse, use, fail, files,
     assert fail(files[0]).startswith("all of the photo is background")
     assert html.unescape(fail(*files, shapes="edges 1 2 3")).startswith("line 1 of the shapes is")
     assert len(use(*files)) == 3  # and goes on
+
+
+def test_a_damaged_background_leaves_alpha_and_cutout(
+    page, files, picture, expected_alpha, tmp_path
+):
+    (tmp_path / "beach.png").write_text("no picture")
+    client = Client(page, verbose=False, download_files=tmp_path / "downloads")
+    photo, trimap, beach = map(handle_file, (*files, tmp_path / "beach.png"))
+    client.predict(photo, trimap, TRIMAP, BAND, BAND, "", None, False, api_name="/matte")
+    shown = client.predict(photo, "#ffffff", beach, api_name="/result")
+    *_, sides, alpha, cutout, composite = shown
+    np.testing.assert_array_equal(read_gray(alpha["value"]), expected_alpha(*picture))
+    assert read_image(cutout["value"]).shape == picture[0].shape
+    assert sides is None and composite["value"] is None and not composite["interactive"]
+    with pytest.raises(AppError, match=r"^beach\.png: is not an image of a known format"):
+        client.predict(photo, "#ffffff", beach, api_name="/background")
+
+
+def test_a_damaged_background_is_told(files, picture, tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr("client.actions.gr.Warning", lambda words, duration: said.append(words))
+    (tmp_path / "beach.png").write_text("no picture")
+    matted = Matted(
+        *(str(files[0]), read_photo(files[0]), *picture, TemporaryDirectory(dir=tmp_path))
+    )
+    show_result(tmp_path, matted, str(files[0]), "#ffffff", str(tmp_path / "beach.png"))
+    assert [words.startswith("beach.png: is not an image") for words in said] == [True]
 
 
 def test_server_down(files, launch_standin, open_page, free_port, tmp_path_factory, tmp_path):
