@@ -9,7 +9,6 @@ every picture, and worst.png shows the worst places. Exit code 1 if any row is n
 import argparse
 import csv
 import io
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -27,12 +26,12 @@ from benchmarks.tables import Section
 from benchmarks.worst import draw_worst
 from client.connection import Matte as Connection
 from export.export import (
-    GENERATED,
+    CONFIG,
     MODEL,
-    TEMPLATE,
     expected_alphas,
+    fill,
     prove_in_bf16,
-    set_engine,
+    with_settings,
     write_onnx,
 )
 from export.manifest import sha256
@@ -131,14 +130,16 @@ def exported_forms(
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="parity-")))
     repository = folder / "repository"
     version = repository / MODEL / "1"
-    shutil.copytree(TEMPLATE, version.parent, ignore=shutil.ignore_patterns(*GENERATED))
+    fill(version.parent)
     fp32 = write_onnx(network, options.weights, "fp32", version)
     (folder / "fp16").mkdir()
     fp16 = write_onnx(network, options.weights, "fp16", folder / "fp16")
 
     known = list(read_pictures())  # as an export does
     in_bf16 = prove_in_bf16(expected_alphas(network, known), fp32, known)
-    set_engine(repository / MODEL, "openvino", "auto" if isinstance(in_bf16, Parity) else "fp32")
+    served_in = "auto" if isinstance(in_bf16, Parity) else "fp32"
+    config = version.parent / CONFIG
+    config.write_text(with_settings(config.read_text(), "openvino", served_in))
     address = stack.enter_context(serving(repository, options.url))
 
     def tensorrt() -> Matte:

@@ -421,7 +421,7 @@ def test_an_export_is_made_of_the_template_alone(
     template = tmp_path / "template/dim"
     shutil.copytree(TEMPLATE, template)
     (template / "2").mkdir()
-    (template / "1/__pycache__").mkdir()
+    (template / "1/__pycache__").mkdir(exist_ok=True)
     monkeypatch.setattr("export.export.TEMPLATE", template)
     old, new = tmp_path / "old", tmp_path / "new"
     old.mkdir()
