@@ -104,8 +104,11 @@ def run_check(arguments: list[str]) -> int:
     )
     parser.add_argument("repository", type=Path, nargs="?", default=Path("model_repository"))
     model = parser.parse_args(arguments).repository / MODEL
-    found = versions(model) or [model / "1"]
-    return max(check_version(folder) for folder in found)
+    try:
+        return max(check_version(folder) for folder in versions(model) or [model / "1"])
+    except OSError as error:
+        print(f"check: {error}", file=sys.stderr)
+        return 2
 
 
 def check_version(folder: Path) -> int:

@@ -96,12 +96,13 @@ def check_machine(target: str, capability: str) -> ModuleType:
     tensorrt = import_tensorrt(target)
     if target == "tensorrt":
         find_gpu()
-    elif not hasattr(tensorrt.ComputeCapability, "SM" + capability.replace(".", "")):
-        names = (name for name in dir(tensorrt.ComputeCapability) if name.startswith("SM"))
-        known = sorted(int(name[2:]) / 10 for name in names)
+        return tensorrt
+    names = (name for name in dir(tensorrt.ComputeCapability) if name.startswith("SM"))
+    known = list(map(str, sorted(int(name[2:]) / 10 for name in names)))
+    if capability not in known:
         raise ExportError(
             f"compute capability is {capability!r}; {target} {tensorrt.__version__} builds for "
-            + ", ".join(map(str, known))
+            + ", ".join(known)
         )
     return tensorrt
 

@@ -94,9 +94,10 @@ def read_pictures(folder: Path = PAIRS) -> Iterator[Picture]:
     Raises
     ------
     ImageError
-        There is no picture, or one lacks its trimap or alpha.
+        There is no picture, or one lacks its trimap or alpha, or they are not of one size.
     """
-    images = sorted((folder / "image").glob("*.*"))
+    # Not what a desktop leaves behind, such as .DS_Store.
+    images = sorted(p for p in (folder / "image").glob("*.*") if not p.name.startswith("."))
     if not images:
         raise ImageError(f"{folder / 'image'}: no pictures; expected image/, trimap/ and alpha/")
     for image in images:
@@ -108,7 +109,13 @@ def read_pictures(folder: Path = PAIRS) -> Iterator[Picture]:
                     f"{folder / kind / image.stem}.*: {len(found)} files; expected one for {image}"
                 )
             files += found
-        yield Picture(image.stem, read_image(image), read_trimap(files[1]), read_gray(files[2]))
+        arrays = (read_image(files[0]), read_trimap(files[1]), read_gray(files[2]))
+        sizes = [f"{array.shape[1]}x{array.shape[0]}" for array in arrays]
+        if len(set(sizes)) > 1:
+            raise ImageError(
+                "{}: image is {}, trimap {}, alpha {}: make them equal".format(image, *sizes)
+            )
+        yield Picture(image.stem, *arrays)
 
 
 def with_mirror_images(pictures: list[Picture]) -> list[Picture]:

@@ -46,7 +46,7 @@ from export.parity import (
 )
 from export.runtime import onnx_matte, openvino_precision
 from export.tolerance import TOLERANCES, Tolerance
-from matting.images import ImageError
+from matting.images import ImageError, write_image
 from train.checkpoint import load_checkpoint, save_checkpoint
 
 
@@ -546,6 +546,7 @@ def test_check_names_what_cannot_run_here(
             "compute capability is '9'",
         ),
         (["{weights}", "--target", "tensorrt-rtx", "--capability", "3.0"], "builds for"),
+        (["{weights}", "--target", "tensorrt-rtx", "--capability", "89"], "builds for"),
     ],
 )
 def test_mistakes_are_one_line(
@@ -572,3 +573,26 @@ def test_a_picture_without_its_trimap_is_named(pairs: Path, tmp_path: Path) -> N
     (tmp_path / "trimap/astronaut_on_cat.png").unlink()
     with pytest.raises(ImageError, match=r"trimap/astronaut_on_cat\.\*: 0 files; expected one"):
         list(read_pictures(tmp_path))
+
+
+@pytest.mark.parametrize("kind", ["trimap", "alpha"])
+def test_a_picture_whose_parts_are_not_of_one_size_is_named(
+    kind: str, pairs: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(pairs, tmp_path, dirs_exist_ok=True)
+    write_image(tmp_path / kind / "astronaut_on_cat.png", np.zeros((20, 30), np.uint8))
+    with pytest.raises(ImageError, match=rf"astronaut_on_cat\.png: image is \d+x75.* {kind} 30x20"):
+        list(read_pictures(tmp_path))
+
+
+def test_hidden_files_beside_pictures_are_none(pairs: Path, tmp_path: Path) -> None:
+    shutil.copytree(pairs, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "image/.DS_Store").touch()
+    (tmp_path / "image/._astronaut_on_cat.png").touch()
+    assert len(list(read_pictures(tmp_path))) == len(list(read_pictures(pairs)))
+
+
+def test_what_cannot_be_looked_at_is_one_line(capsys: pytest.CaptureFixture) -> None:
+    assert main(["check", "x" * 300]) == 2  # longer than a name can be
+    error = capsys.readouterr().err
+    assert error.startswith("check: ") and error.count("\n") == 1

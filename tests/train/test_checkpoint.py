@@ -129,6 +129,9 @@ def test_damaged_files_are_one_line(tmp_path, content):
 
 
 def test_other_content_and_other_files_are_one_line(tmp_path):
+    torch.save({0: torch.ones(1)}, tmp_path / "numbers.pth")
+    with pytest.raises(CheckpointError, match="expected named tensors"):
+        load_checkpoint(tmp_path / "numbers.pth")
     torch.save([1, 2], tmp_path / "list.pth")
     with pytest.raises(CheckpointError, match="expected named tensors"):
         load_checkpoint(tmp_path / "list.pth")
