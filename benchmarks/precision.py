@@ -3,6 +3,7 @@
 Each layer in turn has its weights, what it takes and what it makes rounded, and the network around
 it stays FP32; then all have. Sums inside a layer stay FP32, as on a GPU's tensor cores. Rounding
 matters most where it moves a pooling's maximum to another pixel: the decoder then writes elsewhere.
+Beside it stands the largest number that a layer has or makes, which must fit into FP16 (65504).
 """
 
 import argparse
@@ -17,6 +18,7 @@ from tqdm import tqdm
 from benchmarks.measure import Samples
 from benchmarks.service import add_pictures_argument
 from benchmarks.tables import Row, Section
+from export.overflow import largest_magnitudes
 from export.parity import Picture, alpha_alone, compare, judge, matte_with, read_pictures
 from train.checkpoint import load_checkpoint
 from train.network import DeepImageMatting
@@ -37,19 +39,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def measure(options: argparse.Namespace) -> dict[str, object]:
-    """Return a result: of each layer, and of all, what rounding does to maxima and metrics."""
+    """Return a result: of each layer, and of all, what rounding does to maxima and metrics.
+
+    "largest" is each layer's largest magnitude, of its weights and of what it makes.
+    """
     pictures = list(read_pictures(options.data))[: 1 if options.quick else None]
     network = load_checkpoint(options.weights)
     layers = {n: m for n, m in network.named_modules() if isinstance(m, nn.Conv2d)}
     alone = [(name, [layer]) for name, layer in layers.items()][: 1 if options.quick else None]
     choices = [*alone, (ALL, list(layers.values()))]
-    exact = [alpha_and_maxima(network, picture) for picture in pictures]
+    with largest_magnitudes(network) as largest:
+        exact = [alpha_and_maxima(network, picture) for picture in pictures]
     rows = [
         {"layer": name, "precision": precision} | cost(network, chosen, precision, pictures, exact)
         for name, chosen in tqdm(choices, unit="layer", disable=None)
         for precision in TYPES
     ]
-    return {"pictures": [picture.name for picture in pictures], "rows": rows}
+    return {
+        "pictures": [picture.name for picture in pictures],
+        "largest": largest | {ALL: max(largest.values())},
+        "rows": rows,
+    }
 
 
 def cost(
@@ -125,7 +135,10 @@ def render(record: dict) -> list[Section]:
     """Return a record's table, a layer a row, and what it says."""
     rows: dict[str, Row] = {}
     for found in record["rows"]:
-        row = rows.setdefault(found["layer"], {"rounded": found["layer"]})
+        layer = found["layer"]
+        row = rows.setdefault(
+            layer, {"rounded": layer, "largest": f"{record['largest'][layer]:.1f}"}
+        )
         name = found["precision"].upper()
         row[f"maxima moved, {name}"] = f"{found['moved']:.4%}"
         row[f"mean Δα, {name}"] = f"{found['mean_difference']:.1e}"

@@ -28,6 +28,8 @@ def test_a_layer_alone_and_all_together(weights: Path, data: Path, tmp_path: Pat
         coarse, fine = (rows[layer, name]["moved"] for name in ("bf16", "fp16"))
         assert 0 < 2 * fine < coarse < 0.1
     assert f"| {FIRST}" in (tmp_path / "precision.md").read_text()
+    largest = record["largest"]
+    assert len(largest) == 26 and largest[ALL] == max(largest.values()) >= largest[FIRST] > 0
 
 
 def test_only_the_chosen_layer_is_rounded_and_only_for_a_while(
