@@ -18,9 +18,10 @@ from hypothesis import HealthCheck, settings
 
 from server.launcher import Server, launch
 
-# A shell starts background jobs with Ctrl-C ignored, and children inherit that: programs under test
-# must see it as from a terminal.
+# A shell starts background jobs with Ctrl-C ignored, and nohup what it starts with SIGHUP; children
+# inherit that: programs under test must see both as from a terminal.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # The same few inputs in every run, so that a change is judged by what it does. New ones, and many:
 # --hypothesis-profile=long

@@ -304,9 +304,12 @@ def test_a_page_that_is_stopped_leaves_nothing(standin, free_port, tmp_path, num
     with subprocess.Popen(
         [*command, "--url", standin.grpc_url], cwd=ROOT, env=environment, stdout=subprocess.PIPE
     ) as process:
-        assert process.stdout.readline().startswith(b"open http")
-        process.send_signal(number)
-        assert process.wait(30) == 0
+        try:
+            assert process.stdout.readline().startswith(b"open http")
+            process.send_signal(number)
+            assert process.wait(30) == 0
+        finally:
+            process.kill()
     assert not list(tmp_path.iterdir())
 
 
