@@ -114,23 +114,23 @@ def time_peers(
         if quick and peer.compile_mode:
             skipped[name] = "left out by --quick"
             continue
-        ours = on_device(network, "cuda", peer.dtype, peer.memory_format, peer.compile_mode)
         times[name] = {}
         for shape in tqdm(shapes, desc=name, disable=None):
             try:
-                times[name][as_text(shape)] = time_peer(ours, peer, shape)
+                times[name][as_text(shape)] = time_peer(network, peer, shape)
             except RuntimeError as error:  # out of memory, or no compiler
                 skipped[f"{name}, {as_text(shape)}"] = str(error).strip().splitlines()[0]
             torch.cuda.empty_cache()
     return times, skipped
 
 
-def time_peer(network: Callable, peer: Peer, shape: tuple[int, int, int]) -> list[float]:
+def time_peer(network: DeepImageMatting, peer: Peer, shape: tuple[int, int, int]) -> list[float]:
     """Return a peer's milliseconds at a shape."""
     torch.compiler.reset()  # after eight shapes it would compile no more
+    ours = on_device(network, "cuda", peer.dtype, peer.memory_format, peer.compile_mode)
     pictures = [torch.from_numpy(x).cuda().permute(0, 3, 1, 2) for x in example(shape)]
     with torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=peer.tf32):
-        return time_on_gpu(lambda: predict_alpha(network, *pictures))
+        return time_on_gpu(lambda: predict_alpha(ours, *pictures))
 
 
 def time_on_gpu(launch: Callable[[], object]) -> list[float]:
@@ -182,11 +182,10 @@ def run_tensorrt(
             "fp16",
         )
         record = json.loads((folder / RECORD).read_text())
-    complaints = parity.complaints
     return record | {
         "parity": parity.summary(),
-        "complaints": complaints,
-        "failed": bool(complaints),
+        "complaints": parity.complaints,
+        "failed": bool(parity.complaints),
     }
 
 

@@ -184,7 +184,7 @@ def _parser() -> argparse.ArgumentParser:
     outputs.add_argument(
         "--fps",
         metavar="N",
-        type=_fps,
+        type=_positive(float, most=MAX_FPS),
         help="frames a second of the video that is made of a folder of frames "
         f"(default {DEFAULT_FPS:g})",
     )
@@ -269,25 +269,17 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _positive(number: type[float]) -> Callable[[str], float]:
+def _positive(number: type[float], most: float | None = None) -> Callable[[str], float]:
+    limit = "" if most is None else f" and at most {most:g}"
+
     def parse(text: str) -> float:
         value = number(text)
-        if not value > 0:
-            raise argparse.ArgumentTypeError(f"{text} is not more than 0")
+        if not value > 0 or (most is not None and value > most):
+            raise argparse.ArgumentTypeError(f"{text} is not more than 0{limit}")
         return value
 
     parse.__name__ = number.__name__  # argparse's "invalid float value" names it
     return parse
-
-
-def _fps(text: str) -> float:
-    value = float(text)
-    if not 0 < value <= MAX_FPS:
-        raise argparse.ArgumentTypeError(f"{text} is not more than 0 and at most {MAX_FPS:g}")
-    return value
-
-
-_fps.__name__ = "float"  # argparse's "invalid float value" names it
 
 
 def _tile(text: str) -> TileOption:

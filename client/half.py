@@ -9,7 +9,7 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-from matting.trimaps import UNKNOWN, is_unknown
+from matting.trimaps import is_unknown, ternary
 
 SMALLEST = 1_000_000
 """Pixels of a photo that is large. Measured from 750,000 on."""
@@ -43,6 +43,6 @@ def at_half_size(
         return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
 
     # What lies between two regions, or has any unknown pixel in it, is between 0 and 255.
-    found = alpha(halve(image), halve(np.where(unknown, np.uint8(UNKNOWN), trimap)))
+    found = alpha(halve(image), halve(ternary(trimap)))
     enlarged = cv2.resize(found, (width, height), interpolation=cv2.INTER_CUBIC)
     return np.where(unknown, enlarged, trimap)

@@ -48,7 +48,7 @@ def check_trimap(trimap: np.ndarray) -> str | None:
 
 
 def ternary(trimap: np.ndarray) -> np.ndarray:
-    """Return a trimap with 128 for every unknown value, H x W uint8: the metrics know no other."""
+    """Return a trimap with 128 for every unknown value, H x W uint8; the metrics know no other."""
     return np.where(is_unknown(trimap), np.uint8(UNKNOWN), trimap)
 
 

@@ -84,16 +84,17 @@ def measure(
     results, rows = [], {}
     progress = tqdm(photographs, unit="image", disable=None)
     for name, image, trimap, truth in progress:
+        known = ternary(trimap)
         for method, predict in methods.items():
             try:
                 alpha = predict(image, trimap)
             except ValueError as error:
                 progress.write(f"{name}: {method} left out: {error}", file=sys.stderr)
                 continue
-            figures = evaluate(alpha, truth, ternary(trimap))
+            figures = evaluate(alpha, truth, known)
             results.append({"method": method, "name": name, **figures})
             if method in refined:
-                better = evaluate(knn_alpha(image, trimap, alpha), truth, ternary(trimap))
+                better = evaluate(knn_alpha(image, trimap, alpha), truth, known)
                 results.append({"method": f"{method}, --knn", "name": name, **better})
             if method == next(iter(methods)):
                 progress.set_postfix(SAD=f"{mean(results, method)['SAD']:.2f}")

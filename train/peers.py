@@ -30,17 +30,17 @@ def closed_form(image: np.ndarray, trimap: np.ndarray) -> np.ndarray:
     """
     from pymatting import estimate_alpha_cf
 
-    return as_alpha(estimate_alpha_cf(image / 255, ternary(trimap)), trimap)
+    return as_alpha(estimate_alpha_cf(image / 255, for_pymatting(trimap)), trimap)
 
 
 def knn(image: np.ndarray, trimap: np.ndarray) -> np.ndarray:
     """Chen et al., "KNN Matting", as pymatting solves it. Raises as `closed_form` does."""
     from pymatting import estimate_alpha_knn
 
-    return as_alpha(estimate_alpha_knn(image / 255, ternary(trimap)), trimap)
+    return as_alpha(estimate_alpha_knn(image / 255, for_pymatting(trimap)), trimap)
 
 
-def ternary(trimap: np.ndarray) -> np.ndarray:
+def for_pymatting(trimap: np.ndarray) -> np.ndarray:
     """Return the trimap as pymatting wants it: 0, 0.5 and 1, float64."""
     return 0.5 * (trimap != BACKGROUND) + 0.5 * (trimap == FOREGROUND)
 
