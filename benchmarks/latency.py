@@ -25,9 +25,10 @@ from benchmarks.measure import Samples, in_turns, median, percentiles, stopwatch
 from benchmarks.peers import REFERENCE, open_peers
 from benchmarks.service import add_server_arguments, picture_of, serving, size, what_serves
 from benchmarks.tables import Row, Section
-from export.export import ARTIFACTS, MODEL, WEIGHTS
-from export.manifest import sha256
+from export.export import ARTIFACTS
+from export.manifest import WEIGHTS, sha256
 from export.parity import Matte
+from export.repository import MODEL
 from train.checkpoint import load_checkpoint
 
 SERVED = "ours, served over gRPC"

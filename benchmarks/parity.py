@@ -25,15 +25,7 @@ from benchmarks.service import add_pictures_argument, check_server, serving, wha
 from benchmarks.tables import Section
 from benchmarks.worst import draw_worst
 from client.connection import Matte as Connection
-from export.export import (
-    CONFIG,
-    MODEL,
-    expected_alphas,
-    fill,
-    prove_in_bf16,
-    with_settings,
-    write_onnx,
-)
+from export.export import expected_alphas, prove_in_bf16, write_onnx
 from export.manifest import sha256
 from export.parity import (
     Matte,
@@ -45,6 +37,7 @@ from export.parity import (
     matte_with,
     read_pictures,
 )
+from export.repository import CONFIG, MODEL, fill, with_settings
 from export.runtime import onnx_matte
 from export.tolerance import TOLERANCES
 from train.checkpoint import load_checkpoint

@@ -14,7 +14,8 @@ import torch
 from benchmarks.measure import instructions
 from export.engine import Profile, build_engine, engine_matte
 from export.errors import ExportError
-from export.export import WEIGHTS, write_onnx
+from export.export import write_onnx
+from export.manifest import WEIGHTS
 from export.parity import Matte, matte_with
 from export.runtime import onnx_matte
 from train.network import DeepImageMatting

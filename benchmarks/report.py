@@ -18,7 +18,8 @@ from benchmarks.parity import WORST
 from benchmarks.record import caption, new_record, read_record, to_json, write_files
 from benchmarks.service import add_server_arguments
 from benchmarks.tables import Section, to_html, to_markdown
-from export.export import MODEL, WEIGHTS
+from export.manifest import WEIGHTS
+from export.repository import MODEL
 
 EXAMPLES = """examples:
   python -m benchmarks report -o out/report

@@ -14,11 +14,12 @@ from pathlib import Path
 
 from export.engine import Profile, add_arguments
 from export.errors import ExportError
-from export.export import MODEL, TARGETS, export
+from export.export import TARGETS, export
 from export.graph import PRECISIONS
 from export.manifest import check, read_manifest, versions
 from export.parity import PAIRS, Parity
 from export.quantize import INT8
+from export.repository import MODEL
 from matting.images import ImageError
 from train.checkpoint import CheckpointError
 

@@ -1,8 +1,5 @@
-"""From a checkpoint to a model repository: build, prove equal, put in place."""
+"""From a checkpoint to an artifact that is proven equal, and with it into a model repository."""
 
-import errno
-import os
-import re
 import shutil
 import tempfile
 from contextlib import nullcontext
@@ -12,11 +9,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from export.engine import Profile, as_text, build_engine, check_machine, engine_matte
+from export.engine import Profile, build_engine, check_machine, engine_matte
 from export.errors import ExportError
-from export.files import write_whole
 from export.graph import build_graph, save_graph, store_weights_outside
-from export.manifest import WEIGHTS, describe, sha256, write_entry
+from export.manifest import WEIGHTS, describe, sha256
 from export.overflow import largest_magnitudes, overflows
 from export.parity import (
     PAIRS,
@@ -31,6 +27,16 @@ from export.parity import (
     with_mirror_images,
 )
 from export.quantize import INT8, Ranges, has_vnni, input_ranges, quantize
+from export.repository import (
+    CONFIG,
+    FOR_TENSORRT,
+    MODEL,
+    check_place,
+    put_in_place,
+    read_config,
+    with_profile,
+    with_settings,
+)
 from export.runtime import onnx_matte, openvino_precision
 from train.checkpoint import load_checkpoint, read_state, save_checkpoint
 from train.network import DeepImageMatting
@@ -42,12 +48,6 @@ ARTIFACTS = {
     "tensorrt": "model.plan",
     "tensorrt-rtx": "model.rtx",
 }
-MODEL, CONFIG, FOR_TENSORRT = "dim", "config.pbtxt", "configs/tensorrt.pbtxt"
-TEMPLATE = Path(__file__).parents[1] / "model_repository" / MODEL
-"""The project's own model, of which every repository gets a copy of `TEMPLATES`."""
-
-TEMPLATES = (CONFIG, "configs/*.pbtxt", "1/model.py")
-
 COMPANY = 3
 """Pictures in one batch where parity is proven: others than `export.graph` traces."""
 
@@ -107,10 +107,8 @@ def export(
     """
     if target.startswith("tensorrt"):
         check_machine(target, capability)  # before minutes of work, not after
-    in_int8 = precision == INT8
-    if in_int8:
+    if precision == INT8:
         check_int8(target)
-    floats = "fp32" if in_int8 else precision
     profile = profile or Profile()
     model = repository / MODEL
     check_place(model)
@@ -119,7 +117,8 @@ def export(
         configs[FOR_TENSORRT] = with_profile(read_config(model, FOR_TENSORRT), profile)
     network = load_checkpoint(weights)
     known = with_mirror_images(list(read_pictures(pictures)))
-    watched = input_ranges(network) if in_int8 else nullcontext()
+    floats = "fp32" if precision == INT8 else precision
+    watched = input_ranges(network) if precision == INT8 else nullcontext()
     with largest_magnitudes(network) as largest, watched as ranges:
         expected = expected_alphas(network, known)
     if complaints := overflows(largest, floats):
@@ -151,9 +150,9 @@ def export(
             in_bf16 = prove_in_bf16(expected, onnx, known)
             entry["bf16"] = in_bf16 if isinstance(in_bf16, str) else in_bf16.summary()
         computed_in = "auto" if isinstance(in_bf16, Parity) else "fp32"
-        run_by = (target, INT8 if in_int8 else computed_in)
         if artifact == onnx:
-            configs[CONFIG] = with_settings(read_config(model, CONFIG), *run_by)
+            computed_in = INT8 if precision == INT8 else computed_in
+            configs[CONFIG] = with_settings(read_config(model, CONFIG), target, computed_in)
         put_in_place(build, model, artifact.name, entry, configs)
     return Exported(model / "1" / artifact.name, parity, in_bf16)
 
@@ -170,24 +169,6 @@ def check_int8(target: str) -> None:
         raise ExportError(f"--precision int8 is for --target openvino, not {target}")
     if not has_vnni():
         raise ExportError("int8 takes a processor with VNNI (avx512_vnni or avx_vnni); use fp32")
-
-
-def check_place(model: Path) -> None:
-    """Refuse a place that cannot be written to, before minutes of work.
-
-    Raises
-    ------
-    FileExistsError
-        The model's folder, or what it should lie in, is a file.
-    PermissionError
-        It may not be written to.
-    """
-    for folder in (model.absolute(), model.absolute() / "1"):
-        there = next(path for path in (folder, *folder.parents) if path.exists())
-        if not there.is_dir():
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(there))
-        if not os.access(there, os.W_OK | os.X_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(there))
 
 
 def write_onnx(
@@ -273,111 +254,3 @@ def prove_in_bf16(expected: list[np.ndarray], onnx: Path, pictures: list[Picture
         return prove(expected, onnx, "openvino", "bf16", pictures)
     except ExportError as error:
         return str(error)
-
-
-def read_config(model: Path, name: str) -> str:
-    """Return the text of a model's configuration; the template's where the model has none."""
-    own = model / name
-    return (own if own.is_file() else TEMPLATE / name).read_text()
-
-
-def with_settings(config: str, engine: str, precision: str) -> str:
-    """Return a config.pbtxt that says by what model.py runs the graph and in which precision.
-
-    "auto" is bf16 where the processor computes in it, "int8" a graph that `quantize` has rounded.
-
-    Raises
-    ------
-    ExportError
-        One of the parameters is not there, or more than once.
-    """
-    for key, value in {"engine": engine, "precision": precision}.items():
-        parameter = rf'(key:\s*"{key}"\s*value:?\s*{{\s*string_value:\s*)"[^"]*"'
-        config, found = re.subn(parameter, rf'\g<1>"{value}"', config)
-        if found != 1:
-            raise ExportError(
-                f"{CONFIG} says {found} times what parameter {key!r} is, expected once as in the "
-                f'project\'s own: {{ key: "{key}" value {{ string_value: "{value}" }} }}'
-            )
-    return config
-
-
-def with_profile(config: str, profile: Profile) -> str:
-    """Return a configs/tensorrt.pbtxt whose batches and warm-up an engine of this profile takes.
-
-    The warm-up is one picture of the size that the engine is tuned for.
-
-    Raises
-    ------
-    ExportError
-        The engine takes no single picture, or one of the settings is not there as often as in the
-        project's own.
-    """
-    if profile.smallest[0] > 1:
-        raise ExportError(
-            f"smallest input is {as_text(profile.smallest)}: its N has to be 1, since Triton also "
-            "sends single pictures"
-        )
-    _, height, width = profile.best
-    for setting, times, pattern, value in (
-        ("max_batch_size", 1, r"(?m)^max_batch_size:.*$", f"max_batch_size: {profile.largest[0]}"),
-        ("the warm-up's name", 1, r'"\d+x\d+"', f'"{height}x{width}"'),
-        ("the warm-up's size", 2, r"\[\s*\d+\s*,\s*\d+\s*,", f"[ {height}, {width},"),
-    ):
-        config, found = re.subn(pattern, value, config)
-        if found != times:
-            raise ExportError(
-                f"{FOR_TENSORRT} says {found} times what {setting} is, expected {times} as in the "
-                "project's own"
-            )
-    return config
-
-
-def fill(model: Path) -> None:
-    """Copy what a model lacks of `TEMPLATES` into its folder."""
-    for source in (path for pattern in TEMPLATES for path in TEMPLATE.glob(pattern)):
-        place = model / source.relative_to(TEMPLATE)
-        if not place.exists():
-            place.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(source, place)
-
-
-def copy_all(places: dict[Path, Path]) -> None:
-    """Copy files, each to its place, and replace none before all are copied.
-
-    Their places may lie in another file system, where a file cannot be moved at once.
-    """
-    partials = {place: place.with_name(f".{place.name}.partial") for place in places.values()}
-    try:
-        for source, place in places.items():
-            shutil.copyfile(source, partials[place])
-        for place, partial in partials.items():
-            partial.replace(place)
-    finally:
-        for partial in partials.values():
-            partial.unlink(missing_ok=True)
-
-
-def put_in_place(
-    build: Path, model: Path, artifact: str, entry: dict, configs: dict[str, str]
-) -> None:
-    """Copy the built files into the model's folder, and write configurations that fit them.
-
-    A new folder is made whole before it gets its name: beside it, since the repository may be a
-    file system of its own. Triton takes every folder there for a model, so it is there for the
-    copying alone. In an old one the manifest comes last: until then it names other files than there
-    are.
-    """
-    if not model.exists():
-        model.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=model.parent, prefix=".export-") as beside:
-            whole = Path(beside) / MODEL
-            whole.mkdir()
-            put_in_place(build, whole, artifact, entry, configs)
-            whole.replace(model)
-        return
-    fill(model)
-    copy_all({build / name: model / "1" / name for name in entry["files"]})
-    for name, text in configs.items():
-        write_whole(model / name, text.encode())
-    write_entry(model / "1", artifact, entry)

@@ -37,7 +37,7 @@ WRITABLE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 ALPHA_SUFFIXES = (".png", ".webp", ".tif", ".tiff")
 DEEP_SUFFIXES = (".png", ".tif", ".tiff")
 """Formats that hold 16 bits a channel."""
-_FORMATS = "PNG, JPEG, WebP, TIFF or BMP"
+_FORMATS = "PNG, JPEG, WebP, TIFF (not BigTIFF) or BMP"
 
 
 class ImageError(ValueError):
@@ -203,6 +203,12 @@ def _decode(path: Path, data: bytes, mode: int) -> np.ndarray:
             image = cv2.imdecode(np.frombuffer(data, np.uint8), mode | cv2.IMREAD_ANYDEPTH)
         except cv2.error:
             image = None
+    if image is None and name == "TIFF":
+        raise ImageError(
+            f"{path}: this TIFF is damaged, cut short or of a kind that is not read (such as "
+            "Zstandard, LZMA, grey of 32 bits); copy it again, or save it as one of 8 or 16 bits, "
+            "uncompressed, LZW or ZIP"
+        )
     if image is None:
         raise _damaged(path, name, "it cannot be decoded to the end")
     if image.dtype not in (np.uint8, np.uint16):

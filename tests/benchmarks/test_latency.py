@@ -16,7 +16,7 @@ from benchmarks.layers import ENGINE, INFER, NETWORK, network_alone, overheads
 from benchmarks.load import END_TO_END, SERVER_PARTS
 from benchmarks.peers import REFERENCE, open_peers
 from benchmarks.service import Served, picture_of
-from export.export import WEIGHTS
+from export.manifest import WEIGHTS
 from train.checkpoint import load_checkpoint
 from train.network import DeepImageMatting
 from train.predict import prepare

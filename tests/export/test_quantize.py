@@ -11,10 +11,11 @@ import torch
 
 from client.matte import Matte
 from export.__main__ import main
-from export.export import TEMPLATE, WEIGHTS, expected_alphas, export, write_onnx
-from export.manifest import check, read_manifest
+from export.export import expected_alphas, export, write_onnx
+from export.manifest import WEIGHTS, check, read_manifest
 from export.parity import Picture, alpha_alone, compare, judge, read_pictures
 from export.quantize import Ranges, has_vnni, input_ranges
+from export.repository import TEMPLATE
 from export.runtime import compile_openvino, onnx_matte
 from server.launcher import launch
 from train.checkpoint import load_checkpoint, save_checkpoint

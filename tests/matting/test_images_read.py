@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from matting import images
 from matting.images import check_writable, read_gray, read_image, read_trimap, write_image
@@ -199,6 +200,20 @@ def test_png_with_a_wrong_byte(
 def test_float_pixels(tmp_path: Path, refusal: Callable[..., str]) -> None:
     store(tmp_path / "a.tif", np.ones((4, 4, 3), np.float32))
     assert "float32" in refusal(read_image, tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("kind", [{"compression": "zstd"}, {"compression": "lzma"}, {"mode": "F"}])
+def test_tiff_of_a_kind_that_is_not_read(
+    tmp_path: Path, photo: np.ndarray, kind: dict[str, str], refusal: Callable[..., str]
+) -> None:
+    picture = Image.fromarray(photo).convert(kind.get("mode"))
+    picture.save(tmp_path / "a.tif", compression=kind.get("compression"))
+    assert "save it as one of 8 or 16 bits" in refusal(read_image, tmp_path / "a.tif")
+
+
+def test_bigtiff(tmp_path: Path, photo: np.ndarray, refusal: Callable[..., str]) -> None:
+    Image.fromarray(photo).save(tmp_path / "a.tif", big_tiff=True)
+    assert "not BigTIFF" in refusal(read_image, tmp_path / "a.tif")
 
 
 @pytest.mark.parametrize("suffix", FORMATS)

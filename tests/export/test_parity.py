@@ -1,0 +1,56 @@
+"""The pictures that parity is proven on, and that every one of them is judged."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from export.export import Exported, expected_alphas
+from export.parity import Picture, alphas_in_batches, read_pictures, with_mirror_images
+from export.runtime import onnx_matte
+from matting.images import ImageError, write_image
+from train.checkpoint import load_checkpoint
+
+
+def test_a_picture_without_its_trimap_is_named(pairs: Path, tmp_path: Path) -> None:
+    shutil.copytree(pairs, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "trimap/astronaut_on_cat.png").unlink()
+    with pytest.raises(ImageError, match=r"trimap/astronaut_on_cat\.\*: 0 files; expected one"):
+        list(read_pictures(tmp_path))
+
+
+@pytest.mark.parametrize("kind", ["trimap", "alpha"])
+def test_a_picture_whose_parts_are_not_of_one_size_is_named(
+    kind: str, pairs: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(pairs, tmp_path, dirs_exist_ok=True)
+    write_image(tmp_path / kind / "astronaut_on_cat.png", np.zeros((20, 30), np.uint8))
+    with pytest.raises(ImageError, match=rf"astronaut_on_cat\.png: image is \d+x75.* {kind} 30x20"):
+        list(read_pictures(tmp_path))
+
+
+def test_hidden_files_beside_pictures_are_none(pairs: Path, tmp_path: Path) -> None:
+    shutil.copytree(pairs, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "image/.DS_Store").touch()
+    (tmp_path / "image/._astronaut_on_cat.png").touch()
+    assert len(list(read_pictures(tmp_path))) == len(list(read_pictures(pairs)))
+
+
+def test_every_picture_of_a_batch_is_judged(
+    seeded_weights: Path, exported: Exported, pictures: list[Picture]
+) -> None:
+    """An engine that answers all of a batch with the first one's alpha is not the network."""
+    matte = onnx_matte(exported.artifact, "onnxruntime")
+    sizes = []
+
+    def first_for_all(image: np.ndarray, trimap: np.ndarray) -> np.ndarray:
+        sizes.append(len(image))
+        return np.repeat(matte(image[:1], trimap[:1]), len(image), axis=0)
+
+    known = with_mirror_images(pictures[:1])
+    expected = expected_alphas(load_checkpoint(seeded_weights), known)
+    found = alphas_in_batches(first_for_all, known, 3)
+    assert sizes == [3]
+    apart = [np.abs(e.astype(int) - f).mean() > 1 for e, f in zip(expected, found, strict=True)]
+    assert apart == [False, True, True]

@@ -1,0 +1,162 @@
+"""How an export gets into a repository, and the configurations that it writes there."""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+from google.protobuf import text_format
+from tritonclient.grpc.model_config_pb2 import ModelConfig
+
+from export.engine import Profile
+from export.errors import ExportError
+from export.export import Exported
+from export.manifest import WEIGHTS
+from export.repository import (
+    CONFIG,
+    TEMPLATE,
+    check_place,
+    copy_all,
+    put_in_place,
+    read_config,
+    with_profile,
+    with_settings,
+)
+
+OWN = read_config(TEMPLATE, CONFIG)
+
+
+@pytest.mark.parametrize("space", [" ", "\n    "])
+def test_engine_and_precision_are_set_and_nothing_else(tmp_path: Path, space: str) -> None:
+    written = OWN.replace(" value { ", f"{space}value {{{space}")
+    expected = written.replace('"openvino"', '"onnxruntime"').replace('"auto"', '"fp32"')
+    assert with_settings(written, "onnxruntime", "fp32") == expected != written
+
+
+@pytest.mark.parametrize(
+    ("config", "complaint"),
+    [
+        (
+            OWN.replace('key: "engine"', 'key: "motor"'),
+            "0 times .*'engine'",
+        ),
+        (OWN * 2, "2 times .*'engine'"),
+        ('parameters { key: "engine" value { string_value: "x" } }', "0 times .*'precision'"),
+    ],
+)
+def test_a_config_that_cannot_be_set_is_refused(config: str, complaint: str) -> None:
+    with pytest.raises(ExportError, match=complaint):
+        with_settings(config, "onnxruntime", "fp32")
+
+
+def test_tensorrts_config_fits_the_profile() -> None:
+    written = read_config(TEMPLATE, "configs/tensorrt.pbtxt")
+    profile = Profile((1, 32, 32), (2, 96, 160), (4, 256, 320))
+    config = text_format.Parse(with_profile(written, profile), ModelConfig())
+    assert config.max_batch_size == 4
+    (warmup,) = config.model_warmup
+    assert (warmup.name, warmup.batch_size) == ("96x160", 1)
+    assert list(warmup.inputs["image"].dims) == [96, 160, 3]
+    assert list(warmup.inputs["trimap"].dims) == [96, 160, 1]
+    again = with_profile(with_profile(written, profile), Profile())
+    assert with_profile(written, Profile()) == again
+    assert text_format.Parse(again, ModelConfig()).max_batch_size == 8
+    expected = text_format.Parse(written, ModelConfig())
+    for unlike in (config, expected):
+        unlike.max_batch_size = 0
+        del unlike.model_warmup[:]
+    assert config == expected
+
+
+@pytest.mark.parametrize(
+    ("smallest", "config", "complaint"),
+    [
+        ((2, 1, 1), "", "smallest input is 2x1x1: its N has to be 1"),
+        ((1, 1, 1), "", "says 0 times what max_batch_size is, expected 1"),
+        ((1, 1, 1), 'max_batch_size: 8\nname: "1x1"\n', "0 times what the warm-up's size is"),
+    ],
+)
+def test_tensorrts_config_that_cannot_fit_is_refused(
+    smallest: tuple[int, int, int], config: str, complaint: str
+) -> None:
+    with pytest.raises(ExportError, match=complaint):
+        with_profile(config, Profile(smallest, (2, 64, 64), (2, 64, 64)))
+
+
+def test_an_export_is_made_of_the_template_alone(
+    exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which may serve versions of its own, and have been started; and a folder may lack parts."""
+    template = tmp_path / "template/dim"
+    shutil.copytree(TEMPLATE, template)
+    (template / "2").mkdir()
+    (template / "1/__pycache__").mkdir(exist_ok=True)
+    monkeypatch.setattr("export.repository.TEMPLATE", template)
+    old, new = tmp_path / "old", tmp_path / "new"
+    old.mkdir()
+    (old / "config.pbtxt").write_text("own")
+    for model in (old, new):
+        build = tmp_path / f"build of {model.name}"
+        build.mkdir()
+        shutil.copy(exported.artifact, build)
+        put_in_place(build, model, "model.onnx", {"files": {"model.onnx": ""}}, {})
+        assert sorted(str(path.relative_to(model)) for path in model.rglob("*")) == [
+            "1",
+            "1/manifest.json",
+            "1/model.onnx",
+            "1/model.py",
+            "config.pbtxt",
+            "configs",
+            "configs/onnxruntime.pbtxt",
+            "configs/openvino.pbtxt",
+            "configs/tensorrt.pbtxt",
+        ]
+    assert read_config(old, CONFIG) == "own" != read_config(new, CONFIG)
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_repository_may_be_a_file_system_of_its_own(there: bool, tmp_path: Path) -> None:
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as elsewhere:
+        if Path(elsewhere).stat().st_dev == tmp_path.stat().st_dev:
+            pytest.skip("/dev/shm is no file system of its own here")
+        (tmp_path / "models").symlink_to(elsewhere)
+        (tmp_path / "model.onnx").write_text("graph")
+        model = tmp_path / "models/dim"
+        if there:
+            (model / "1").mkdir(parents=True)
+            (model / "1/model.onnx").write_text("graph of before")
+        check_place(model)
+        put_in_place(tmp_path, model, "model.onnx", {"files": {"model.onnx": ""}}, {})
+        assert (model / "1/model.onnx").read_text() == "graph"
+        assert [path.name for path in Path(elsewhere).iterdir()] == ["dim"]
+        assert not list(model.rglob("*.partial"))
+
+
+def test_nothing_is_replaced_where_not_all_can_be_copied(tmp_path: Path) -> None:
+    version = tmp_path / "dim/1"
+    version.mkdir(parents=True)
+    (version / "model.onnx").write_text("graph of before")
+    (tmp_path / "model.onnx").write_text("graph")
+    names = ("model.onnx", WEIGHTS)  # which is not there to be copied
+    with pytest.raises(FileNotFoundError):
+        copy_all({tmp_path / name: version / name for name in names})
+    assert [path.name for path in version.iterdir()] == ["model.onnx"]
+    assert (version / "model.onnx").read_text() == "graph of before"
+
+
+@pytest.mark.parametrize("part", ["models", "models/dim", "models/dim/1"])
+def test_a_place_that_cannot_be_written_to_is_refused_before_work(
+    part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, there = tmp_path / "models/dim", tmp_path / part
+    there.mkdir(parents=True)
+    monkeypatch.setattr(os, "access", lambda path, mode: path != there)  # root may do anything
+    with pytest.raises(PermissionError, match=part):
+        check_place(model)
+    monkeypatch.undo()
+    check_place(model)
+    there.rmdir()
+    there.touch()
+    with pytest.raises(FileExistsError, match=part):
+        check_place(model)
