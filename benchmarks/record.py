@@ -2,10 +2,10 @@
 
 import datetime
 import json
-import os
 from pathlib import Path
 
 from benchmarks.measure import INSTRUCTIONS, machine
+from matting.files import write_whole
 
 
 def new_record(benchmark: str, command: str, content: dict[str, object]) -> dict[str, object]:
@@ -32,12 +32,7 @@ def write_files(folder: Path, files: dict[str, str | bytes]) -> None:
     """Write files into a folder, made if it is not there, each whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
-        partial = folder / f".{name}.{os.getpid()}.partial"
-        try:
-            partial.write_bytes(content.encode() if isinstance(content, str) else content)
-            partial.replace(folder / name)
-        finally:
-            partial.unlink(missing_ok=True)
+        write_whole(folder / name, content.encode() if isinstance(content, str) else content)
 
 
 def to_json(record: dict[str, object]) -> str:

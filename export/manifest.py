@@ -14,7 +14,7 @@ from pathlib import Path
 
 from export.engine import MODULES, find_gpu
 from export.errors import ExportError
-from export.files import write_whole
+from matting.files import write_whole
 
 MANIFEST = "manifest.json"
 WEIGHTS = "weights.safetensors"

@@ -21,6 +21,7 @@ import numpy as np
 
 from export.errors import ExportError
 from export.tolerance import TOLERANCES
+from matting.files import whole
 from matting.images import ImageError, read_gray, read_image, read_trimap
 from matting.metrics import evaluate
 from matting.trimaps import ternary
@@ -224,13 +225,14 @@ def save_references(network: "DeepImageMatting", pictures: list[Picture], folder
     folder.mkdir(parents=True, exist_ok=True)
     matte = matte_with(network)
     for picture in pictures:
-        np.savez_compressed(
-            folder / f"{picture.name}.npz",
-            image=picture.image,
-            trimap=picture.trimap,
-            truth=picture.alpha,
-            alpha=alpha_alone(matte, picture),
-        )
+        arrays = {
+            "image": picture.image,
+            "trimap": picture.trimap,
+            "truth": picture.alpha,
+            "alpha": alpha_alone(matte, picture),
+        }
+        with whole(folder / f"{picture.name}.npz") as partial, partial.open("wb") as file:
+            np.savez_compressed(file, **arrays)
 
 
 def read_reference(path: Path) -> tuple[Picture, np.ndarray]:

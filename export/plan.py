@@ -27,8 +27,8 @@ from typing import TYPE_CHECKING
 
 from export.engine import MODULES, Profile, add_arguments, as_text, build_engine, engine_matte
 from export.errors import ExportError
-from export.files import write_whole
 from export.manifest import describe, read_manifest, sha256, write_entry
+from matting.files import write_whole
 
 if TYPE_CHECKING:
     from export.parity import Matte, Parity

@@ -5,12 +5,13 @@ import os
 import re
 import shutil
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 
 from export.engine import Profile, as_text
 from export.errors import ExportError
-from export.files import write_whole
 from export.manifest import write_entry
+from matting.files import whole, write_whole
 
 MODEL, CONFIG, FOR_TENSORRT = "dim", "config.pbtxt", "configs/tensorrt.pbtxt"
 TEMPLATE = Path(__file__).parents[1] / "model_repository" / MODEL
@@ -109,15 +110,9 @@ def copy_all(places: dict[Path, Path]) -> None:
 
     Their places may lie in another file system, where a file cannot be moved at once.
     """
-    partials = {place: place.with_name(f".{place.name}.partial") for place in places.values()}
-    try:
+    with ExitStack() as copies:
         for source, place in places.items():
-            shutil.copyfile(source, partials[place])
-        for place, partial in partials.items():
-            partial.replace(place)
-    finally:
-        for partial in partials.values():
-            partial.unlink(missing_ok=True)
+            shutil.copyfile(source, copies.enter_context(whole(place)))
 
 
 def put_in_place(

@@ -1,1 +1,1 @@
-"""Images, trimaps, compositing, foreground colours and the four metrics: NumPy and OpenCV only."""
+"""Images, trimaps, compositing, foreground colours and the four metrics: no PyTorch here."""

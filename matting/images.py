@@ -11,8 +11,6 @@ middle cannot be told from a good one: JPEG and BMP carry no checksum.
 
 import contextlib
 import os
-import secrets
-import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +20,7 @@ import cv2
 import numpy as np
 
 from matting import exif
+from matting.files import beside, write_whole
 from matting.headers import HeaderError, image_format, image_size
 from matting.metadata import (
     Metadata,
@@ -163,14 +162,7 @@ def write_image(
         target = _target(Path(path))
         encoded = _encode(Path(path), array, premultiplied)
         encoded = insert_metadata(encoded, metadata or Metadata())
-        with _temporary_beside(target) as temporary:
-            with temporary.open("wb") as file:
-                file.write(encoded)
-                file.flush()
-                os.fsync(file.fileno())
-            if target.exists():
-                shutil.copymode(target, temporary)
-            temporary.replace(target)
+        write_whole(target, encoded)
     except OSError as error:
         raise WriteError(path, error.strerror) from error
 
@@ -181,8 +173,9 @@ def check_writable(path: str | Path) -> None:
     Looks at the suffix and the folder, and tries the folder with an empty file that is removed.
     """
     try:
-        with _temporary_beside(_target(Path(path))):
-            pass
+        probe = beside(_target(Path(path)))
+        probe.touch(exist_ok=False)
+        probe.unlink()
     except OSError as error:
         raise ImageError(
             f"{path}: cannot be written ({error.strerror}); choose another folder or name"
@@ -295,20 +288,6 @@ def _target(path: Path) -> Path:
     if target.exists() and not target.is_file():
         raise ImageError(f"{path}: exists and is not a file; choose another name")
     return target
-
-
-@contextlib.contextmanager
-def _temporary_beside(target: Path) -> Iterator[Path]:
-    """Create an empty file beside `target`, removed at the end unless it was renamed.
-
-    Made by `open`, not by `tempfile`, whose files are readable by their owner only.
-    """
-    temporary = target.with_name(f".{secrets.token_hex(8)}.partial")
-    temporary.touch(exist_ok=False)
-    try:
-        yield temporary
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def check_pixels(path: Path, what: str, height: int, width: int) -> None:

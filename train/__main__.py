@@ -15,7 +15,6 @@ import argparse
 import json
 import math
 import os
-import shutil
 import statistics
 import sys
 from collections.abc import Callable
@@ -27,6 +26,7 @@ import torch
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
+from matting.files import write_whole
 from matting.images import ImageError
 from train.checkpoint import CheckpointError
 from train.dataset import BACKGROUNDS, TrainingData
@@ -128,7 +128,7 @@ def run_seeds(
         return [run(options, number, start, data, options.seed, folder)]
     seeds = range(options.seed, options.seed + options.seeds)
     runs = [run(options, number, start, data, s, folder / f"seed{s}") for s in seeds]
-    rank_zero_only(shutil.copyfile)(best(runs).weights, folder / "best.safetensors")
+    rank_zero_only(write_whole)(folder / "best.safetensors", best(runs).weights.read_bytes())
     return runs
 
 

@@ -23,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from matting.files import write_whole
 from train.fetch import PUBLISHED, SOURCE, FetchError, fetch
 from train.network import DeepImageMatting
 
@@ -137,13 +138,8 @@ def save_checkpoint(
     }
     metadata = {name: json.dumps(value) for name, value in facts.items()}
     state = {name: value.to(dtype).contiguous() for name, value in network.state_dict().items()}
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        # Not save_file, which makes a file that only its owner may read.
-        partial.write_bytes(save(state, metadata=metadata))
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    # Not save_file, which makes a file that only its owner may read.
+    write_whole(path, save(state, metadata=metadata))
 
 
 def main(arguments: list[str] | None = None) -> int:

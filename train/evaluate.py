@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from matting.files import write_whole
 from matting.images import ImageError, write_image
 from matting.knn import knn_alpha
 from matting.metrics import evaluate
@@ -132,9 +133,7 @@ def write_csv(results: list[dict], path: Path) -> None:
     writer = csv.DictWriter(text, ["method", "name", *METRICS], lineterminator="\n")
     writer.writeheader()
     writer.writerows(results)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text.getvalue())
-    partial.replace(path)
+    write_whole(path, text.getvalue().encode())
 
 
 def main(arguments: list[str] | None = None) -> int:
