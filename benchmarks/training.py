@@ -34,7 +34,7 @@ from train.dataset import BACKGROUNDS, Foreground, as_tensor, read_foregrounds
 from train.initialise import randomise
 from train.layouts import Composite, Files, evenly, find_files
 from train.losses import matting_losses
-from train.memory import keep_freed_memory
+from train.memory import keep_freed_memory, memory_format
 from train.network import DeepImageMatting
 from train.stages import stage
 from train.synthesis import Synthesis
@@ -219,7 +219,9 @@ class Steps:
         device: str = "cpu",
     ) -> None:
         self.stream, self.dtype, self.device, self.stage = stream, dtype, device, stage(1)
-        self.network = new_network().train().to(device, memory_format=torch.channels_last)
+        self.network = (
+            new_network().train().to(device, memory_format=memory_format(torch.device(device)))
+        )
         self.optimizer = torch.optim.Adam(self.network.parameters(), self.stage.learning_rate)
 
     def __call__(self) -> None:

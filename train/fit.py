@@ -12,7 +12,7 @@ from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from train.checkpoint import load_checkpoint, read_safetensors, save_checkpoint
 from train.dataset import TrainingData
 from train.initialise import randomise, start_from_vgg16
-from train.memory import keep_freed_memory
+from train.memory import keep_freed_memory, memory_format
 from train.module import Training, ValidationPictures
 from train.network import DeepImageMatting
 from train.stages import Stage
@@ -134,7 +134,9 @@ def fit(
             TQDMProgressBar(refresh_rate=10 if torch.cuda.is_available() else 1),
         ],
     )
-    if trainer.strategy.root_device.type == "cpu":
+    device = trainer.strategy.root_device
+    network.to(memory_format=memory_format(device))
+    if device.type == "cpu":
         keep_freed_memory()
     last = folder / "last.ckpt"
     trainer.fit(module, ckpt_path=str(last) if last.exists() else None)

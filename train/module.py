@@ -26,7 +26,7 @@ class Training(pl.LightningModule):
         self, network: DeepImageMatting, stage: Stage, data: TrainingData, seed: int
     ) -> None:
         super().__init__()
-        self.network = network.to(memory_format=torch.channels_last)
+        self.network = network
         self.stage, self.data, self.seed = stage, data, seed
         self.sads: list[Tensor] = []
         if stage.freeze_backbone:
