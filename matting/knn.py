@@ -18,9 +18,9 @@ saves a fifth of the time and makes edges speckled: SAD became better on 26 of 3
 
 import cv2
 import numpy as np
+from pykdtree.kdtree import KDTree
 from scipy.sparse import csr_array, diags_array
 from scipy.sparse.linalg import LinearOperator, cg
-from scipy.spatial import KDTree
 
 from matting.trimaps import is_unknown
 
@@ -33,7 +33,7 @@ PRIOR = 4.0
 LEAF = 16
 """Pixels that are compared one by one, in the tree that finds neighbours."""
 SLACK = 4.0
-"""A neighbour found may be 1 + SLACK times as far as the nearest: half the time, and no worse."""
+"""A neighbour found may be 1 + SLACK times as far as the nearest: 0.4 of the time, and no worse."""
 TRIM = 0.05
 """Alphas this close to 0 or 1 become it: means of many hardly ever are."""
 
@@ -84,19 +84,15 @@ def _links(image: np.ndarray, pixels: np.ndarray, free: np.ndarray) -> csr_array
 
     `pixels` are flat indices, `free` says which of them are unknown.
     """
+    features = np.empty((len(pixels), 5), np.float32)
+    features[:, :3] = image.reshape(-1, 3)[pixels] / np.float32(255)
     places = np.column_stack(np.divmod(pixels, image.shape[1])) / max(image.shape[:2])
-    colours = image.reshape(-1, 3)[pixels] / 255
     found = []
     for count, distance in NEIGHBOURS:
-        features = np.hstack([colours, places * distance])
-        # Photos have many pixels of one colour; trees that are not balanced bear them.
-        tree = KDTree(features, LEAF, balanced_tree=False, compact_nodes=False)
-        # One leaf after the other, what is read stays in the cache: 1.2 to 2.2 times as fast.
-        order = tree.indices[free[tree.indices]]
-        nearest = np.empty((len(pixels), min(count, len(pixels))), np.int32)
-        nearest[order] = tree.query(features[order], nearest.shape[1], eps=SLACK, workers=-1)[1]
-        found.append(nearest[free])
-    columns = np.column_stack(found)
+        features[:, 3:] = places * distance
+        tree = KDTree(features, LEAF)
+        found.append(tree.query(features[free], min(count, len(pixels)), eps=SLACK)[1])
+    columns = np.column_stack(found).astype(np.int32)
     ends = np.arange(0, columns.size + 1, columns.shape[1])
     ones = np.ones(columns.size, np.float32)
     return csr_array((ones, columns.ravel(), ends), shape=(len(columns), len(pixels)))
