@@ -6,10 +6,13 @@ a few kilobytes that claims gigapixels is found out before any memory is spent o
 
 import struct
 import zlib
+from collections.abc import Iterator
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # Markers that carry a frame's size: all of SOF0..SOF15 but DHT (C4), JPG (C8) and DAC (CC).
 JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+JPEG_SCAN = 0xDA
+"""The marker before the pixels."""
 TIFF_WIDTH, TIFF_HEIGHT = 256, 257
 TIFF_NUMBERS = {3: "H", 4: "I"}
 """SHORT and LONG, as `struct` writes them."""
@@ -55,34 +58,60 @@ def image_size(data: bytes) -> tuple[int, int]:
         raise HeaderError("it ends inside its header") from error
 
 
+def png_chunks(data: bytes) -> Iterator[tuple[bytes, memoryview, int]]:
+    """Yield each chunk's kind, content, and checksum as it is stated, to the end chunk.
+
+    Raises
+    ------
+    struct.error
+        The file ends before.
+    """
+    view = memoryview(data)
+    offset, kind = len(PNG_SIGNATURE), b""
+    while kind != b"IEND":
+        length, kind = struct.unpack_from(">I4s", data, offset)
+        begin, end = offset + 8, offset + 8 + length
+        (checksum,) = struct.unpack_from(">I", data, end)
+        yield kind, view[begin:end], checksum
+        offset = end + 4
+
+
+def jpeg_segments(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield the marker and the content of each segment before the pixels.
+
+    Raises
+    ------
+    HeaderError
+        There is no marker where one has to be.
+    IndexError, struct.error
+        The file ends before its pixels.
+    """
+    offset = 2
+    while (marker := data[offset + 1]) != JPEG_SCAN:
+        if data[offset] != 0xFF:
+            raise HeaderError("a marker is missing")
+        if marker == 0xFF:  # a fill byte
+            offset += 1
+            continue
+        (length,) = struct.unpack_from(">H", data, offset + 2)
+        yield marker, data[offset + 4 : offset + 2 + length]
+        offset += 2 + length
+
+
 def _png(data: bytes) -> tuple[int, int]:
     width, height = struct.unpack_from(">II", data, 16)
-    offset, kind = len(PNG_SIGNATURE), b""
-    view = memoryview(data)
-    while kind != b"IEND":
-        (length,) = struct.unpack_from(">I", data, offset)
-        kind = data[offset + 4 : offset + 8]
-        (stated,) = struct.unpack_from(">I", data, offset + 8 + length)
-        if zlib.crc32(view[offset + 4 : offset + 8 + length]) != stated:
+    for kind, content, checksum in png_chunks(data):
+        if zlib.crc32(content, zlib.crc32(kind)) != checksum:
             raise HeaderError(f"the checksum of its chunk {kind!r} is wrong")
-        offset += 12 + length
     return height, width
 
 
 def _jpeg(data: bytes) -> tuple[int, int]:
-    offset = 2
-    while True:
-        if data[offset] != 0xFF:
-            raise HeaderError("a marker is missing")
-        marker = data[offset + 1]
-        if marker == 0xFF:  # a fill byte
-            offset += 1
-            continue
+    for marker, content in jpeg_segments(data):
         if marker in JPEG_FRAMES:
-            height, width = struct.unpack_from(">HH", data, offset + 5)
+            height, width = struct.unpack_from(">HH", content, 1)
             return height, width
-        (length,) = struct.unpack_from(">H", data, offset + 2)
-        offset += 2 + length
+    raise HeaderError("it does not state its width and height")
 
 
 def _webp(data: bytes) -> tuple[int, int]:

@@ -13,13 +13,22 @@ from typing import NamedTuple
 
 from matting import exif
 from matting.exif import Field
-from matting.headers import PNG_SIGNATURE, image_format, image_size
+from matting.headers import (
+    PNG_SIGNATURE,
+    HeaderError,
+    image_format,
+    image_size,
+    jpeg_segments,
+    png_chunks,
+)
 
 JPEG_SEGMENT = 65533
 """Bytes that fit into one segment of a JPEG."""
+MOST_PARTS = 255
+"""Segments of a JPEG that hold a profile: they are numbered by a byte."""
 LARGEST_PROFILE = 16 * 2**20
 _JPEG_EXIF, _JPEG_ICC = b"Exif\0\0", b"ICC_PROFILE\0"
-_START_OF_SCAN, _APP0, _APP1, _APP2 = 0xDA, 0xE0, 0xE1, 0xE2
+_APP0, _APP1, _APP2 = 0xE0, 0xE1, 0xE2
 _WEBP_ICC, _WEBP_ALPHA, _WEBP_EXIF = 0x20, 0x10, 0x08  # flags
 _WEBP_LOSSLESS_ALPHA = 1 << 28
 
@@ -52,7 +61,7 @@ def read_metadata(data: bytes) -> Metadata:
     readers = {"PNG": _from_png, "JPEG": _from_jpeg, "WebP": _from_webp, "TIFF": _from_tiff}
     reader = readers.get(image_format(data) or "")
     found = Metadata()
-    with contextlib.suppress(struct.error, zlib.error, IndexError):
+    with contextlib.suppress(HeaderError, struct.error, zlib.error, IndexError):
         found = reader(data) if reader else found
     icc = found.icc if found.icc[16:20] == b"RGB " else b""
     return Metadata(icc, found.exif if _is_sound(found.exif) else b"")
@@ -61,7 +70,8 @@ def read_metadata(data: bytes) -> Metadata:
 def insert_metadata(data: bytes, metadata: Metadata) -> bytes:
     """Return an image that OpenCV has encoded, with metadata put into it.
 
-    A JPEG has no room for an EXIF block of more than 64 KB: it is left out.
+    A JPEG has no room for an EXIF block of more than 64 KB, or a profile of more than 16 MB: they
+    are left out.
     """
     writers = {"PNG": _into_png, "JPEG": _into_jpeg, "WebP": _into_webp, "TIFF": _into_tiff}
     writer = writers.get(image_format(data) or "")
@@ -89,17 +99,13 @@ def _is_sound(block: bytes) -> bool:
 
 def _from_png(data: bytes) -> Metadata:
     icc = block = b""
-    offset, kind = len(PNG_SIGNATURE), b""
-    while kind != b"IEND":
-        length, kind = struct.unpack_from(">I4s", data, offset)
-        content = data[offset + 8 : offset + 8 + length]
+    for kind, content, _ in png_chunks(data):
         if kind == b"iCCP":
-            packed = content.partition(b"\0")[2]  # after the profile's name
+            packed = bytes(content).partition(b"\0")[2]  # after the profile's name
             # After the method, of which there is one. A few bytes may claim to be gigabytes.
             icc = zlib.decompressobj().decompress(packed[1:], LARGEST_PROFILE)
         elif kind == b"eXIf":
-            block = content
-        offset += 12 + length
+            block = bytes(content)
     return Metadata(icc, block)
 
 
@@ -123,26 +129,13 @@ def _png_chunk(kind: bytes, content: bytes) -> bytes:
 
 def _from_jpeg(data: bytes) -> Metadata:
     parts, block = {}, b""
-    for marker, content in _jpeg_segments(data):
+    for marker, content in jpeg_segments(data):
         if marker == _APP1 and content.startswith(_JPEG_EXIF):
             block = block or content[len(_JPEG_EXIF) :]
         elif marker == _APP2 and content.startswith(_JPEG_ICC):
             number = content[len(_JPEG_ICC)]
             parts[number] = content[len(_JPEG_ICC) + 2 :]
     return Metadata(b"".join(parts[number] for number in sorted(parts)), block)
-
-
-def _jpeg_segments(data: bytes) -> Iterator[tuple[int, bytes]]:
-    offset = 2
-    while True:
-        while data[offset + 1] == 0xFF:  # a fill byte
-            offset += 1
-        marker = data[offset + 1]
-        if marker == _START_OF_SCAN:
-            return
-        (length,) = struct.unpack_from(">H", data, offset + 2)
-        yield marker, data[offset + 4 : offset + 2 + length]
-        offset += 2 + length
 
 
 def _into_jpeg(data: bytes, metadata: Metadata) -> bytes:
@@ -152,7 +145,7 @@ def _into_jpeg(data: bytes, metadata: Metadata) -> bytes:
         segments += _jpeg_segment(_APP1, block)
     room = JPEG_SEGMENT - len(_JPEG_ICC) - 2
     parts = [metadata.icc[begin : begin + room] for begin in range(0, len(metadata.icc), room)]
-    for number, part in enumerate(parts, start=1):
+    for number, part in enumerate(parts if len(parts) <= MOST_PARTS else [], start=1):
         segments += _jpeg_segment(_APP2, _JPEG_ICC + bytes([number, len(parts)]) + part)
     begin = 2
     if data[3] == _APP0:  # JFIF's own header comes first

@@ -94,6 +94,17 @@ def test_png_that_claims_gigapixels() -> None:
     assert image_size(b"\x89PNG\r\n\x1a\n" + b"".join(chunks)) == (90_000, 100_000)
 
 
+def test_jpeg_with_fill_bytes_and_without_a_frame() -> None:
+    data = encoded("jpeg", 40, 30)
+    filled = data.replace(b"\xff\xdb", b"\xff\xff\xff\xdb", 1)
+    assert image_size(filled) == (40, 30)
+    scan = data.index(b"\xff\xda")
+    with pytest.raises(HeaderError, match="does not state its width"):
+        image_size(data[:2] + data[scan:])
+    with pytest.raises(HeaderError, match="a marker is missing"):
+        image_size(data[:20] + b"\0" + data[20:])  # between the first segment and the second
+
+
 def test_unknown_formats() -> None:
     for data in (b"", b"\x89PN", b"GIF89a", b"%PDF-1.7", b"RIFF\0\0\0\0WAVE", b"plain text"):
         assert image_format(data) is None

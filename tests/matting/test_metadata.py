@@ -131,6 +131,13 @@ def test_exif_too_large_for_a_jpeg_is_left_out(tmp_path: Path) -> None:
         assert read_photo(tmp_path / f"a{suffix}").metadata.exif == kept
 
 
+def test_a_profile_too_large_for_a_jpeg_is_left_out() -> None:
+    plain = cv2.imencode(".jpg", np.zeros((8, 8, 3), np.uint8))[1].tobytes()
+    largest = PROFILE.ljust(255 * 65519, b"\0")
+    assert read_metadata(insert_metadata(plain, Metadata(icc=largest))).icc == largest
+    assert insert_metadata(plain, Metadata(icc=largest + b"\0")) == plain
+
+
 def test_the_preview_goes_and_makers_notes_keep_their_place() -> None:
     note = exif.Field(exif.UNDEFINED, b"a note with places counted from the beginning")
     block = exif.write_block({0x8769: exif.Field(exif.LONG, {exif.MAKER_NOTE: note})})
