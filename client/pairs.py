@@ -7,6 +7,7 @@ import os
 import stat
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,8 +35,8 @@ def find_pairs(
     Parameters
     ----------
     source : str
-        A folder (searched with its subfolders, those that are links, too), a glob such as
-        ``photos/**/*.jpg``, or a CSV file with the columns ``image`` and ``trimap``, relative to
+        A folder (searched with its subfolders) or a glob such as ``photos/**/*.jpg``, both with
+        folders that are links; or a CSV file with the columns ``image`` and ``trimap``, relative to
         the CSV file. A column ``output`` may say where the outputs go below their folders, and
         its suffix, in what format.
     trimaps : Path or None
@@ -117,13 +118,10 @@ def _check_folders(inputs: list[Path], folders: Mapping[str, Path]) -> None:
 
 def _pair_by_name(source: str, root: Path, trimaps: Path, outputs: Iterable[Path]) -> list[_Found]:
     by_name = defaultdict(list)
-    for trimap in _images_in_tree(trimaps)[0]:
+    for trimap in images_below(trimaps, "**")[0]:
         by_name[trimap.relative_to(trimaps).with_suffix("")].append(trimap)
-    photos, closed = (
-        _images_in_tree(root)
-        if Path(source).is_dir()
-        else (images_below(root, str(Path(source).relative_to(root))), [])
-    )
+    pattern = "**" if Path(source).is_dir() else str(Path(source).relative_to(root))
+    photos, closed = images_below(root, pattern)
     # Trimaps and earlier outputs may lie below the photos' folder.
     real = functools.cache(os.path.realpath)
     others = {real(folder) for folder in (trimaps, *outputs)}
@@ -149,27 +147,31 @@ def _choose(trimaps: list[Path], like: Path) -> tuple[Path, str]:
     return trimaps[0], ""
 
 
-def images_below(root: Path, pattern: str) -> list[Path]:
-    """Image files that a glob finds, by their suffix, in the order of their names.
+def images_below(root: Path, pattern: str) -> tuple[list[Path], list[OSError]]:
+    """Image files that a glob finds, by their suffix; and what kept some from being looked for.
 
-    Hidden ones, and those in hidden folders, are leftovers of a crash or another program's.
+    In the order of their names. Hidden ones, and those in hidden folders, are leftovers of a crash
+    or another program's. Links to folders are followed.
     """
-    return _images(root, root.glob(pattern))
-
-
-def _images_in_tree(root: Path) -> tuple[list[Path], list[OSError]]:
-    """Image files of a folder and its subfolders; and what kept some of these from being listed."""
+    parts = Path(pattern).parts
+    if parts[-1] == "**":
+        parts = (*parts, "*")
     errors: list[OSError] = []
-    return _images(root, _walk(root, errors.append)), errors
+    return _images(root, _walk(root, {parts}, errors.append)), errors
 
 
 def _walk(
-    folder: Path, tell: Callable[[OSError], None], above: frozenset[tuple[int, int]] = frozenset()
+    folder: Path,
+    patterns: set[tuple[str, ...]],
+    tell: Callable[[OSError], None],
+    above: frozenset[tuple[int, int]] = frozenset(),
 ) -> Iterator[Path]:
-    """List files in a folder and below. Links to folders are followed, but not back up."""
+    """List files that match below a folder. Links to folders are followed, but not back up."""
     try:
         place = folder.stat()
         entries = list(os.scandir(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return
     except OSError as error:
         tell(error)
         return
@@ -177,11 +179,23 @@ def _walk(
     if identity in above:
         return
     for entry in entries:
+        left = {rest for pattern in patterns for rest in _after(entry.name, pattern)}
         # Path.is_dir raises where a link leads into a closed folder.
         if not os.path.isdir(entry):  # noqa: PTH112
-            yield Path(entry)
-        elif not _is_hidden(Path(entry.name)):
-            yield from _walk(Path(entry), tell, above | {identity})
+            if () in left:
+                yield Path(entry)
+        elif (below := left - {()}) and not _is_hidden(Path(entry.name)):
+            yield from _walk(Path(entry), below, tell, above | {identity})
+
+
+def _after(name: str, pattern: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    """Yield what is left of a glob's parts, in each way that they begin with a name."""
+    first, rest = pattern[0], pattern[1:]
+    if first == "**":
+        yield pattern
+        yield from _after(name, rest)
+    elif fnmatchcase(name, first):
+        yield rest
 
 
 def _images(root: Path, paths: Iterable[Path]) -> list[Path]:
@@ -203,7 +217,7 @@ def _may_be_file(path: Path) -> bool:
 
 
 def _is_hidden(path: Path) -> bool:
-    return any(part[0] == "." and part != ".." for part in path.parts)
+    return any(part[0] == "." for part in path.parts)
 
 
 def _read_list(path: Path) -> list[_Found]:

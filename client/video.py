@@ -193,7 +193,7 @@ def _in_natural_order(folder: Path) -> list[Path]:
         # Text and digits take turns, so that like is compared with like.
         return [int(p) if p.isdecimal() else p for p in re.split(r"(\d+)", path.name)]
 
-    return sorted(images_below(folder, "*"), key=parts)
+    return sorted(images_below(folder, "*")[0], key=parts)
 
 
 def _check_output(kind: str, path: Path, sides: list[int]) -> None:
