@@ -39,7 +39,7 @@ class Record:
 def matte_pairs(
     pairs: Iterable[Pair], matte: Matte, options: Options, jobs: int
 ) -> Generator[Record, None, None]:
-    """Mat pairs with `jobs` of them under way at a time; records come in the order of the pairs.
+    """Matte pairs with `jobs` of them under way at a time; records come in the order of the pairs.
 
     When no server is left, or it lacks the model, or the disk is full, the rest fails at once.
     """

@@ -1,11 +1,9 @@
 """One photo and its trimap in; alpha, cut-out and composite out, all or none."""
 
-import shutil
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +11,7 @@ import numpy as np
 from client.connection import Matte, TileOption
 from client.request import Request
 from matting.compositing import composite, cutout, fit_background
+from matting.files import whole
 from matting.foreground import estimate_foreground
 from matting.images import (
     ALPHA_SUFFIXES,
@@ -164,12 +163,7 @@ def matte_pair(pair: Pair, matte: Matte, options: Options, request: Request) -> 
     """
     _check_outputs(pair)
     photo, trimap = read_pair(pair, options)
-    image = to_depth(photo.pixels, np.uint8)
-    alpha = matte.alpha(
-        *(image, trimap, options.tile, options.show_progress, request),
-        *(options.views, options.knn, options.half),
-    )
-    made = make_outputs(pair.outputs, photo.pixels, alpha, options)
+    made = matte_photo(pair.outputs, photo.pixels, trimap, matte, options, request)
     write_outputs(pair.outputs, made, photo.metadata, options.premultiplied)
     return has_unknown(trimap)
 
@@ -181,6 +175,33 @@ def _check_outputs(pair: Pair) -> None:
             raise ImageError(
                 f"{path}: {path.suffix} has no transparency; use {', '.join(ALPHA_SUFFIXES)}"
             )
+
+
+def matte_photo(
+    kinds: Iterable[str],
+    pixels: np.ndarray,
+    trimap: np.ndarray,
+    matte: Matte,
+    options: Options,
+    request: Request,
+) -> dict[str, np.ndarray]:
+    """Ask for the alpha of a photo, H x W x 3, with its trimap, H x W; return `make_outputs` of it.
+
+    Raises
+    ------
+    ServerError
+    """
+    alpha = matte.alpha(
+        to_depth(pixels, np.uint8),
+        trimap,
+        tile=options.tile,
+        show_progress=options.show_progress,
+        request=request,
+        views=options.views,
+        knn=options.knn,
+        half=options.half,
+    )
+    return make_outputs(kinds, pixels, alpha, options)
 
 
 def make_outputs(
@@ -223,39 +244,30 @@ def make_outputs(
     return made
 
 
+def metadata_for(kind: str, metadata: Metadata) -> Metadata | None:
+    """Return what an output keeps of its photo's: an alpha has no colours, and is no photo."""
+    return None if kind == "alpha" else metadata
+
+
 def write_outputs(
     outputs: Mapping[str, Path],
     made: Mapping[str, np.ndarray],
     metadata: Metadata,
     premultiplied: bool = False,
 ) -> None:
-    """Write what `make_outputs` made: every image beside its place first, then all move there.
+    """Write what `make_outputs` made: all images, and only then do they move to their places.
 
     Raises
     ------
     ImageError, OSError
     """
-    with ExitStack() as leftovers:
-        staged = {}
+    with ExitStack() as all_or_none:
         for kind, image in made.items():
-            target = outputs[kind].resolve()  # a link is followed, not replaced
             try:
-                folder = leftovers.enter_context(TemporaryDirectory(prefix=".", dir=target.parent))
-                staged[target] = Path(folder, outputs[kind].name)  # whose suffix is the format
-                # An alpha has no colours, and is no photograph.
-                told = None if kind == "alpha" else metadata
-                write_image(staged[target], image, told, premultiplied)
+                partial = all_or_none.enter_context(whole(outputs[kind]))
+                write_image(partial, image, metadata_for(kind, metadata), premultiplied)
             except (OSError, WriteError) as error:  # names the temporary file
                 raise WriteError(outputs[kind], error.strerror) from error
-        for target, temporary in staged.items():
-            take_place(temporary, target)
-
-
-def take_place(temporary: Path, target: Path) -> None:
-    """Move a file or folder to its place; one that it replaces there hands on its mode bits."""
-    if target.exists():
-        shutil.copymode(target, temporary)
-    temporary.replace(target)
 
 
 def _size(array: np.ndarray) -> str:

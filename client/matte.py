@@ -233,6 +233,7 @@ def _jobs(options: argparse.Namespace) -> int:
 
 def _settings(options: argparse.Namespace) -> Options:
     background = options.background
+    is_one_photo = not (is_many(options.image) or is_video(options.image, outputs_of(options)))
     return Options(
         background=read_photo(background).pixels if isinstance(background, Path) else background,
         premultiplied=options.premultiplied,
@@ -242,7 +243,7 @@ def _settings(options: argparse.Namespace) -> Options:
         views=options.views,
         knn=options.knn,
         half=options.half,
-        show_progress=sys.stderr.isatty() and not (options.quiet or is_many(options.image)),
+        show_progress=is_one_photo and sys.stderr.isatty() and not options.quiet,
     )
 
 

@@ -13,24 +13,28 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
 from itertools import islice
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TypeVar
 
 import cv2
 import numpy as np
 
 from client.connection import Matte
-from client.job import Options, make_outputs, take_place, trimap_for
+from client.job import Options, matte_photo, metadata_for, trimap_for
 from client.pairs import PairError, images_below
 from client.request import Request
+from matting.files import whole
 from matting.images import (
     ImageError,
+    Photo,
     WriteError,
     check_pixels,
     read_image,
+    read_photo,
     silent_opencv,
+    to_depth,
     write_image,
 )
+from matting.metadata import Metadata
 from matting.trimaps import has_unknown
 
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".avi", ".webm")
@@ -45,8 +49,8 @@ CODEC = cv2.VideoWriter.fourcc(*"FFV1")
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
 Made = TypeVar("Made")
-Writer = Callable[[np.ndarray], None]
-"""Takes the frames of one output in their order."""
+Writer = Callable[[np.ndarray, Metadata | None], None]
+"""Takes the frames of one output in their order, with the metadata that belong to it."""
 
 
 def is_video(source: str, outputs: Mapping[str, Path]) -> bool:
@@ -104,7 +108,7 @@ def matte_video(
     request: Request,
     fps: float = DEFAULT_FPS,
 ) -> Generator[bool, None, None]:
-    """Mat a video with `jobs` frames under way.
+    """Matte a video with `jobs` frames under way.
 
     Yields for each frame, when it is written, whether its trimap has unknown pixels.
 
@@ -117,24 +121,13 @@ def matte_video(
     ImageError, ServerError, OSError
     """
 
-    def work(frame: np.ndarray, trimap: Path) -> tuple[dict[str, np.ndarray], bool]:
-        trimap_of_frame = trimap_for(trimap, frame, video, options)
-        alpha = matte.alpha(
-            *(frame, trimap_of_frame, options.tile),
-            request=request,
-            views=options.views,
-            knn=options.knn,
-            half=options.half,
-        )
-        return make_outputs(outputs, frame, alpha, options), has_unknown(trimap_of_frame)
+    def work(frame: Photo, trimap: Path) -> tuple[dict[str, np.ndarray], Metadata, bool]:
+        trimap_of_frame = trimap_for(trimap, frame.pixels, video, options)
+        made = matte_photo(outputs, frame.pixels, trimap_of_frame, matte, options, request)
+        return made, frame.metadata, has_unknown(trimap_of_frame)
 
-    with ExitStack() as leftovers:
-        staged, writers = {}, {}
-        for kind, path in outputs.items():
-            target = path.resolve()
-            folder = leftovers.enter_context(TemporaryDirectory(prefix=".", dir=target.parent))
-            writers[kind] = Path(folder, path.name)  # a link's own suffix says what is written
-            staged[writers[kind]] = target
+    with ExitStack() as all_or_none:
+        partial = {kind: all_or_none.enter_context(whole(path)) for kind, path in outputs.items()}
         with ExitStack() as files:
             rate, frames = files.enter_context(_frames_of(video, fps))
             if makes_video(outputs) and not 0 < rate <= MAX_FPS:
@@ -143,21 +136,19 @@ def matte_video(
                     "name a folder for frames"
                 )
             write = {
-                kind: files.enter_context(_writer(path, rate)) for kind, path in writers.items()
+                kind: files.enter_context(_writer(path, rate)) for kind, path in partial.items()
             }
             made = _in_order(work, frames, trimaps, jobs)
             files.enter_context(closing(made))
-            for images, asked in made:
+            for images, metadata, asked in made:
                 for kind, image in images.items():
                     try:
-                        write[kind](image)
+                        write[kind](image, metadata_for(kind, metadata))
                     except WriteError as error:  # names the temporary file
                         raise WriteError(outputs[kind], error.strerror) from error
                 yield asked
-        for kind, path in writers.items():
+        for kind, path in partial.items():
             _check_whole(path, outputs[kind], len(trimaps))
-        for temporary, target in staged.items():
-            take_place(temporary, target)
 
 
 _SIDES = (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)
@@ -169,9 +160,7 @@ def _measure_file(video: Path) -> tuple[int, list[int]]:
         sides = [int(capture.get(side)) for side in _SIDES]
         width, height = sides
         check_pixels(video, "its frames are", height, width)
-        frames = 0
-        while capture.grab():
-            frames += 1
+        frames = _count(capture)
     if not frames:
         raise ImageError(f"{video}: no frame of it can be read; is it damaged or cut short?")
     return frames, sides
@@ -229,9 +218,14 @@ def _opened(video: Path) -> Iterator[cv2.VideoCapture]:
         capture.release()
 
 
+def _count(capture: cv2.VideoCapture) -> int:
+    """Count the frames that are left; what is decoded may be fewer than the header says."""
+    return sum(1 for _ in iter(capture.grab, False))
+
+
 @contextmanager
-def _frames_of(video: Path, fps: float) -> Iterator[tuple[float, Iterator[np.ndarray]]]:
-    """Open a video file or a folder; yield frames a second, and the frames, H x W x 3 RGB."""
+def _frames_of(video: Path, fps: float) -> Iterator[tuple[float, Iterator[Photo]]]:
+    """Open a video file or a folder; yield frames a second, and the frames."""
     if video.is_dir():
         yield fps, _pictures(video)
         return
@@ -239,30 +233,31 @@ def _frames_of(video: Path, fps: float) -> Iterator[tuple[float, Iterator[np.nda
         yield capture.get(cv2.CAP_PROP_FPS), _decoded(capture)
 
 
-def _pictures(folder: Path) -> Iterator[np.ndarray]:
+def _pictures(folder: Path) -> Iterator[Photo]:
     first = None
     for path in _in_natural_order(folder):
-        picture = read_image(path)
-        first = first or picture.shape
-        if picture.shape != first:
+        picture = read_photo(path)
+        height, width, _ = picture.pixels.shape
+        first = first or (height, width)
+        if (height, width) != first:
             raise ImageError(
-                f"{path}: is {picture.shape[1]} x {picture.shape[0]} pixels, the first frame is "
+                f"{path}: is {width} x {height} pixels, the first frame is "
                 f"{first[1]} x {first[0]}; expected frames of one size"
             )
         yield picture
 
 
-def _decoded(capture: cv2.VideoCapture) -> Iterator[np.ndarray]:
+def _decoded(capture: cv2.VideoCapture) -> Iterator[Photo]:
     while True:
         found, frame = capture.read()
         if not found:
             return
-        yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
+        yield Photo(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), Metadata())
 
 
 def _in_order(
-    work: Callable[[np.ndarray, Path], Made],
-    frames: Iterator[np.ndarray],
+    work: Callable[[Photo, Path], Made],
+    frames: Iterator[Photo],
     trimaps: list[Path],
     jobs: int,
 ) -> Generator[Made, None, None]:
@@ -287,12 +282,13 @@ def _writer(path: Path, rate: float) -> Iterator[Writer]:
     if path.suffix.lower() != WRITTEN_SUFFIX:
         path.mkdir()
         names = iter(range(1, 10**6))
-        yield lambda image: write_image(path / f"{next(names):06}.png", image)
+        yield lambda image, metadata: write_image(path / f"{next(names):06}.png", image, metadata)
         return
     video: cv2.VideoWriter | None = None
 
-    def write(image: np.ndarray) -> None:
+    def write(image: np.ndarray, _: Metadata | None) -> None:
         nonlocal video
+        image = to_depth(image, np.uint8)
         if video is None:
             size = image.shape[1], image.shape[0]
             video = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, CODEC, rate, size, image.ndim == 3)
@@ -311,7 +307,6 @@ def _check_whole(written: Path, output: Path, frames: int) -> None:
         return
     count = 0
     with suppress(ImageError), _opened(written) as capture:
-        while capture.grab():
-            count += 1
+        count = _count(capture)
     if count != frames:
         raise WriteError(output, f"it has only {count} of {frames} frames; is the disk full?")

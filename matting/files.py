@@ -1,33 +1,27 @@
 """Files that are whole or not there."""
 
 import os
-import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-
-def beside(path: Path) -> Path:
-    """Return a name in the same folder that no other file has, for what is not complete yet."""
-    return path.with_name(f".{secrets.token_hex(8)}.partial")
+from tempfile import TemporaryDirectory
 
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """Give a name beside `path` to write to; the file takes its place at the end of the block.
+    """Give a place where a file or folder is made; at the end of the block it moves to `path`.
 
-    One that it replaces hands on its mode bits. Where the block fails nothing is replaced, and
-    nothing left beside it.
+    It has the name of `path` there, whose suffix may say a format. A link is followed. What is
+    replaced hands on its mode bits. Where the block fails nothing is replaced, and nothing is left.
     """
-    partial = beside(path)
-    try:
+    target = Path(os.path.realpath(path))
+    with TemporaryDirectory(prefix=".", suffix=".partial", dir=target.parent) as folder:
+        partial = Path(folder, path.name)
         yield partial
-        if path.exists():
-            shutil.copymode(path, partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+        if target.exists():
+            shutil.copymode(target, partial)
+        partial.replace(target)
 
 
 def write_whole(path: Path, data: bytes) -> None:

@@ -14,13 +14,14 @@ import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 
 from matting import exif
-from matting.files import beside, write_whole
+from matting.files import write_whole
 from matting.headers import HeaderError, image_format, image_size
 from matting.metadata import (
     Metadata,
@@ -173,9 +174,8 @@ def check_writable(path: str | Path) -> None:
     Looks at the suffix and the folder, and tries the folder with an empty file that is removed.
     """
     try:
-        probe = beside(_target(Path(path)))
-        probe.touch(exist_ok=False)
-        probe.unlink()
+        with TemporaryFile(dir=_target(Path(path)).parent):
+            pass
     except OSError as error:
         raise ImageError(
             f"{path}: cannot be written ({error.strerror}); choose another folder or name"

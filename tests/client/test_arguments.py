@@ -69,4 +69,5 @@ def test_what_is_said_arrives(monkeypatch):
     assert (found.tile, found.views, found.knn, found.half) == (256, 4, True, True)
     assert found.show_progress
     assert not _settings(parse(["a.jpg", "b.png", *said, "--quiet"])).show_progress
+    assert not _settings(parse(["a.mp4", "--trimaps", "b", "-o", "c.mkv"])).show_progress
     assert _settings(parse(["a.jpg", "b.png", "-o", "c.png", "--quantize"])).quantize

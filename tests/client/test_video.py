@@ -14,12 +14,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL import ImageCms
 
 from client.video import DEFAULT_FPS
 from matting.compositing import composite
 from matting.foreground import estimate_foreground
-from matting.images import read_cutout, read_gray, write_image
+from matting.images import read_cutout, read_gray, read_photo, to_depth, write_image
 from matting.knn import knn_alpha
+from matting.metadata import Metadata
 from matting.trimaps import MASK_BAND, trimap_from_mask
 
 FRAMES, RATE = 11, 30
@@ -136,6 +138,23 @@ def test_frames_and_trimaps_by_their_numbers(run, tmp_path, make_picture, expect
     frames = read_video("alpha.mkv", rate or DEFAULT_FPS)
     for frame, picture in zip(frames, pictures, strict=True):
         np.testing.assert_array_equal(frame[..., 0], expected_alpha(*picture))
+
+
+def test_frames_keep_16_bits_and_profile_beside_a_video(run, tmp_path, make_picture):
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    image, trimap = make_picture(38, 52)
+    deep = image * np.uint16(257) - image
+    for folder in ("frames", "trimaps"):
+        (tmp_path / folder).mkdir()
+    write_image("frames/1.png", deep, Metadata(icc=profile))
+    write_image("trimaps/1.png", np.full_like(trimap, 255))
+    outputs = ["-o", "alpha.mkv", "--cutout", "cutouts", "--composite", "new.mkv"]
+    code, _, err = run("frames", "--trimaps", "trimaps", *outputs, "--background", "#fff")
+    assert code == 0, err
+    cutout = read_photo("cutouts/000001.png")
+    np.testing.assert_array_equal(cutout.pixels, deep)
+    assert cutout.metadata.icc == profile
+    np.testing.assert_array_equal(read_video("new.mkv", DEFAULT_FPS)[0], to_depth(deep, np.uint8))
 
 
 def test_trimaps_of_a_video_by_their_numbers(run, clip, expected_alpha):

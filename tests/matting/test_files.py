@@ -24,3 +24,27 @@ def test_a_failure_leaves_what_was_there_and_nothing_beside_it(tmp_path: Path) -
         raise ZeroDivisionError
     assert path.read_text() == "before"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_link_is_followed_and_its_name_says_the_format(tmp_path: Path) -> None:
+    link, file = tmp_path / "link.png", tmp_path / "elsewhere" / "file"
+    file.parent.mkdir()
+    link.symlink_to(file)
+    with whole(link) as partial:
+        assert partial.suffix == ".png"
+        partial.write_text("picture")
+    assert link.is_symlink()
+    assert file.read_text() == "picture"
+    assert list(file.parent.iterdir()) == [file]
+
+
+def test_a_folder_takes_the_place_of_an_empty_one(tmp_path: Path) -> None:
+    folder = tmp_path / "frames"
+    folder.mkdir(mode=0o750)
+    with whole(folder) as partial:
+        partial.mkdir()
+        (partial / "1.png").write_text("picture")
+        assert not list(folder.iterdir())
+    assert [path.name for path in folder.iterdir()] == ["1.png"]
+    assert folder.stat().st_mode & 0o777 == 0o750
+    assert list(tmp_path.iterdir()) == [folder]
