@@ -13,7 +13,7 @@ from client.address import DEFAULT_URL
 from client.connection import DEFAULT_TIMEOUT, PRIORITIES, TileOption
 from client.job import OUTPUTS, Band
 from client.pairs import is_many
-from client.tiles import MARGIN, STRIDE
+from client.tiles import SMALLEST, STRIDE
 from client.tls import Tls
 from client.video import DEFAULT_FPS, MAX_FPS, is_video, makes_video
 from client.views import VIEWS
@@ -285,10 +285,10 @@ def _positive(number: type[float], most: float | None = None) -> Callable[[str],
 def _tile(text: str) -> TileOption:
     if text in ("auto", "off"):
         return cast(TileOption, text)
-    if text.isdecimal() and int(text) % STRIDE == 0 and int(text) > 2 * MARGIN:
+    if text.isdecimal() and int(text) % STRIDE == 0 and int(text) >= SMALLEST:
         return int(text)
     raise argparse.ArgumentTypeError(
-        f"{text} is not auto, off, or a multiple of {STRIDE} from {2 * MARGIN + STRIDE}"
+        f"{text} is not auto, off, or a multiple of {STRIDE} from {SMALLEST}"
     )
 
 

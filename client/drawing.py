@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import cv2
 import numpy as np
 
-from matting.trimaps import BACKGROUND, FOREGROUND, UNKNOWN
+from matting.trimaps import BACKGROUND, FOREGROUND, UNKNOWN, is_unknown
 
 BRUSHES = {FOREGROUND: (0, 114, 178), UNKNOWN: (240, 228, 66), BACKGROUND: (213, 94, 0)}
 """RGB of the brush for each value of a trimap.
@@ -95,10 +95,7 @@ def tint(image: np.ndarray, trimap: np.ndarray) -> np.ndarray:
     Takes and returns H x W x 3 uint8 RGB; the trimap is H x W uint8.
     """
     tinted = image.copy()
-    for value, is_here in (
-        (FOREGROUND, trimap == FOREGROUND),
-        (UNKNOWN, (trimap != FOREGROUND) & (trimap != BACKGROUND)),
-    ):
+    for value, is_here in ((FOREGROUND, trimap == FOREGROUND), (UNKNOWN, is_unknown(trimap))):
         mixed = (1 - TINTED) * image[is_here] + TINTED * np.array(BRUSHES[value])
         tinted[is_here] = np.rint(mixed)
     return tinted

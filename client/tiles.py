@@ -40,6 +40,8 @@ MARGIN = 32
 """Pixels of context that an unknown pixel has at least."""
 LARGEST = 1024
 """Pixels on a tile's longer side at most: bounds the server's memory."""
+SMALLEST = 2 * MARGIN + STRIDE
+"""The least of such limits."""
 
 TILE_COST = 4000
 """Pixels that take as long as a request does besides: 12 ms on two CPU cores."""
@@ -66,10 +68,10 @@ class Tile(NamedTuple):
         return array[self.top : self.bottom, self.left : self.right]
 
 
-def plan_tiles(trimap: np.ndarray, largest: int = LARGEST, margin: int = MARGIN) -> list[Tile]:
+def plan_tiles(trimap: np.ndarray, largest: int = LARGEST) -> list[Tile]:
     """Cover the unknown pixels with few, small rectangles.
 
-    Every unknown pixel has `margin` pixels of its tile, or the photo's own border, on each side.
+    Every unknown pixel has `MARGIN` pixels of its tile, or the photo's own border, on each side.
     The unknown runs of each row of cells are boxes at first; then those two become one whose common
     rectangle saves most, until none saves any.
 
@@ -77,21 +79,21 @@ def plan_tiles(trimap: np.ndarray, largest: int = LARGEST, margin: int = MARGIN)
     ----------
     trimap : ndarray, uint8, shape (H, W)
     largest : int
-        Pixels on a side at most, a multiple of 32 and at least 32 more than two margins.
-    margin : int
-        A multiple of 32 above 0, or less than 32.
+        Pixels on a side at most, a multiple of 32 from 96.
 
     Returns
     -------
     list of Tile
         In reading order. Empty if nothing is unknown.
+
+    Raises
+    ------
+    ValueError
+        `largest` is no such number.
     """
-    inside = largest - 2 * (-(-margin // STRIDE) * STRIDE)
-    if largest % STRIDE or inside < STRIDE or margin < 1:
-        raise ValueError(
-            f"tile of {largest} with margin {margin}: expected a multiple of {STRIDE} pixels, "
-            f"from {largest - inside + STRIDE}"
-        )
+    if largest % STRIDE or largest < SMALLEST:
+        raise ValueError(f"tile of {largest}: expected a multiple of {STRIDE} from {SMALLEST}")
+    inside = largest - 2 * MARGIN
     unknown = is_unknown(trimap)
     cell = STRIDE
     boxes = _boxes(unknown, cell, inside)
@@ -100,8 +102,8 @@ def plan_tiles(trimap: np.ndarray, largest: int = LARGEST, margin: int = MARGIN)
         boxes = _boxes(unknown, cell, inside)
 
     def with_margins(boxes: np.ndarray) -> np.ndarray:
-        first = (boxes[..., :2] - margin) // STRIDE * STRIDE
-        last = -(-(boxes[..., 2:] + margin) // STRIDE) * STRIDE
+        first = (boxes[..., :2] - MARGIN) // STRIDE * STRIDE
+        last = -(-(boxes[..., 2:] + MARGIN) // STRIDE) * STRIDE
         return np.concatenate([np.maximum(first, 0), np.minimum(last, trimap.shape)], axis=-1)
 
     def savings(box: np.ndarray, others: np.ndarray) -> np.ndarray:

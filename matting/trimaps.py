@@ -149,6 +149,6 @@ def _depth(region: np.ndarray) -> np.ndarray:
     return cv2.distanceTransform(region.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
 
 
-def _some(values: np.ndarray, limit: int = 8) -> str:
-    shown = ", ".join(str(value) for value in values[:limit])
-    return shown + (", ..." if values.size > limit else "")
+def _some(values: np.ndarray) -> str:
+    shown = ", ".join(str(value) for value in values[:8])
+    return shown + (", ..." if values.size > 8 else "")

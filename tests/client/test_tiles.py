@@ -4,11 +4,11 @@ import cv2
 import numpy as np
 import pytest
 
-from client.tiles import STRIDE, Tile, join_tiles, plan_tiles
+from client.tiles import MARGIN, STRIDE, Tile, join_tiles, plan_tiles
 from matting.trimaps import is_unknown
 
 SHAPES = [(1, 1), (5, 700), (300, 200), (256, 256), (353, 470), (640, 640)]
-SETTINGS = [(1024, 32), (256, 32), (128, 16), (96, 16)]
+LARGEST = [1024, 256, 128, 96]
 
 
 @pytest.fixture
@@ -45,19 +45,19 @@ def depth(tile, shape):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize(("largest", "margin"), SETTINGS)
-def test_every_unknown_pixel_has_its_margin_in_some_tile(make_trimap, shape, largest, margin):
+@pytest.mark.parametrize("largest", LARGEST)
+def test_every_unknown_pixel_has_its_margin_in_some_tile(make_trimap, shape, largest):
     for seed in range(2):
         trimap = make_trimap(*shape, seed)
-        tiles = plan_tiles(trimap, largest, margin)
-        enough = np.any([depth(tile, shape) >= margin for tile in tiles], axis=0)
+        tiles = plan_tiles(trimap, largest)
+        enough = np.any([depth(tile, shape) >= MARGIN for tile in tiles], axis=0)
         assert enough[is_unknown(trimap)].all()
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize(("largest", "margin"), SETTINGS)
-def test_tiles_lie_on_the_networks_grid_and_inside(make_trimap, shape, largest, margin):
-    tiles = plan_tiles(make_trimap(*shape), largest, margin)
+@pytest.mark.parametrize("largest", LARGEST)
+def test_tiles_lie_on_the_networks_grid_and_inside(make_trimap, shape, largest):
+    tiles = plan_tiles(make_trimap(*shape), largest)
     assert tiles == sorted(set(tiles))
     for tile in tiles:
         for start, end, length in zip(tile[:2], tile[2:], shape, strict=True):
@@ -70,12 +70,12 @@ def test_two_thirds_of_the_work_of_a_grid_of_squares():
     trimap = np.zeros((1200, 1500), np.uint8)
     cv2.ellipse(trimap, (740, 610), (420, 510), 20, 0, 360, 255, cv2.FILLED)
     cv2.ellipse(trimap, (740, 610), (420, 510), 20, 0, 360, 128, 40)
-    size, margin = 256, 32
-    reach = size - 2 * margin
+    size = 256
+    reach = size - 2 * MARGIN
     padded = np.pad(trimap == 128, [(0, -length % reach) for length in trimap.shape])
     rows, columns = (length // reach for length in padded.shape)
     squares = padded.reshape(rows, reach, columns, reach).any(axis=(1, 3)).sum() * size**2
-    assert work(plan_tiles(trimap, 1024, margin)) < 0.67 * squares
+    assert work(plan_tiles(trimap)) < 0.67 * squares
 
 
 def test_what_is_far_apart_is_not_in_one_tile():
@@ -107,18 +107,18 @@ def test_thousands_of_specks_are_planned_in_coarser_cells():
     assert work(tiles) < 1.5 * trimap.size
 
 
-@pytest.mark.parametrize(("largest", "margin"), [(250, 32), (64, 32), (0, 0), (128, 0), (96, 40)])
-def test_impossible_tiles_are_refused(largest, margin):
-    with pytest.raises(ValueError, match=f"tile of {largest} with margin {margin}"):
-        plan_tiles(np.full((300, 300), 128, np.uint8), largest, margin)
+@pytest.mark.parametrize("largest", [250, 64, 0])
+def test_impossible_tiles_are_refused(largest):
+    with pytest.raises(ValueError, match=f"tile of {largest}: expected a multiple of 32 from 96"):
+        plan_tiles(np.full((300, 300), 128, np.uint8), largest)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize(("largest", "margin"), SETTINGS)
-def test_equal_answers_join_exactly(make_trimap, shape, largest, margin):
+@pytest.mark.parametrize("largest", LARGEST)
+def test_equal_answers_join_exactly(make_trimap, shape, largest):
     trimap = make_trimap(*shape, seed=1)
     truth = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-    tiles = plan_tiles(trimap, largest, margin)
+    tiles = plan_tiles(trimap, largest)
     joined = join_tiles(trimap, tiles, (tile.cut(truth) for tile in tiles))
     assert joined.dtype == np.uint8
     np.testing.assert_array_equal(joined, np.where(is_unknown(trimap), truth, trimap))
