@@ -116,7 +116,7 @@ def show_photo(
     return gr.ImageEditor(value, visible=True)
 
 
-def mat(
+def matte_upload(
     matte: Matte,
     folder: Path,
     photo: str | None,
@@ -184,6 +184,10 @@ def show_background(
 
 
 def _words(error: Exception, folder: Path) -> str:
+    gone = error.__cause__
+    if isinstance(gone, FileNotFoundError):
+        name = html.escape(Path(gone.filename).name)
+        return f"{name}: was dropped more than a day ago, and is deleted; drop it again"
     # Uploads lie in folders that mean nothing to who looks at the page.
     return html.escape(re.sub(rf"{re.escape(str(folder))}/(\w+/)?", "", str(error)))
 

@@ -176,7 +176,7 @@ def build(matte: Matte, folder: Path) -> gr.Blocks:
             api_name="show",
         )
         start.click(
-            in_words(partial(actions.mat, matte, folder)),
+            in_words(partial(actions.matte_upload, matte, folder)),
             [*marks, painting, better_edges],
             matted,
             concurrency_limit=JOBS_PER_SERVER,

@@ -17,10 +17,11 @@ import pytest
 from PIL import ImageCms
 
 pytest.importorskip("gradio", reason="needs the extra `page`")
+import gradio as gr
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
-from client.actions import COMPRESSED, MASK, TRIMAP, Matted, show_result
+from client.actions import COMPRESSED, MASK, TRIMAP, Matted, in_words, show_photo, show_result
 from client.drawing import BRUSHES
 from client.page import main
 from matting.images import read_gray, read_image, read_photo, write_image
@@ -56,7 +57,7 @@ def use(page, tmp_path, monkeypatch) -> Callable:
     monkeypatch.chdir(tmp_path)
     client = Client(page, verbose=False, download_files=tmp_path / "downloads")
 
-    def mat(
+    def matte(
         photo,
         trimap=None,
         kind=TRIMAP,
@@ -76,7 +77,7 @@ def use(page, tmp_path, monkeypatch) -> Callable:
         *_, alpha, cutout, composite = client.predict(photo, colour, background, api_name="/result")
         return [Path(button["value"]) for button in (alpha, cutout, composite)]
 
-    return mat
+    return matte
 
 
 @pytest.fixture
@@ -339,6 +340,13 @@ def test_old_files_are_deleted(standin, files, free_port, tmp_path, wait_until):
                 wait_until(lambda: not kept())
         finally:
             process.send_signal(signal.SIGTERM)
+
+
+def test_what_is_deleted_has_to_be_dropped_again(files, tmp_path):
+    trimap = tmp_path / "upload" / "<b>.png"
+    show = in_words(show_photo, tmp_path)
+    with pytest.raises(gr.Error, match=r"^.&lt;b&gt;[.]png: was dropped more than a day"):
+        show(str(files[0]), str(trimap), TRIMAP, BAND, BAND, "")
 
 
 @pytest.mark.parametrize(
