@@ -233,8 +233,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--half",
         action="store_true",
-        help="send photos from one megapixel on at half their size, in about a third of the "
-        "time, and find the edges at full size as --knn does",
+        help="send photos from one megapixel on at half their size, in half to three quarters of "
+        "the time, and find the edges at full size as --knn does",
     )
     add_connection(parser)
     parser.add_argument(

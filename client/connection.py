@@ -32,7 +32,7 @@ from matting.trimaps import has_unknown
 
 MODEL = "dim"
 DEFAULT_TIMEOUT = 300.0
-"""Seconds: on two CPU cores, a photo of 8 megapixels takes about 40, and three may be in front."""
+"""Seconds: 8 megapixels, whole, in FP32 on two CPU cores take up to 90, and two may be in front."""
 TILES_IN_FLIGHT = 2
 """For each server: one waits while one is run.
 

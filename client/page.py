@@ -75,7 +75,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         help="address to listen on (%(default)s: this machine only; on any other, everybody who "
         "reaches it may use the page, and nothing is encrypted)",
     )
-    parser.add_argument("--port", type=_port, default=PORT, help="(%(default)s)")
+    parser.add_argument("--port", type=_port, default=PORT, help="port of the page (%(default)s)")
     parser.add_argument(
         "--no-browser",
         dest="browser",
