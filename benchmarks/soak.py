@@ -27,8 +27,7 @@ from benchmarks.tables import Row, Section
 from client.connection import DEFAULT_TIMEOUT, Matte, Priority
 from client.errors import ServerError
 from client.request import Request
-from server import ServerError as LaunchError
-from server import launch
+from server import LaunchError, launch
 
 EXAMPLES = """examples:
   python -m benchmarks soak
@@ -182,7 +181,7 @@ class Soak:
 
         Raises
         ------
-        server.ServerError
+        server.LaunchError
             That process, or one of its children, died.
         """
         self._start = time.monotonic()

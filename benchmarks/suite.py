@@ -25,7 +25,7 @@ from benchmarks.record import new_record, to_json, write_files
 from benchmarks.tables import to_markdown
 from client.errors import ServerError
 from export.errors import ExportError
-from server import ServerError as LaunchError
+from server import LaunchError
 from server.installation import InstallationError
 
 BENCHMARKS: dict[str, ModuleType] = {

@@ -6,7 +6,6 @@ Writes alpha.png, cutout.png, composite.png and contact_sheet.png.
 import argparse
 import os
 import shlex
-import signal
 import subprocess
 import sys
 import time
@@ -17,10 +16,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from client.signals import stop_as_with_ctrl_c
 from matting.compositing import checkerboard, composite
-from matting.images import ImageError, check_writable, read_image, write_image
+from matting.images import ImageError, check_writable, read_cutout, read_image, write_image
 from server.installation import InstallationError
-from server.launcher import Server, ServerError, launch
+from server.launcher import LaunchError, Server, launch
 
 ROOT = Path(__file__).resolve().parents[1]
 PHOTO, TRIMAP, BACKGROUND = (
@@ -30,8 +30,7 @@ PHOTO, TRIMAP, BACKGROUND = (
 
 def main() -> int:
     arguments = _parse_arguments()
-    # `kill` stops the server as Ctrl-C does.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    stop_as_with_ctrl_c()
     try:
         arguments.output.mkdir(parents=True, exist_ok=True)
         check_writable(arguments.output / "alpha.png")
@@ -40,7 +39,7 @@ def main() -> int:
         return 130
     except subprocess.CalledProcessError:  # the client has said why
         return 1
-    except (InstallationError, ServerError) as error:
+    except (InstallationError, LaunchError) as error:
         return _fail(error, 1)
     except (ImageError, OSError) as error:
         return _fail(error, 2)
@@ -53,7 +52,12 @@ def _parse_arguments() -> argparse.Namespace:
         description="Matte a photograph through a real Triton server.",
     )
     parser.add_argument(
-        "-o", "--output", type=Path, default=ROOT / "out", metavar="DIR", help="(out)"
+        "-o",
+        "--output",
+        type=Path,
+        default=ROOT / "out",
+        metavar="DIR",
+        help="folder to write to (out)",
     )
     parser.add_argument(
         "--keep", action="store_true", help="leave the server running and say how to call it"
@@ -108,13 +112,12 @@ def _timed(step: str) -> Iterator[None]:
 
 def draw_contact_sheet(alpha: Path, cutout: Path, composited: Path) -> np.ndarray:
     """Put the whole story side by side, labelled: H x W x 3 uint8 RGB."""
-    rgba = cv2.cvtColor(cv2.imread(str(cutout), cv2.IMREAD_UNCHANGED), cv2.COLOR_BGRA2RGBA)
-    height, width = rgba.shape[:2]
+    colours, transparency = read_cutout(cutout)
     pictures = {
         "image": read_image(PHOTO),
         "trimap": read_image(TRIMAP),
         "alpha": read_image(alpha),
-        "cut-out": composite(rgba[..., 3], rgba[..., :3], checkerboard(height, width)),
+        "cut-out": composite(transparency, colours, checkerboard(*transparency.shape)),
         "composite": read_image(composited),
     }
     return np.concatenate(

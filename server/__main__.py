@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from server.installation import InstallationError
-from server.launcher import LOOPBACK, START_TIMEOUT, ServerError, launch
+from server.launcher import LOOPBACK, START_TIMEOUT, LaunchError, launch
 
 EXAMPLES = """examples:
   python -m server
@@ -23,16 +23,21 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "--repository", type=Path, default=Path("model_repository"), help="(%(default)s)"
+        "--repository",
+        type=Path,
+        default=Path("model_repository"),
+        help="model repository to serve (%(default)s)",
     )
     parser.add_argument(
         "--host",
         default=LOOPBACK,
         help="IPv4 address or name to listen on, 0.0.0.0 for all (%(default)s)",
     )
-    parser.add_argument("--grpc-port", type=int, default=8001, help="(%(default)s)")
-    parser.add_argument("--http-port", type=int, default=8000, help="(%(default)s)")
-    parser.add_argument("--metrics-port", type=int, default=8002, help="(%(default)s)")
+    parser.add_argument("--grpc-port", type=int, default=8001, help="port of gRPC (%(default)s)")
+    parser.add_argument("--http-port", type=int, default=8000, help="port of HTTP (%(default)s)")
+    parser.add_argument(
+        "--metrics-port", type=int, default=8002, help="port of metrics (%(default)s)"
+    )
     parser.add_argument(
         "--timeout",
         type=float,
@@ -50,8 +55,10 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def main() -> int:
     arguments = parse_arguments()
-    # `kill` ends the server as Ctrl-C does.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # `kill`, and a terminal that is closed, end the server as Ctrl-C does; `nohup` ignores SIGHUP.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
     try:
         with launch(**vars(arguments), log=sys.stderr) as server:
             print(
@@ -67,7 +74,7 @@ def main() -> int:
     except NotADirectoryError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except (InstallationError, ServerError) as error:
+    except (InstallationError, LaunchError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
 

@@ -46,7 +46,7 @@ OWN = {
 """Where tritonserver listens is told to the launcher, which asks there: Triton's flags and ours."""
 
 
-class ServerError(RuntimeError):
+class LaunchError(RuntimeError):
     """tritonserver could not start or died; the message carries its own reason."""
 
 
@@ -139,7 +139,8 @@ def launch(
     grpc_port, http_port, metrics_port : int
         0 picks a free one.
     flags : sequence of str
-        More flags for tritonserver; they win over the launcher's own. None of `OWN`.
+        More flags for tritonserver; they win over the launcher's own. None of `OWN`, and not
+        ``--allow-http``.
     log : open file, optional
         Where tritonserver writes. By default its log only serves to say why a start failed.
     timeout : float
@@ -154,8 +155,8 @@ def launch(
     ------
     NotADirectoryError
         There is no such repository.
-    ServerError
-        Nothing can listen on host or port, a flag is one of `OWN`, or the server died or was not
+    LaunchError
+        Nothing can listen on host or port, a flag is not allowed, or the server died or was not
         ready in time.
     server.installation.InstallationError
         No tritonserver can run on this machine.
@@ -192,7 +193,7 @@ def launch(
         server = Server(process, host, ports)
         stack.callback(server.stop)
         if not _wait_until_ready(server, timeout):
-            raise ServerError(_why_it_failed(process, log_file, timeout))
+            raise LaunchError(_why_it_failed(process, log_file, timeout))
         yield server
         if keep:
             stack.pop_all()
@@ -202,7 +203,9 @@ def _refuse_own(flags: Sequence[str]) -> None:
     for flag in flags:
         name = flag.partition("=")[0]
         if name in OWN:
-            raise ServerError(f"{flag} is not for tritonserver: give {OWN[name]} before the --")
+            raise LaunchError(f"{flag} is not for tritonserver: give {OWN[name]} before the --")
+        if name == "--allow-http":
+            raise LaunchError(f"leave out {flag}: over HTTP it is asked whether it is ready")
 
 
 def _ipv4(host: str) -> str:
@@ -210,7 +213,7 @@ def _ipv4(host: str) -> str:
     try:
         return str(socket.getaddrinfo(host, None, socket.AF_INET)[0][4][0])
     except (OSError, UnicodeError) as error:
-        raise ServerError(f"host {host!r} has no IPv4 address ({error})") from None
+        raise LaunchError(f"host {host!r} has no IPv4 address ({error})") from None
 
 
 def _shell_safe(repository: Path | str, folder: Path) -> Path | str:
@@ -241,11 +244,11 @@ def _claim_ports(host: str, *ports: int) -> list[int]:
             try:
                 listener.bind((host, port))
             except OverflowError:
-                raise ServerError(f"port is {port}: expected 1 to 65535, or 0 for any") from None
+                raise LaunchError(f"port is {port}: expected 1 to 65535, or 0 for any") from None
             except OSError as error:
                 not_here = error.errno == errno.EADDRNOTAVAIL
                 other = "an address of this machine" if not_here else "another port"
-                raise ServerError(
+                raise LaunchError(
                     f"cannot listen on {host}:{port} ({error.strerror}): choose {other}"
                 ) from None
             claimed.append(listener.getsockname()[1])

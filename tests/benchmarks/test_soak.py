@@ -12,7 +12,7 @@ pytest.importorskip("torch")
 
 from benchmarks.__main__ import main
 from benchmarks.soak import Photo, Reply, Soak, connections, verdict
-from server import ServerError
+from server import LaunchError
 
 SHIPPED = Path(__file__).parents[2] / "model_repository/dim"
 
@@ -63,5 +63,5 @@ def test_a_server_that_dies_ends_the_run() -> None:
     )
     with subprocess.Popen(["true"]) as dead, connections("127.0.0.1:9") as mattes:
         dead.wait()
-        with pytest.raises(ServerError, match="died on the way"):
+        with pytest.raises(LaunchError, match="died on the way"):
             Soak(mattes, [photo], seconds=4).run(dead.pid, bulk=2, pause=0.1)

@@ -85,6 +85,22 @@ def test_kept_server_answers_the_printed_call_and_dies_by_the_printed_kill(
     assert wait_until_gone([pid])
 
 
+def test_a_closed_terminal_leaves_nothing_behind(
+    tmp_path: Path, descendants: Callable[[int], list[int]], wait_until: Callable[..., None]
+) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    with subprocess.Popen(
+        [sys.executable, "-m", "demo", "-o", tmp_path / "out"],
+        cwd=ROOT,
+        env={**os.environ, "TMPDIR": str(temporary)},
+    ) as process:
+        wait_until(lambda: descendants(process.pid))
+        process.send_signal(signal.SIGHUP)
+    assert process.returncode == 130
+    assert not list(temporary.iterdir())
+
+
 def test_unwritable_output_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     result = demo("-o", tmp_path / "file" / "folder")

@@ -17,9 +17,10 @@ ROOT = Path(__file__).parents[2]
 Start = Callable[..., subprocess.Popen]
 
 
-@pytest.mark.parametrize("signal_", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("signal_", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_stops_cleanly(
     start: Start,
+    tmp_path: Path,
     signal_: signal.Signals,
     descendants: Callable[[int], list[int]],
     wait_until_gone: Callable[[list[int]], bool],
@@ -32,6 +33,18 @@ def test_stops_cleanly(
     assert command.returncode == 0
     assert wait_until_gone(processes)
     assert "Traceback" not in errors
+    assert not list(tmp_path.iterdir())
+
+
+def test_under_nohup_it_outlives_its_terminal(start: Start) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # children inherit that
+    try:
+        command = start()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    command.send_signal(signal.SIGHUP)
+    with pytest.raises(subprocess.TimeoutExpired):
+        command.wait(0.5)
 
 
 def test_server_ends_when_the_command_is_killed(

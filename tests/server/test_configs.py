@@ -10,7 +10,7 @@ from tritonclient.grpc.model_config_pb2 import DataType, ModelConfig
 from tritonclient.utils import InferenceServerException
 
 from client.connection import PRIORITIES
-from server.launcher import Server, ServerError, launch
+from server.launcher import LaunchError, Server, launch
 
 SHIPPED = Path(__file__).parents[2] / "model_repository" / "dim"
 CONFIGS = [SHIPPED / "config.pbtxt", *sorted((SHIPPED / "configs").glob("*.pbtxt"))]
@@ -51,7 +51,7 @@ def test_native_config_is_picked_by_name(tiny_repository: Path, backend: str) ->
     """Here its backend is missing, and the error that says so shows that the file was read."""
     flags = [f"--model-config-name={backend}"]
     reason = f"unable to find backend library for backend '{backend}'"
-    with pytest.raises(ServerError, match=reason), launch(tiny_repository, flags=flags):
+    with pytest.raises(LaunchError, match=reason), launch(tiny_repository, flags=flags):
         pass
 
 

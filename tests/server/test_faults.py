@@ -18,7 +18,7 @@ import pytest
 
 from client.connection import Matte
 from client.request import Request
-from server.launcher import SHARED_MEMORY, ServerError, launch
+from server.launcher import SHARED_MEMORY, LaunchError, launch
 
 SHIPPED = Path(__file__).parents[2] / "model_repository/dim"
 IMAGE, TRIMAP = np.zeros((8, 8, 3), np.uint8), np.full((8, 8), 128, np.uint8)
@@ -122,7 +122,7 @@ def test_damaged_files_are_refused(
         pass
     (version / damaged).write_bytes((version / damaged).read_bytes()[: size - 1] + b"x")
     with (
-        pytest.raises(ServerError, match=f"{damaged} is not the file that manifest.json names"),
+        pytest.raises(LaunchError, match=f"{damaged} is not the file that manifest.json names"),
         launch(tmp_path),
     ):
         pass
@@ -137,5 +137,5 @@ def test_a_repository_of_an_engine_alone_says_how_to_start(
     entry = {"target": "tensorrt", "files": {}}
     (version / "manifest.json").write_text(json.dumps({"model.plan": entry}))
     reason = "exported for tensorrt only: start with --model-config-name=tensorrt"
-    with pytest.raises(ServerError, match=reason), launch(tmp_path):
+    with pytest.raises(LaunchError, match=reason), launch(tmp_path):
         pass

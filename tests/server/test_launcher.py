@@ -10,7 +10,7 @@ import numpy as np
 import psutil
 import pytest
 
-from server.launcher import Server, ServerError, launch
+from server.launcher import LaunchError, Server, launch
 
 Infer = Callable[[Server, np.ndarray, np.ndarray], np.ndarray]
 RandomPair = Callable[..., tuple[np.ndarray, np.ndarray]]
@@ -67,7 +67,7 @@ def test_port_taken(tiny_repository: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         with (
-            pytest.raises(ServerError, match=f"127.0.0.1:{port} .Address already in use"),
+            pytest.raises(LaunchError, match=f"127.0.0.1:{port} .Address already in use"),
             launch(tiny_repository, http_port=port),
         ):
             pass
@@ -90,12 +90,16 @@ def test_listens_on_a_host_by_name(tiny_repository: Path) -> None:
         ({"grpc_port": 70000}, "port is 70000: expected 1 to 65535, or 0 for any"),
         ({"http_port": -1}, "port is -1: expected"),
         ({"flags": ["--http-port=9000"]}, "--http-port=9000 is not for tritonserver: give --http-"),
+        (
+            {"flags": ["--allow-http=false"]},
+            "leave out --allow-http=false: over HTTP it is asked",
+        ),
         ({"flags": ["--grpc-address", "::"]}, "--grpc-address is not for .*: give --host before"),
     ],
 )
 def test_where_it_cannot_listen(tiny_repository: Path, options: dict, reason: str) -> None:
     with (
-        pytest.raises(ServerError, match=reason) as raised,
+        pytest.raises(LaunchError, match=reason) as raised,
         launch(tiny_repository, timeout=0, **options),
     ):
         pass
@@ -137,14 +141,14 @@ def test_broken_model_shows_the_servers_own_error(
     shutil.copytree(tiny_repository, tmp_path, dirs_exist_ok=True)
     broken = tmp_path / "dim" / file
     broken.unlink() if content is None else broken.write_text(content)
-    with pytest.raises(ServerError, match=reason) as raised, launch(tmp_path):
+    with pytest.raises(LaunchError, match=reason) as raised, launch(tmp_path):
         pass
     assert "\n" not in str(raised.value)
 
 
 def test_unknown_flag(tiny_repository: Path) -> None:
     with (
-        pytest.raises(ServerError, match="unrecognized option '--bogus'"),
+        pytest.raises(LaunchError, match="unrecognized option '--bogus'"),
         launch(tiny_repository, flags=["--bogus"]),
     ):
         pass
@@ -152,7 +156,7 @@ def test_unknown_flag(tiny_repository: Path) -> None:
 
 def test_not_ready_in_time(tiny_repository: Path) -> None:
     with (
-        pytest.raises(ServerError, match="not ready after 0 s"),
+        pytest.raises(LaunchError, match="not ready after 0 s"),
         launch(tiny_repository, timeout=0),
     ):
         pass

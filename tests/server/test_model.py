@@ -12,7 +12,7 @@ import pytest
 import tritonclient.grpc as grpc
 from tritonclient.utils import InferenceServerException
 
-from server.launcher import Server, ServerError, launch
+from server.launcher import LaunchError, Server, launch
 
 Infer = Callable[[Server, np.ndarray, np.ndarray], np.ndarray]
 RandomPair = Callable[..., tuple[np.ndarray, np.ndarray]]
@@ -168,7 +168,7 @@ def test_int8_is_served_only_where_its_sums_are_right(
             assert server.grpc_url
     else:
         with (
-            pytest.raises(ServerError, match="precision is 'int8', but this processor has no VNNI"),
+            pytest.raises(LaunchError, match="precision is 'int8', but this processor has no VNNI"),
             launch(tmp_path),
         ):
             pass
@@ -215,7 +215,7 @@ def test_a_missing_onnxruntime_is_named(tiny_repository: Path, tmp_path: Path) -
     program = tmp_path / "dim" / "1" / "model.py"
     without = "import sys\nsys.modules['onnxruntime'] = None\n"
     program.write_text(without + program.read_text())
-    with pytest.raises(ServerError, match="pip install onnxruntime"), launch(tmp_path):
+    with pytest.raises(LaunchError, match="pip install onnxruntime"), launch(tmp_path):
         pass
 
 
