@@ -264,7 +264,7 @@ def write_outputs(
     with ExitStack() as all_or_none:
         for kind, image in made.items():
             try:
-                partial = all_or_none.enter_context(whole(outputs[kind]))
+                partial = all_or_none.enter_context(whole(outputs[kind], follow_symlinks=True))
                 write_image(partial, image, metadata_for(kind, metadata), premultiplied)
             except (OSError, WriteError) as error:  # names the temporary file
                 raise WriteError(outputs[kind], error.strerror) from error

@@ -127,7 +127,10 @@ def matte_video(
         return made, frame.metadata, has_unknown(trimap_of_frame)
 
     with ExitStack() as all_or_none:
-        partial = {kind: all_or_none.enter_context(whole(path)) for kind, path in outputs.items()}
+        partial = {
+            kind: all_or_none.enter_context(whole(path, follow_symlinks=True))
+            for kind, path in outputs.items()
+        }
         with ExitStack() as files:
             rate, frames = files.enter_context(_frames_of(video, fps))
             if makes_video(outputs) and not 0 < rate <= MAX_FPS:

@@ -4,7 +4,6 @@ import errno
 import os
 import re
 import shutil
-import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -127,11 +126,9 @@ def put_in_place(
     """
     if not model.exists():
         model.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=model.parent, prefix=".export-") as beside:
-            whole = Path(beside) / MODEL
-            whole.mkdir()
-            put_in_place(build, whole, artifact, entry, configs)
-            whole.replace(model)
+        with whole(model) as new:
+            new.mkdir()
+            put_in_place(build, new, artifact, entry, configs)
         return
     fill(model)
     copy_all({build / name: model / "1" / name for name in entry["files"]})

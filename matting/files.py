@@ -9,13 +9,14 @@ from tempfile import TemporaryDirectory
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
+def whole(path: Path, *, follow_symlinks: bool = False) -> Iterator[Path]:
     """Give a place where a file or folder is made; at the end of the block it moves to `path`.
 
-    It has the name of `path` there, whose suffix may say a format. A link is followed. What is
-    replaced hands on its mode bits. Where the block fails nothing is replaced, and nothing is left.
+    It has the name of `path` there, whose suffix may say a format. Where `path` is a link, the link
+    is replaced or, if followed, what it leads to; that hands on its mode bits. Where the block
+    fails nothing is replaced, and nothing is left.
     """
-    target = Path(os.path.realpath(path))
+    target = Path(os.path.realpath(path)) if follow_symlinks else path
     with TemporaryDirectory(prefix=".", suffix=".partial", dir=target.parent) as folder:
         partial = Path(folder, path.name)
         yield partial

@@ -30,12 +30,21 @@ def test_a_link_is_followed_and_its_name_says_the_format(tmp_path: Path) -> None
     link, file = tmp_path / "link.png", tmp_path / "elsewhere" / "file"
     file.parent.mkdir()
     link.symlink_to(file)
-    with whole(link) as partial:
+    with whole(link, follow_symlinks=True) as partial:
         assert partial.suffix == ".png"
         partial.write_text("picture")
     assert link.is_symlink()
     assert file.read_text() == "picture"
     assert list(file.parent.iterdir()) == [file]
+
+
+def test_a_link_that_is_not_followed_is_replaced(tmp_path: Path) -> None:
+    link, file = tmp_path / "model.onnx", tmp_path / "own.onnx"
+    file.write_text("another's")
+    link.symlink_to(file)
+    write_whole(link, b"graph")
+    assert not link.is_symlink()
+    assert (link.read_text(), file.read_text()) == ("graph", "another's")
 
 
 def test_a_folder_takes_the_place_of_an_empty_one(tmp_path: Path) -> None:
