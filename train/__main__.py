@@ -13,12 +13,9 @@ examples:
 
 import argparse
 import json
-import math
 import os
 import statistics
 import sys
-from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -28,32 +25,14 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from matting.files import write_whole
 from matting.images import ImageError
+from train.arguments import count, decay, rate, side
 from train.checkpoint import CheckpointError
 from train.dataset import BACKGROUNDS, TrainingData
 from train.fit import Machine, Run, RunError, fit, starting_network
 from train.layouts import DataError
-from train.network import STRIDE
 from train.stages import STAGES, Stage, stage
 
 WRONG_INPUT = (CheckpointError, DataError, ImageError, RunError, MisconfigurationException, OSError)
-
-
-def values(kind: type, are: Callable[[float], bool], described: str) -> Callable[[str], float]:
-    """Return what reads an option's value, and refuses those that are not as described."""
-
-    def read(text: str) -> float:
-        with suppress(ValueError):
-            if are(value := kind(text)):
-                return value
-        raise argparse.ArgumentTypeError(f"{text} is not {described}")
-
-    return read
-
-
-count = values(int, lambda value: value >= 1, "a number from 1")
-side = values(int, lambda v: v >= STRIDE and v % STRIDE == 0, f"a multiple of {STRIDE}")
-rate = values(float, lambda value: 0 < value < math.inf, "a number above 0")
-decay = values(float, lambda value: 0 <= value < 1, "a number from 0, below 1")
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:

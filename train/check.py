@@ -1,9 +1,6 @@
 """Looking at every file of a data set: what is broken, does not fit, or is there twice."""
 
-import hashlib
-import json
 import os
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -17,13 +14,13 @@ from matting.trimaps import BACKGROUND, FOREGROUND, check_trimap, has_unknown, i
 from train.compose import digest, digest_of_all
 from train.dataset import required
 from train.layouts import (
-    MANIFEST,
     Pair,
     Photograph,
     composition_1k_foregrounds,
     find_files,
     is_composition_1k,
     photographs_folder,
+    read_manifest,
 )
 
 TRAINING, TEST = "training", "test"
@@ -35,7 +32,7 @@ class Seen:
 
     `faults` make a data set wrong; `notes` only tell. `pixels` is a digest of what must not be
     there twice, `matte` that of an alpha that must not be both in training and in the test,
-    `fingerprint` a test picture's own, by `compose.digest`. `soft` and `unknown` are shares.
+    `fingerprint` a test picture's own, as in its manifest. `soft` and `unknown` are shares.
     """
 
     files: tuple[Path, ...]
@@ -70,6 +67,8 @@ class Report:
 
 def check(data: Path) -> Report:
     """Look at every file of a data set."""
+    folder = photographs_folder(data)
+    _, composed = read_manifest(folder)
     parts = required(list(look(data)), data, "any place where a data set has them")
     seen = [picture for part in parts for picture in part.pictures]
     digests = {p.files[0].stem: p.fingerprint for p in seen if p.fingerprint}
@@ -79,7 +78,7 @@ def check(data: Path) -> Report:
             *(fault for picture in seen for fault in picture.faults),
             *same_pictures(seen),
             *leaked_mattes(parts),
-            *changed(photographs_folder(data) / MANIFEST, digests),
+            *changed(folder, composed, digests),
         ],
         [note for picture in seen for note in picture.notes],
         digest_of_all(digests) if digests else None,
@@ -128,23 +127,23 @@ def look_at_layers(files: tuple[Path, ...], colour: np.ndarray, alpha: np.ndarra
     if colour.shape[:2] != alpha.shape:
         seen.faults.append(f"{files[-1]}: {of_size(alpha)}, {files[0].name} {of_size(colour)}")
     if seen.soft:
-        seen.matte = hashed(alpha)
+        seen.matte = digest(alpha)
     else:
         seen.notes.append(f"{files[-1]}: no soft edge; it will not be used")
-    seen.pixels = hashed(colour, alpha)
+    seen.pixels = digest(colour, alpha)
     return seen
 
 
 def look_at_background(files: tuple[Path]) -> Seen:
     image = read_image(files[0])
-    return Seen(files, image.shape[:2], pixels=hashed(image))
+    return Seen(files, image.shape[:2], pixels=digest(image))
 
 
 def look_at_photograph(files: Photograph) -> Seen:
     """Look at a photograph with its trimap and alpha, and at how the two fit each other."""
     image, trimap, alpha = read_image(files[0]), read_gray(files[1]), read_gray(files[2])
     seen = Seen(files, image.shape[:2], soft_share(alpha), float(is_unknown(trimap).mean()))
-    seen.pixels, seen.matte = hashed(image), hashed(alpha) if seen.soft else None
+    seen.pixels, seen.matte = digest(image), digest(alpha) if seen.soft else None
     seen.fingerprint = digest(image, trimap, alpha)
     for path, pixels in zip(files[1:], (trimap, alpha), strict=True):
         if pixels.shape != image.shape[:2]:
@@ -180,9 +179,11 @@ def judge_trimap(seen: Seen, path: Path, trimap: np.ndarray, alpha: np.ndarray) 
 
 def same_pictures(seen: list[Seen]) -> Iterator[str]:
     """Name pictures that are there twice, in whatever file format."""
-    for files in grouped((picture.pixels, picture.files[0]) for picture in seen):
-        for other in files[1:]:
-            yield f"{other}: the same picture as {files[0]}"
+    first: dict[str, Path] = {}
+    for picture in seen:
+        path = picture.files[0]
+        if picture.pixels and (same := first.setdefault(picture.pixels, path)) is not path:
+            yield f"{path}: the same picture as {same}"
 
 
 def leaked_mattes(parts: list[Part]) -> Iterator[str]:
@@ -194,35 +195,15 @@ def leaked_mattes(parts: list[Part]) -> Iterator[str]:
                 yield f"{picture.files[-1]}: the same alpha as {learnt[picture.matte]}, in training"
 
 
-def changed(manifest: Path, digests: dict[str, str]) -> Iterator[str]:
+def changed(folder: Path, composed: dict[str, str], digests: dict[str, str]) -> Iterator[str]:
     """Name test pictures that are not what the manifest, if there is one, says was composed."""
-    if manifest.exists():
-        composed = json.loads(manifest.read_bytes())["pictures"]
-        for name in composed | digests:
-            if composed.get(name) != digests.get(name):
-                yield f"{manifest.parent}: {name} is not as it was composed"
-
-
-def grouped(pairs: Iterator[tuple[str | None, Path]]) -> list[list[Path]]:
-    """Return the paths that share a digest."""
-    groups = defaultdict(list)
-    for key, path in pairs:
-        if key:
-            groups[key].append(path)
-    return list(groups.values())
+    for name in composed | digests if composed else ():
+        if composed.get(name) != digests.get(name):
+            yield f"{folder}: {name} is not as it was composed"
 
 
 def soft_share(alpha: np.ndarray) -> float:
     return float(is_unknown(alpha).mean())
-
-
-def hashed(*arrays: np.ndarray) -> str:
-    """Return a digest of pixels and their shapes."""
-    found = hashlib.sha256()
-    for pixels in arrays:
-        found.update(str(pixels.shape).encode())
-        found.update(np.ascontiguousarray(pixels))
-    return found.hexdigest()
 
 
 def of_size(pixels: np.ndarray) -> str:

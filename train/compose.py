@@ -65,14 +65,14 @@ def prepare(
         check_folder(folder)
     if backgrounds is None and test_backgrounds is None:
         raise DataError("nothing to compose with: give --backgrounds, --test-backgrounds or both")
-    grounds = pictures(backgrounds) if backgrounds else []
+    grounds = some_pictures(backgrounds) if backgrounds else []
     if is_composition_1k(source):
         foregrounds = composition_1k_pairs(source) if backgrounds else []
         composites = composition_1k_test(source, test_backgrounds) if test_backgrounds else []
         return write(output, foregrounds, grounds, composites, COMPOSITION_1K)
     foregrounds = find_foregrounds(source)
     held_out = evenly(foregrounds, min(test_foregrounds, len(foregrounds) // 2))
-    test_grounds = pictures(test_backgrounds) if test_backgrounds else tenth(grounds)
+    test_grounds = some_pictures(test_backgrounds) if test_backgrounds else tenth(grounds)
     kept = {path.resolve() for path in test_grounds}
     training = [path for path in grounds if path.resolve() not in kept]
     if grounds and not training:
@@ -83,16 +83,21 @@ def prepare(
 
 def find_foregrounds(folder: Path) -> list[tuple[Path, Path]]:
     """Return pairs of colours and alpha; of a cut-out, twice the same file."""
-    for name in FOREGROUND_NAMES:
-        if (folder / name).is_dir():
-            return paired(folder / name, folder / "alpha")
-    cutouts = pictures(folder)
-    if len(cutouts) < 2:
+    colours = next((folder / n for n in FOREGROUND_NAMES if (folder / n).is_dir()), None)
+    found = paired(colours, folder / "alpha") if colours else [(p, p) for p in pictures(folder)]
+    if len(found) < 2:
         raise DataError(
-            f"{folder}: expected Training_set/ and Test_set/ of Composition-1k, or foreground/ and "
-            "alpha/, or two cut-outs (RGBA) and more"
+            f"{folder}: has {len(found)} foregrounds; expected Training_set/ and Test_set/ of "
+            "Composition-1k, or two and more: cut-outs (RGBA), or foreground/ and alpha/"
         )
-    return list(zip(cutouts, cutouts, strict=True))
+    return found
+
+
+def some_pictures(folder: Path) -> list[Path]:
+    """Return the pictures of a folder that must not be without."""
+    if found := pictures(folder):
+        return found
+    raise DataError(f"{folder}: no pictures; check the folder's name")
 
 
 def tenth(backgrounds: list[Path]) -> list[Path]:
@@ -105,8 +110,6 @@ def plan(foregrounds: list[tuple[Path, Path]], backgrounds: list[Path]) -> list[
 
     Where there are fewer, on all of them: no composite is made twice.
     """
-    if not backgrounds:
-        raise DataError("no pictures among the backgrounds; check the folder's name")
     composites = []
     following = itertools.cycle(backgrounds)
     for colour, alpha in foregrounds:
@@ -189,10 +192,13 @@ def digest_of_all(digests: dict[str, str]) -> str:
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
-def digest(image: np.ndarray, trimap: np.ndarray, alpha: np.ndarray) -> str:
-    """Return the SHA-256 of the pixels: sizes as text, then RGB, trimap and alpha, row by row."""
-    found = hashlib.sha256("{} {}".format(*trimap.shape).encode())
-    for pixels in (image, trimap, alpha):
+def digest(*arrays: np.ndarray) -> str:
+    """Return the SHA-256 of a picture: its height and width as text, then pixels row by row.
+
+    In a manifest of RGB, trimap and alpha.
+    """
+    found = hashlib.sha256("{} {}".format(*arrays[0].shape).encode())
+    for pixels in arrays:
         found.update(np.ascontiguousarray(pixels))
     return found.hexdigest()
 

@@ -19,6 +19,7 @@ import sys
 from pathlib import Path
 
 from matting.images import ImageError
+from train.arguments import count
 from train.check import Part, Report, check
 from train.compose import prepare
 from train.layouts import DataError
@@ -96,7 +97,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     command.add_argument(
         "--test-foregrounds",
-        type=int,
+        type=count,
         default=10,
         metavar="N",
         help="so many of your own are kept for the test (default: %(default)s)",
@@ -130,7 +131,7 @@ def main(arguments: list[str] | None = None) -> int:
         return options.run(options)
     except (DataError, ImageError, OSError) as error:
         print(f"train.data: {error}", file=sys.stderr)
-        return 1
+        return 2
 
 
 if __name__ == "__main__":

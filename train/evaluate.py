@@ -175,12 +175,13 @@ def main(arguments: list[str] | None = None) -> int:
         refined = list(methods) if options.knn else []
         methods |= {BASELINE: blend_by_distance}
         photographs = Photographs.find(options.data)
+        published = is_composition_1k_test(options.data)
         if options.peers:
             methods |= {"KNN": knn, "closed form": closed_form}
         if options.output:
             options.output.mkdir(parents=True, exist_ok=True)
         results, worst = measure(methods, photographs, refined)
-        print(table(results, published=is_composition_1k_test(options.data)))
+        print(table(results, published))
         if options.output:
             write_csv(results, options.output / "per_image.csv")
             write_image(options.output / "worst.png", worst)

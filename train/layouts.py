@@ -102,13 +102,22 @@ def check_folder(folder: Path) -> None:
 
 
 def pictures(folder: Path) -> list[Path]:
-    """Return the folder's pictures, sorted by name; none if there is no folder."""
-    return sorted(path for path in folder.glob("*") if path.suffix.lower() in PICTURE_SUFFIXES)
+    """Return the folder's pictures, sorted by name, hidden ones left out; none without a folder."""
+    return sorted(p for p in folder.glob("[!.]*") if p.suffix.lower() in PICTURE_SUFFIXES)
+
+
+def by_stem(folder: Path) -> dict[str, Path]:
+    """Return the folder's pictures by their names without suffix, which must differ."""
+    found: dict[str, Path] = {}
+    for path in pictures(folder):
+        if (other := found.setdefault(path.stem, path)) is not path:
+            raise DataError(f"{path}: {other.name} is called the same; rename or remove one")
+    return found
 
 
 def paired(*folders: Path) -> list[tuple[Path, ...]]:
     """Return files by names without suffix that stand in all folders; others are errors."""
-    listings = [{path.stem: path for path in pictures(folder)} for folder in folders]
+    listings = [by_stem(folder) for folder in folders]
     names = sorted(set().union(*listings))
     for folder, listing in zip(folders, listings, strict=True):
         missing = [name for name in names if name not in listing]
@@ -146,15 +155,28 @@ def is_composition_1k_test(data: Path) -> bool:
 
     mmediting's script makes its list of nothing else; ours keeps what it was made of.
     """
-    manifest = photographs_folder(data) / MANIFEST
     if (data / TEST_LIST).exists():
-        names = [entry[0] for entry in read_annotations(data / TEST_LIST, "merged_path")]
-    elif manifest.exists():
+        return len(read_annotations(data / TEST_LIST, "merged_path")) == TEST_PICTURES
+    source, digests = read_manifest(photographs_folder(data))
+    return source == COMPOSITION_1K and len(digests) == TEST_PICTURES
+
+
+def read_manifest(folder: Path) -> tuple[str, dict[str, str]]:
+    """Return what a test set was composed of, and its pictures' digests by name.
+
+    Both are empty where no manifest tells. Raises `DataError` for one that is not ours.
+    """
+    manifest = folder / MANIFEST
+    if not manifest.exists():
+        return "", {}
+    try:
         facts = json.loads(manifest.read_bytes())
-        names = facts["pictures"] if facts.get("source") == COMPOSITION_1K else ()
-    else:
-        return False
-    return len(names) == TEST_PICTURES
+        return facts["source"], dict(facts["pictures"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{manifest}: is no manifest as python -m train.data prepare writes it ({error!r}); "
+            "remove it, or prepare the test set again"
+        ) from error
 
 
 def composition_1k_pairs(root: Path) -> list[Pair]:

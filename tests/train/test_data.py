@@ -133,6 +133,12 @@ def test_the_same_set_comes_out_each_time_and_its_digest_says_so(
     output = capsys.readouterr().out
     assert "wrong: 1\n" in output
     assert "wool_3 is not as it was composed" in output
+    for damaged in ('{"name": "my-app"}', '{"source": "Composition-1k", "pictures"', "[]"):
+        (again / "val/manifest.json").write_text(damaged)
+        assert main(["check", str(again)]) == 2
+        error = capsys.readouterr().err
+        assert "again/val/manifest.json: is no manifest as python -m train.data prepare" in error
+        assert error.count("\n") == 1
 
 
 def test_what_was_prepared_is_trained_on(distributed, composed):
@@ -256,6 +262,8 @@ def test_mistakes_are_one_line_and_nothing_is_written(copy, distributed, tmp_pat
     (cut / "low0.png").write_bytes((cut / "low0.png").read_bytes()[:200])
     (tmp_path / "full").mkdir()
     (tmp_path / "full/file").touch()
+    for folder in ("foreground", "alpha"):
+        (tmp_path / "empty" / folder).mkdir(parents=True)
     short = shutil.copytree(copy, tmp_path / "short")
     (short / "Test_set/test_bg_names.txt").write_text("low0.png\n" * 39)
     (copy / "Training_set/Other/alpha/web.png").unlink()
@@ -267,9 +275,11 @@ def test_mistakes_are_one_line_and_nothing_is_written(copy, distributed, tmp_pat
         (["prepare", voc, "--backgrounds", voc], "has no alpha channel; expected a cut-out"),
         (["prepare", str(cut / "none"), "--backgrounds", voc], "none: no such folder"),
         (["prepare", voc, "--backgrounds", voc, "--test-backgrounds", f"{voc}/../voc"], "all are"),
-        (["prepare", str(tmp_path / "full"), "--backgrounds", voc], "or two cut-outs (RGBA)"),
+        (["prepare", str(tmp_path / "full"), "--backgrounds", voc], "has 0 foregrounds; expected"),
+        (["prepare", str(tmp_path / "empty"), "--backgrounds", voc], "has 0 foregrounds; expected"),
+        (["prepare", voc, "--backgrounds", str(tmp_path / "full")], "full: no pictures; check"),
     ):
-        assert main([*command, "-o", str(output)]) == 1
+        assert main([*command, "-o", str(output)]) == 2
         error = capsys.readouterr().err
         assert complaint in error
         assert error.splitlines()[-1].startswith("train.data: ")
@@ -281,8 +291,11 @@ def test_mistakes_are_one_line_and_nothing_is_written(copy, distributed, tmp_pat
         (["check", str(tmp_path / "none")], "none: no such folder"),
         (["check", str(tmp_path / "full")], "full: no pictures in"),
     ):
-        assert main(command) == 1
+        assert main(command) == 2
         assert complaint in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main([*full, "--test-foregrounds", "-3"])
+    assert "-3 is not a number from 1" in capsys.readouterr().err
     (copy / "test_list.json").write_text('[{"alpha_path": "a.png"}]')
-    assert main(["check", str(copy)]) == 1
+    assert main(["check", str(copy)]) == 2
     assert "test_list.json: is no list as mmediting writes them" in capsys.readouterr().err

@@ -45,6 +45,18 @@ def test_a_foreground_without_alpha_is_named(copy):
         TrainingData.read(copy)
 
 
+def test_two_files_of_one_name_are_named(copy):
+    shutil.copy(copy / "val/image/one.jpg", copy / "val/image/one.jpeg")
+    with pytest.raises(DataError, match=r"image/one\.jpg: one\.jpeg is called the same"):
+        TrainingData.read(copy)
+
+
+def test_hidden_files_are_no_pictures(copy):
+    for folder in ("train/cutouts", "train/backgrounds", "val/trimap"):
+        (copy / folder / "._one.png").write_bytes(b"macOS's")
+    assert len(TrainingData.read(copy).photographs) == 3
+
+
 def test_sizes_that_differ_are_named(copy):
     write_image(copy / "train/pairs/alpha/moon.png", np.full((5, 5), 128, np.uint8))
     with pytest.raises(DataError, match=r"alpha/moon\.png: its size is not that of .*moon\.jpg"):

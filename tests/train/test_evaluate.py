@@ -140,11 +140,15 @@ def test_mistakes_are_one_line_and_nothing_is_written(weights, data, tmp_path, c
     for kind, size in (("image", 5), ("trimap", 5), ("alpha", 4)):
         (tmp_path / "sizes" / kind).mkdir(parents=True)
         write_image(tmp_path / "sizes" / kind / "a.png", small[:size])
+    shutil.copytree(tmp_path / "sizes", tmp_path / "foreign")
+    (tmp_path / "foreign/manifest.json").write_text("{}")
     for arguments, complaint in (
         (["nothing.pth", "--data", str(data)], "nothing.pth: no such file"),
         ([str(weights), "--data", str(tmp_path / "none")], "none: no such folder"),
         ([str(weights), "--data", str(tmp_path / "other")], "other: no pictures in image/"),
         ([str(weights), "--data", str(tmp_path / "sizes")], "a.png: is 5 x 4 pixels, its image 5"),
+        # Before anything is measured.
+        ([str(weights), "--data", str(tmp_path / "foreign")], "manifest.json: is no manifest"),
     ):
         assert main([*arguments, "-o", str(tmp_path / "report")]) == 2
         error = capsys.readouterr().err

@@ -1,0 +1,26 @@
+"""What options of the command lines take."""
+
+import argparse
+import math
+from collections.abc import Callable
+from contextlib import suppress
+
+from train.network import STRIDE
+
+
+def values(kind: type, are: Callable[[float], bool], described: str) -> Callable[[str], float]:
+    """Return what reads an option's value, and refuses those that are not as described."""
+
+    def read(text: str) -> float:
+        with suppress(ValueError):
+            if are(value := kind(text)):
+                return value
+        raise argparse.ArgumentTypeError(f"{text} is not {described}")
+
+    return read
+
+
+count = values(int, lambda value: value >= 1, "a number from 1")
+side = values(int, lambda v: v >= STRIDE and v % STRIDE == 0, f"a multiple of {STRIDE}")
+rate = values(float, lambda value: 0 < value < math.inf, "a number above 0")
+decay = values(float, lambda value: 0 <= value < 1, "a number from 0, below 1")
