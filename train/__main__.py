@@ -4,8 +4,8 @@ Of all validations the one with the lowest SAD is kept, as best.safetensors. A r
 goes on with --resume, from its last validation.
 
 examples:
-  python -m train --stage all --data DATA --vgg16 vgg16.npz -o runs/first
-  python -m train --stage 1 --data DATA --vgg16 vgg16.npz -o runs/stage1 --seeds 3
+  python -m train --stage all --data DATA --vgg16 vgg16.pth -o runs/first
+  python -m train --stage 1 --data DATA --vgg16 vgg16.pth -o runs/stage1 --seeds 3
   python -m train --stage 2 --data DATA --from runs/stage1/best.safetensors -o runs/stage2
   python -m train --stage 2 --data DATA --from runs/stage1/best.safetensors -o runs/stage2 --resume
   MASTER_ADDR=10.0.0.1 MASTER_PORT=29500 NODE_RANK=0 python -m train --nodes 2 ...
@@ -92,13 +92,6 @@ def check_nodes(nodes: int) -> None:
         )
 
 
-def check_files(*files: Path | None) -> None:
-    """Refuse before all pictures are read."""
-    for path in filter(None, files):
-        if not path.is_file():
-            raise RunError(f"{path}: no such file")
-
-
 def run_seeds(
     options: argparse.Namespace, number: int, start: Path | None, data: TrainingData, folder: Path
 ) -> list[Run]:
@@ -179,7 +172,8 @@ def main(arguments: list[str] | None = None) -> int:
     runs, start = [], options.start
     try:
         check_nodes(options.nodes)
-        check_files(options.start, options.vgg16)
+        # What is wrong with these files is said before all pictures are read.
+        starting_network(STAGES[numbers[0]], options.seed, start, options.vgg16)
         data = TrainingData.read(options.data, options.validation_images, options.backgrounds)
         for number in numbers:
             folder = options.output / f"stage{number}" if len(numbers) > 1 else options.output

@@ -2,7 +2,8 @@
 
 Ours hold the tensors under mmediting's names, as FP16 or FP32, and facts about them (stage, data,
 scores) as text in the metadata. mmediting's hold a `state_dict` with `meta` and maybe `optimizer`
-beside it, in torch's zip or older format (mmediting's tools/publish_model.py).
+beside it, in torch's zip or older format (mmediting's tools/publish_model.py). VGG16's, which
+training starts from, are torchvision's `.pth` or an npz.
 
 As a command it downloads the published ones.
 
@@ -18,6 +19,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -59,7 +61,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{path}: no such file")
     if path.suffix == ".safetensors":
         return read_safetensors(path)[0]
-    content = unpickle(path)
+    content = load(path)
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
         content = content["state_dict"]
     if not isinstance(content, Mapping) or not all(
@@ -72,9 +74,15 @@ def read_state(path: Path) -> dict[str, Tensor]:
     return {name.removeprefix("module."): value for name, value in content.items()}
 
 
-def unpickle(path: Path) -> object:
-    """Load what torch saved, as long as it is tensors, numbers, text and their containers alone."""
+def load(path: Path) -> object:
+    """Load what torch saved, as long as it is tensors, numbers, text and their containers alone.
+
+    Or what NumPy saved, an npz of numbers.
+    """
     try:
+        if path.suffix == ".npz":
+            with np.load(path) as arrays:
+                return {name: torch.from_numpy(arrays[name]) for name in arrays}
         return torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
@@ -86,7 +94,7 @@ def unpickle(path: Path) -> object:
             ) from error
         raise CheckpointError(
             f"{path}: not a checkpoint, or cut short ({path.stat().st_size} bytes); expected "
-            "torch's .pth or .safetensors; copy it again"
+            "torch's .pth, .npz or .safetensors; copy it again"
         ) from error
 
 

@@ -15,12 +15,15 @@ layers costs thousands of samples before anything about the photograph is learnt
 import math
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from train.checkpoint import CheckpointError, differences, read_state
 from train.network import DeepImageMatting, Encoder
+
+VGG16 = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
+"""Numbers of torchvision's convolutions: `features.0.weight`, `features.0.bias`, ..."""
 
 CARRIED = 2.0
 """What a carrier channel holds where the trimap is known: about the size of VGG16's activations."""
@@ -52,7 +55,7 @@ def randomise(network: DeepImageMatting, seed: int) -> None:
 def start_from_vgg16(network: DeepImageMatting, vgg16: Path) -> None:
     """Put VGG16 into the encoder and the trimap's carriers into encoder and decoder.
 
-    `vgg16` is an npz with torchvision's names (`features.0.weight`, ...).
+    `vgg16` is torchvision's file, or an npz of its arrays by name. Raises `CheckpointError`.
     """
     load_vgg16(network.backbone.encoder, vgg16)
     carry_trimap(network)
@@ -60,15 +63,21 @@ def start_from_vgg16(network: DeepImageMatting, vgg16: Path) -> None:
 
 def load_vgg16(encoder: Encoder, path: Path) -> None:
     """Copy torchvision's 13 VGG16 convolutions; the trimap's channel starts as a grey image's."""
-    with np.load(path) as weights:
-        numbers = sorted({int(name.split(".")[1]) for name in weights.files})
-        for layer, number in zip(convolutions(encoder)[:13], numbers, strict=True):
-            weight = torch.from_numpy(weights[f"features.{number}.weight"].astype(np.float32))
-            layer.weight[:, : weight.shape[1]] = weight
-            layer.bias.copy_(
-                torch.from_numpy(weights[f"features.{number}.bias"].astype(np.float32))
-            )
-    encoder.layer1[0].weight[:, 3] = encoder.layer1[0].weight[:, :3].mean(dim=1)
+    parameters = {}
+    for number, layer in zip(VGG16, convolutions(encoder)[:13], strict=True):
+        parameters[f"features.{number}.weight"] = layer.weight
+        parameters[f"features.{number}.bias"] = layer.bias
+    first = encoder.layer1[0].weight
+    parameters["features.0.weight"] = first[:, :3]
+    stored = {n: value for n, value in read_state(path).items() if n.startswith("features.")}
+    if differences(parameters, stored):
+        raise CheckpointError(
+            f"{path}: not VGG16 under torchvision's names, features.0.weight and so on; "
+            "docs/training.md tells where to get it"
+        )
+    for name, parameter in parameters.items():
+        parameter.copy_(stored[name])
+    first[:, 3] = first[:, :3].mean(dim=1)
 
 
 def carry_trimap(network: DeepImageMatting) -> None:

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from matting.metrics import sad
+from train.checkpoint import CheckpointError
 from train.initialise import convolutions, randomise, start_from_vgg16
 from train.network import DeepImageMatting
 from train.peers import blend_by_distance
@@ -46,6 +47,39 @@ def test_vgg16_fills_the_encoder_but_for_two_channels_of_a_layer(network, vgg16)
             expected = torch.from_numpy(stored[f"features.{number}.weight"])
             same = (layer.weight[:, : expected.shape[1]] == expected).flatten(1).all(dim=1)
             assert same.sum() == len(same) - 2
+
+
+def test_torchvisions_own_file_does_as_well(network, vgg16, tmp_path):
+    """With the classifier, which is left out."""
+    with np.load(vgg16) as stored:
+        state = {name: torch.from_numpy(value) for name, value in stored.items()}
+    path = tmp_path / "vgg16.pth"
+    torch.save(state | {"classifier.0.weight": torch.zeros(5, 5)}, path)
+    other = DeepImageMatting(refiner=False)
+    randomise(other, seed=0)
+    start_from_vgg16(other, path)
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, other.state_dict()[name])
+
+
+def test_another_file_is_one_line(vgg16, tmp_path):
+    with np.load(vgg16) as stored:
+        np.savez(tmp_path / "other.npz", **{**stored, "features.28.weight": np.zeros(5)})
+    np.savez(tmp_path / "objects.npz", np.array([{}]))
+    with (tmp_path / "array.npz").open("wb") as file:
+        np.save(file, np.zeros(5))
+    for name in ("junk.npz", "junk.pth"):
+        (tmp_path / name).write_text("junk")
+    network = DeepImageMatting(refiner=False)
+    for name, complaint in (
+        ("junk.npz", "not a checkpoint"),
+        ("junk.pth", "not a checkpoint"),
+        ("array.npz", "not a checkpoint"),
+        ("objects.npz", "not a checkpoint"),
+        ("other.npz", "not VGG16 under torchvision's names"),
+    ):
+        with pytest.raises(CheckpointError, match=rf"^[^\n]*{name}: {complaint}[^\n]*$"):
+            start_from_vgg16(network, tmp_path / name)
 
 
 def test_the_first_alpha_is_a_blend_of_the_known_regions(network):

@@ -220,17 +220,19 @@ def test_seeds_and_their_table(command, folder, capsys):
     assert Run.finished(folder).seed == sads.argmin()
 
 
-def test_mistakes_are_one_line(command, data, tmp_path, capsys):
+def test_mistakes_are_one_line(command, start, tmp_path, capsys):
     (tmp_path / "old").mkdir()
     (tmp_path / "old/last.ckpt").touch()
-    output = ["-o", str(tmp_path / "new")]
+    output, nowhere = ["-o", str(tmp_path / "new")], ["--data", str(tmp_path / "nowhere")]
     for arguments, complaint in (
         ([*command, "-o", str(tmp_path / "old")], "has a run in it; go on with --resume"),
-        (["--stage", "1", "--data", str(tmp_path), *output], "no pictures in train/cutouts/ and"),
-        (["--stage", "1", "--data", str(data), *output], "give --vgg16 FILE or --from CHECKPOINT"),
-        (["--stage", "2", "--data", str(data), *output], "give --from CHECKPOINT"),
-        (["--stage", "1", "--data", str(data), "--from", "no.pth", *output], "no such file"),
-        (["--stage", "1", "--data", str(data), "--vgg16", "no.npz", *output], "no such file"),
+        ([*command, "--data", str(tmp_path), *output], "no pictures in train/cutouts/ and"),
+        # Before any picture is read.
+        (["--stage", "1", *nowhere, *output], "give --vgg16 FILE or --from CHECKPOINT"),
+        (["--stage", "2", *nowhere, *output], "give --from CHECKPOINT"),
+        (["--stage", "1", *nowhere, "--from", "no.pth", *output], "no.pth: no such file"),
+        (["--stage", "1", *nowhere, "--vgg16", "no.npz", *output], "no.npz: no such file"),
+        (["--stage", "1", *nowhere, "--vgg16", str(start), *output], "not VGG16 under torchvision"),
         ([*command, "--nodes", "2", *output], "MASTER_ADDR, MASTER_PORT, NODE_RANK not set"),
         ([*command, "--devices", "0", *output], "devices"),
     ):
