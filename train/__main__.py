@@ -28,7 +28,7 @@ from matting.images import ImageError
 from train.arguments import count, decay, rate, side
 from train.checkpoint import CheckpointError
 from train.dataset import BACKGROUNDS, TrainingData
-from train.fit import Machine, Run, RunError, fit, starting_network
+from train.fit import BEST, Machine, Run, RunError, fit, starting_network
 from train.layouts import DataError
 from train.stages import STAGES, Stage, stage
 
@@ -100,7 +100,7 @@ def run_seeds(
         return [run(options, number, start, data, options.seed, folder)]
     seeds = range(options.seed, options.seed + options.seeds)
     runs = [run(options, number, start, data, s, folder / f"seed{s}") for s in seeds]
-    rank_zero_only(write_whole)(folder / "best.safetensors", best(runs).weights.read_bytes())
+    rank_zero_only(write_whole)(folder / BEST, best(runs).weights.read_bytes())
     return runs
 
 
@@ -122,7 +122,7 @@ def run(
         learning_rate=options.learning_rate,
         averaging=options.averaging,
     )
-    if options.resume and (folder / "best.safetensors").exists():
+    if options.resume and (folder / BEST).exists():
         return finished(folder, chosen, seed)
     if not options.resume and (folder / "last.ckpt").exists():
         raise RunError(f"{folder}: has a run in it; go on with --resume, or choose another -o")
@@ -140,7 +140,7 @@ def finished(folder: Path, chosen: Stage, seed: int) -> Run:
     if other:
         raise RunError(
             f"{folder}: has a finished run of {', '.join(other)}; choose another -o, and maybe go "
-            "on from its best.safetensors with --from"
+            f"on from its {BEST} with --from"
         )
     return done
 
@@ -183,7 +183,7 @@ def main(arguments: list[str] | None = None) -> int:
     except WRONG_INPUT as error:
         print(f"train: {error}", file=sys.stderr)
         return 2
-    rank_zero_only(print)(f"{table(runs)}\n{folder / 'best.safetensors'}")
+    rank_zero_only(print)(f"{table(runs)}\n{folder / BEST}")
     return 0
 
 

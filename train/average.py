@@ -18,15 +18,13 @@ from pathlib import Path
 import torch
 
 from train.checkpoint import (
+    SCORE,
     CheckpointError,
     differences,
     load_checkpoint,
     read_safetensors,
     save_checkpoint,
 )
-
-SCORE = "validation SAD"
-"""The fact that is not the mean's."""
 
 
 def average(paths: Sequence[Path], output: Path) -> None:

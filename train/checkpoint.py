@@ -29,6 +29,9 @@ from matting.files import write_whole
 from train.fetch import PUBLISHED, SOURCE, FetchError, fetch
 from train.network import DeepImageMatting
 
+SCORE = "validation SAD"
+"""The fact about weights that tells how good they were in their own run."""
+
 
 class CheckpointError(ValueError):
     """A file is not a checkpoint of this network; the message lists what is wrong."""

@@ -9,13 +9,15 @@ import torch
 from pytorch_lightning.callbacks import EMAWeightAveraging, ModelCheckpoint, TQDMProgressBar
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
-from train.checkpoint import load_checkpoint, read_safetensors, save_checkpoint
+from train.checkpoint import SCORE, load_checkpoint, read_safetensors, save_checkpoint
 from train.dataset import TrainingData
 from train.initialise import randomise, start_from_vgg16
 from train.memory import keep_freed_memory, memory_format
 from train.module import Training, ValidationPictures
 from train.network import DeepImageMatting
 from train.stages import Stage
+
+BEST = "best.safetensors"
 
 
 class RunError(ValueError):
@@ -57,15 +59,15 @@ class Run:
 
     @property
     def weights(self) -> Path:
-        return self.folder / "best.safetensors"
+        return self.folder / BEST
 
     @classmethod
     def finished(cls, folder: Path) -> "Run":
         """Read the facts that `fit` wrote into a run's best weights."""
-        weights = folder / "best.safetensors"
+        weights = folder / BEST
         facts = {name: json.loads(value) for name, value in read_safetensors(weights)[1].items()}
         try:
-            own = (facts[name] for name in ("stage", "seed", "recipe", "validation SAD"))
+            own = (facts[name] for name in ("stage", "seed", "recipe", SCORE))
             return cls(*own, folder)
         except KeyError as error:
             raise RunError(
@@ -153,8 +155,8 @@ def fit(
                 "foregrounds": len(data.foregrounds),
                 "backgrounds": len(data.backgrounds),
             },
-            "validation SAD": round(best.best_model_score.item(), 3),
+            SCORE: round(best.best_model_score.item(), 3),
         }
-        save_checkpoint(module.network, folder / "best.safetensors", facts)
+        save_checkpoint(module.network, folder / BEST, facts)
     trainer.strategy.barrier()
     return Run.finished(folder)

@@ -7,7 +7,7 @@ return H×W uint8 alpha, 0 and 255 where the trimap says so.
 import cv2
 import numpy as np
 
-from matting.trimaps import BACKGROUND, FOREGROUND
+from matting.trimaps import BACKGROUND, FOREGROUND, is_unknown
 
 
 def blend_by_distance(image: np.ndarray, trimap: np.ndarray) -> np.ndarray:
@@ -48,5 +48,4 @@ def for_pymatting(trimap: np.ndarray) -> np.ndarray:
 def as_alpha(alpha: np.ndarray, trimap: np.ndarray) -> np.ndarray:
     """Round an alpha in 0..1 to uint8 and take the trimap's word where it is known."""
     rounded = np.rint(np.clip(alpha, 0, 1) * 255).astype(np.uint8)
-    known = (trimap == BACKGROUND) | (trimap == FOREGROUND)
-    return np.where(known, trimap, rounded)
+    return np.where(is_unknown(trimap), rounded, trimap)

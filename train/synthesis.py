@@ -2,8 +2,9 @@
 
 The recipe is the paper's (section 5.1) and mmediting's, except where few foregrounds ask for more
 variety: a new composite for every sample, free zoom and rotation, two foregrounds in one sample,
-colour jitter, defocused backgrounds, sensor noise, JPEG, and trimaps of many widths. Only the
-network's image gets noise and JPEG; the losses compare with the clean composite.
+holes, colour jitter, defocused backgrounds, sensor noise, JPEG, and trimaps of many widths; and
+soft foregrounds are picked more often. Only the network's image gets noise and JPEG; the losses
+compare with the clean composite.
 """
 
 import itertools
