@@ -22,6 +22,7 @@ from pathlib import Path
 import torch
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from tabulate import tabulate
 
 from matting.files import write_whole
 from matting.images import ImageError
@@ -151,19 +152,14 @@ def best(runs: list[Run]) -> Run:
 
 def table(runs: list[Run]) -> str:
     """Return a Markdown table: SAD of the best validation, by stage, over its seeds."""
-    lines = [
-        "| stage | seeds | mean SAD | spread | best SAD | best seed |",
-        "|------:|------:|---------:|-------:|---------:|----------:|",
-    ]
+    rows = []
     for number in sorted({run.stage for run in runs}):
         own = [run for run in runs if run.stage == number]
-        sads = [run.sad for run in own]
-        spread, top = statistics.pstdev(sads), best(own)
-        lines.append(
-            f"| {number:5} | {len(own):5} | {statistics.mean(sads):8.3f} | {spread:6.3f} "
-            f"| {top.sad:8.3f} | {top.seed:9} |"
-        )
-    return "\n".join(lines)
+        sads, top = [run.sad for run in own], best(own)
+        figures = statistics.mean(sads), statistics.pstdev(sads), top.sad
+        rows.append((number, len(own), *figures, top.seed))
+    names = ("stage", "seeds", "mean SAD", "spread", "best SAD", "best seed")
+    return tabulate(rows, names, "pipe", floatfmt=".3f")
 
 
 def main(arguments: list[str] | None = None) -> int:

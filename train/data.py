@@ -15,8 +15,11 @@ examples:
 """
 
 import argparse
+import math
 import sys
 from pathlib import Path
+
+from tabulate import tabulate
 
 from matting.images import ImageError
 from train.arguments import count
@@ -30,24 +33,14 @@ SHOWN = 50
 
 def table(parts: list[Part]) -> str:
     """Return what the parts of a data set are as a Markdown table."""
-    lines = [
-        f"| {'part':16} | pictures |      smallest |       largest |  soft | unknown |",
-        f"|{'-' * 18}|---------:|--------------:|--------------:|------:|--------:|",
-    ]
+    rows = []
     for part in parts:
-        sizes = sorted(
-            (p.size for p in part.pictures if p.size), key=lambda size: size[0] * size[1]
-        )
+        sizes = sorted((p.size for p in part.pictures if p.size), key=math.prod)
         ends = ["{1} x {0}".format(*size) for size in (sizes[0], sizes[-1])] if sizes else ["–"] * 2
-        soft, unknown = (
-            mean([getattr(picture, share) for picture in part.pictures])
-            for share in ("soft", "unknown")
-        )
-        lines.append(
-            f"| {part.name:16} | {len(part.pictures):8} | {ends[0]:>13} | {ends[1]:>13} "
-            f"| {soft:>5} | {unknown:>7} |"
-        )
-    return "\n".join(lines)
+        shares = (mean([getattr(p, share) for p in part.pictures]) for share in ("soft", "unknown"))
+        rows.append((part.name, len(part.pictures), *ends, *shares))
+    names = ("part", "pictures", "smallest", "largest", "soft", "unknown")
+    return tabulate(rows, names, "pipe", colalign=("left", *["right"] * 5))
 
 
 def mean(shares: list[float | None]) -> str:

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from tabulate import tabulate
 from tqdm import tqdm
 
 from matting.files import write_whole
@@ -28,7 +29,7 @@ from matting.metrics import evaluate
 from matting.trimaps import ternary
 from train.checkpoint import CheckpointError, load_checkpoint
 from train.dataset import Photographs
-from train.layouts import DataError, is_composition_1k_test
+from train.layouts import TEST_PICTURES, DataError, is_composition_1k_test
 from train.network import DeepImageMatting
 from train.peers import blend_by_distance, closed_form, knn
 from train.predict import predict_alpha
@@ -38,6 +39,8 @@ Method = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """H×W×3 uint8 image and H×W uint8 trimap to H×W uint8 alpha; ValueError where it cannot."""
 
 METRICS = ("SAD", "MSE", "GRAD", "CONN")
+FORMATS = ("", "", ".2f", ".4f", ".2f", ".2f")
+"""Of the table's columns."""
 BASELINE = "distance blend"
 PUBLISHED = {
     "mmediting stage 1": (53.8, 0.017, 32.7, 54.5),
@@ -114,18 +117,10 @@ def mean(results: list[dict], method: str) -> dict[str, float]:
 def table(results: list[dict], published: bool) -> str:
     """Return the means of all methods as a Markdown table, with `PUBLISHED` if they compare."""
     images = Counter(result["method"] for result in results)
-    scores = {(method, images[method]): mean(results, method).values() for method in images}
+    rows = [(method, count, *mean(results, method).values()) for method, count in images.items()]
     if published:
-        scores |= {(method, 1000): figures for method, figures in PUBLISHED.items()}
-    width = max(len(method) for method, _ in scores)
-    lines = [
-        f"| {'method':{width}} | images |" + "".join(f" {metric:>8} |" for metric in METRICS),
-        f"|{'-' * (width + 2)}|-------:|" + "---------:|" * len(METRICS),
-    ]
-    for (method, count), (sad, mse, gradient, connectivity) in scores.items():
-        figures = f" {sad:8.2f} | {mse:8.4f} | {gradient:8.2f} | {connectivity:8.2f} |"
-        lines.append(f"| {method:{width}} | {count:6} |{figures}")
-    return "\n".join(lines)
+        rows += [(method, TEST_PICTURES, *figures) for method, figures in PUBLISHED.items()]
+    return tabulate(rows, ("method", "images", *METRICS), "pipe", floatfmt=FORMATS)
 
 
 def write_csv(results: list[dict], path: Path) -> None:
