@@ -42,25 +42,65 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--stage", choices=[*map(str, STAGES), "all"], required=True)
-    parser.add_argument("--data", type=Path, required=True, help="see python -m train.data --help")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="folder for this run")
-    parser.add_argument("--from", dest="start", type=Path, help="checkpoint to start from")
-    parser.add_argument("--vgg16", type=Path, help="npz of ImageNet weights, to start stage 1")
+    parser.add_argument(
+        "--stage",
+        choices=[*map(str, STAGES), "all"],
+        required=True,
+        help="1: the encoder-decoder; 2: the refiner, the rest frozen; 3: both; all: one after "
+        "the other",
+    )
+    parser.add_argument(
+        "--data",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="data folder; see python -m train.data --help",
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="DIR", help="folder for this run"
+    )
+    parser.add_argument(
+        "--from", dest="start", type=Path, metavar="FILE", help="checkpoint to start from"
+    )
+    parser.add_argument(
+        "--vgg16",
+        type=Path,
+        metavar="FILE",
+        help="ImageNet weights to start stage 1 from: torchvision's .pth, or an npz of its arrays",
+    )
     parser.add_argument("--resume", action="store_true", help="go on where the run was cut off")
-    parser.add_argument("--seed", type=int, default=0, help="of the first run (default: 0)")
-    parser.add_argument("--seeds", type=count, default=1, metavar="N", help="runs of each stage")
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="of the first run (default: 0)"
+    )
+    parser.add_argument(
+        "--seeds",
+        type=count,
+        default=1,
+        metavar="N",
+        help="runs of each stage, of which the best is kept (default: 1)",
+    )
     recipe = parser.add_argument_group("recipe", "instead of a stage's own numbers")
-    recipe.add_argument("--steps", type=count, help="rounded up to whole validations")
-    recipe.add_argument("--validate-every", type=count, metavar="STEPS")
-    recipe.add_argument("--batch-size", type=count, help="of one process")
-    recipe.add_argument("--crop", type=side, help="side of a training sample in pixels")
-    recipe.add_argument("--learning-rate", type=rate)
+    recipe.add_argument(
+        "--steps", type=count, metavar="N", help="length of a run, rounded up to whole validations"
+    )
+    recipe.add_argument(
+        "--validate-every", type=count, metavar="STEPS", help="from one validation to the next"
+    )
+    recipe.add_argument(
+        "--batch-size", type=count, metavar="N", help="samples of one process in a step"
+    )
+    recipe.add_argument("--crop", type=side, metavar="PIXELS", help="side of a training sample")
+    recipe.add_argument(
+        "--learning-rate", type=rate, metavar="RATE", help="Adam's highest, after the warm-up"
+    )
     recipe.add_argument(
         "--averaging", type=decay, metavar="DECAY", help="of the weights' moving average; 0: none"
     )
     parser.add_argument(
-        "--validation-images", type=count, help="only so many, evenly chosen (default: all)"
+        "--validation-images",
+        type=count,
+        metavar="N",
+        help="only so many, evenly chosen (default: all)",
     )
     parser.add_argument(
         "--backgrounds",
@@ -71,13 +111,17 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     machine = parser.add_argument_group("machine")
     machine.add_argument("--accelerator", default="auto", help="cpu, gpu or auto (default)")
-    machine.add_argument("--devices", default="auto", help="how many of them (default: all GPUs)")
-    machine.add_argument("--nodes", type=count, default=1, help="machines (default: 1)")
+    machine.add_argument(
+        "--devices", default="auto", metavar="N", help="how many of them (default: all GPUs)"
+    )
+    machine.add_argument(
+        "--nodes", type=count, default=1, metavar="N", help="machines (default: 1)"
+    )
     machine.add_argument(
         "--precision",
         choices=("32", "bf16-mixed", "16-mixed"),
         default="bf16-mixed" if torch.cuda.is_available() else "32",
-        help="(default here: %(default)s)",
+        help="of a training step; validations are in FP32 (default here: %(default)s)",
     )
     return parser.parse_args(arguments)
 

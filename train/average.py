@@ -62,7 +62,9 @@ def main(arguments: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("weights", type=Path, nargs="+", help=".safetensors, or mmediting's .pth")
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE")
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="FILE", help="the mean, .safetensors"
+    )
     options = parser.parse_args(arguments)
     try:
         average(options.weights, options.output)

@@ -161,9 +161,16 @@ def main(arguments: list[str] | None = None) -> int:
     )
     commands = parser.add_subparsers(required=True, metavar="fetch")
     command = commands.add_parser("fetch", help="download weights published by mmediting")
-    command.add_argument("stage", choices=PUBLISHED)
-    command.add_argument("-o", "--output", type=Path, default=Path(), metavar="DIR")
-    command.add_argument("--source", default=SOURCE, metavar="URL", help="default: %(default)s")
+    command.add_argument("stage", choices=PUBLISHED, help="whose weights; stage3's are the best")
+    command.add_argument(
+        "-o", "--output", type=Path, default=Path(), metavar="DIR", help="folder (this one)"
+    )
+    command.add_argument(
+        "--source",
+        default=SOURCE,
+        metavar="URL",
+        help="folder that has the published files (%(default)s)",
+    )
     options = parser.parse_args(arguments)
     try:
         print(fetch(options.stage, options.output, options.source))

@@ -79,7 +79,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         help="Composition-1k as distributed; a folder of cut-outs (RGBA); or one with foreground/ "
         "and alpha/",
     )
-    command.add_argument("-o", "--output", type=Path, required=True, metavar="DATA")
+    command.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="DATA", help="the new data folder"
+    )
     command.add_argument("--backgrounds", type=Path, metavar="DIR", help="to train with")
     command.add_argument(
         "--test-backgrounds",

@@ -155,11 +155,13 @@ def main(arguments: list[str] | None = None) -> int:
         "--peers", action="store_true", help="KNN and closed-form matting too (minutes an image)"
     )
     parser.add_argument(
-        "--knn",
-        action="store_true",
-        help="each network also with the client's --knn",
+        "--knn", action="store_true", help="each network also with the client's --knn"
     )
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument(
+        "--device",
+        default="cuda" if torch.cuda.is_available() else "cpu",
+        help="PyTorch's name of it (default here: %(default)s)",
+    )
     options = parser.parse_args(arguments)
     try:
         torch.empty(0, device=options.device)
