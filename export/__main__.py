@@ -12,16 +12,22 @@ import argparse
 import sys
 from pathlib import Path
 
-from export.engine import Profile, add_arguments
-from export.errors import ExportError
-from export.export import TARGETS, export
-from export.graph import PRECISIONS
-from export.manifest import check, read_manifest, versions
-from export.parity import PAIRS, Parity
-from export.quantize import INT8
-from export.repository import MODEL
-from matting.images import ImageError
-from train.checkpoint import CheckpointError
+try:
+    from export.engine import Profile, add_arguments
+    from export.errors import ExportError
+    from export.export import TARGETS, export
+    from export.graph import PRECISIONS
+    from export.manifest import check, read_manifest, versions
+    from export.parity import PAIRS, Parity
+    from export.quantize import INT8
+    from export.repository import MODEL
+    from matting.images import ImageError
+    from train.checkpoint import CheckpointError
+except ModuleNotFoundError as error:
+    if __name__ != "__main__":
+        raise
+    print(f"error: {error.name} is not installed: pip install -e '.[export]'", file=sys.stderr)
+    sys.exit(2)
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
