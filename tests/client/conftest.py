@@ -17,7 +17,7 @@ import pytest
 from tritonclient.grpc import InferenceServerClient
 
 from client.matte import main
-from matting.images import write_image
+from matting.images import read_trimap, write_image
 from server.launcher import Server, launch
 
 ROOT = Path(__file__).parents[2]
@@ -247,6 +247,64 @@ def refuse(run, tmp_path):
         return lines[0]
 
     return run_and_check
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen]]:
+    """Start the command as a program of its own in tmp_path."""
+    running = []
+
+    def start_program(*arguments: object, **options: object) -> subprocess.Popen:
+        running.append(
+            subprocess.Popen(
+                [sys.executable, ROOT / "client" / "matte.py", *map(str, arguments)],
+                cwd=tmp_path,
+                env={**os.environ, "PYTHONPATH": str(ROOT)},
+                text=True,
+                **{"stdout": subprocess.PIPE, **options},
+            )
+        )
+        return running[-1]
+
+    yield start_program
+    for program in running:
+        program.kill()
+        program.communicate()
+
+
+@pytest.fixture
+def make_pairs(
+    tmp_path: Path, make_picture: Callable[..., Picture], expected_alpha: Callable[..., np.ndarray]
+) -> Callable[..., dict[str, np.ndarray]]:
+    """Write photos/NAME and trimaps/NAME.png; return the alpha that each name must get."""
+
+    def make(names: list[str], size: tuple[int, int] = (9, 12)) -> dict[str, np.ndarray]:
+        expected = {}
+        for seed, name in enumerate(names):
+            image, trimap = make_picture(*size, seed)
+            for folder, path, array in (
+                ("photos", Path(name), image),
+                ("trimaps", Path(name).with_suffix(".png"), trimap),
+            ):
+                (tmp_path / folder / path).parent.mkdir(parents=True, exist_ok=True)
+                write_image(tmp_path / folder / path, array)
+            expected[str(Path(name).with_suffix(".png"))] = expected_alpha(image, trimap)
+        return expected
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def check_mattes() -> Callable[[Path, dict[str, np.ndarray]], None]:
+    """The folder holds exactly these mattes, and nothing else, hidden or half-written."""
+
+    def check(folder: Path, expected: dict[str, np.ndarray]) -> None:
+        found = {str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir()}
+        assert found == set(expected)
+        for name, alpha in expected.items():
+            np.testing.assert_array_equal(read_trimap(folder / name), alpha, err_msg=name)
+
+    return check
 
 
 def listing(folder):
