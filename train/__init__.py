@@ -3,7 +3,7 @@
 import importlib.util
 import sys
 
-# Python calls a program so while it looks for its module, in here.
+# The program's name while Python looks for the module of a `python -m train...`.
 if sys.argv[:1] == ["-m"] and not importlib.util.find_spec("torch"):
     print("error: torch is not installed: pip install -e '.[train]'", file=sys.stderr)
     sys.exit(2)
