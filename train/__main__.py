@@ -4,8 +4,8 @@ Of all validations the one with the lowest SAD is kept, as best.safetensors. A r
 goes on with --resume, from its last validation.
 
 examples:
-  python -m train --stage all --data DATA --vgg16 vgg16.pth -o runs/first
-  python -m train --stage 1 --data DATA --vgg16 vgg16.pth -o runs/stage1 --seeds 3
+  python -m train --stage all --data DATA --vgg16 vgg16-397923af.pth -o runs/first
+  python -m train --stage 1 --data DATA --vgg16 vgg16-397923af.pth -o runs/stage1 --seeds 3
   python -m train --stage 2 --data DATA --from runs/stage1/best.safetensors -o runs/stage2
   python -m train --stage 2 --data DATA --from runs/stage1/best.safetensors -o runs/stage2 --resume
   MASTER_ADDR=10.0.0.1 MASTER_PORT=29500 NODE_RANK=0 python -m train --nodes 2 ...

@@ -9,7 +9,7 @@ As a command it downloads the published ones.
 
 examples:
   python -m train.checkpoint fetch stage3
-  python -m train.checkpoint fetch stage1 -o weights
+  python -m train.checkpoint fetch vgg16 -o weights
 """
 
 import argparse
@@ -26,7 +26,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from matting.files import write_whole
-from train.fetch import PUBLISHED, SOURCE, FetchError, fetch
+from train.fetch import PUBLISHED, FetchError, fetch
 from train.network import DeepImageMatting
 
 SCORE = "validation SAD"
@@ -160,20 +160,21 @@ def main(arguments: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(required=True, metavar="fetch")
-    command = commands.add_parser("fetch", help="download weights published by mmediting")
-    command.add_argument("stage", choices=PUBLISHED, help="whose weights; stage3's are the best")
+    command = commands.add_parser("fetch", help="download published weights")
+    command.add_argument(
+        "weights",
+        choices=PUBLISHED,
+        help="of mmediting's stages, stage3's being the best; or VGG16's, to train from",
+    )
     command.add_argument(
         "-o", "--output", type=Path, default=Path(), metavar="DIR", help="folder (this one)"
     )
     command.add_argument(
-        "--source",
-        default=SOURCE,
-        metavar="URL",
-        help="folder that has the published files (%(default)s)",
+        "--source", metavar="URL", help="another folder that has the published file"
     )
     options = parser.parse_args(arguments)
     try:
-        print(fetch(options.stage, options.output, options.source))
+        print(fetch(options.weights, options.output, options.source))
     except FetchError as error:
         print(f"train.checkpoint: {error}", file=sys.stderr)
         return 1

@@ -1,4 +1,4 @@
-"""Downloading mmediting's published weights, checked by the SHA-256 prefix in their names.
+"""Downloading published weights, checked by the SHA-256 prefix in their names.
 
 A broken download goes on where it stopped, also in a later run: what has come so far stays in a
 file named `.partial` until the whole has proved right.
@@ -12,12 +12,15 @@ from tenacity import RetryError, Retrying, retry_if_exception_type, stop_after_a
 from tenacity.wait import wait_exponential
 from tqdm import tqdm
 
-SOURCE = "https://download.openmmlab.com/mmediting/mattors/dim/"
+DIM = "https://download.openmmlab.com/mmediting/mattors/dim"
 PUBLISHED = {
-    "stage1": "dim_stage1_v16_1x1_1000k_comp1k_SAD-53.8_20200605_140257-979a420f.pth",
-    "stage2": "dim_stage2_v16_pln_1x1_1000k_comp1k_SAD-52.3_20200607_171909-d83c4775.pth",
-    "stage3": "dim_stage3_v16_pln_1x1_1000k_comp1k_SAD-50.6_20200609_111851-647f24b6.pth",
+    "stage1": f"{DIM}/dim_stage1_v16_1x1_1000k_comp1k_SAD-53.8_20200605_140257-979a420f.pth",
+    "stage2": f"{DIM}/dim_stage2_v16_pln_1x1_1000k_comp1k_SAD-52.3_20200607_171909-d83c4775.pth",
+    "stage3": f"{DIM}/dim_stage3_v16_pln_1x1_1000k_comp1k_SAD-50.6_20200609_111851-647f24b6.pth",
+    "vgg16": "https://download.pytorch.org/models/vgg16-397923af.pth",
 }
+"""mmediting's three stages, and what training starts from: torchvision's VGG16 (IMAGENET1K_V1)."""
+
 ATTEMPTS = 5
 TIMEOUT = urllib3.Timeout(connect=10, read=30)
 BLOCK = 1 << 16
@@ -31,17 +34,17 @@ class ConnectionLostError(RuntimeError):
     """The connection or the server failed in a way that may pass."""
 
 
-def fetch(stage: str, folder: str | Path, source: str = SOURCE) -> Path:
-    """Download the published weights of a stage and return their path.
+def fetch(weights: str, folder: str | Path, source: str | None = None) -> Path:
+    """Download published weights and return their path.
 
     Parameters
     ----------
-    stage : str
-        "stage1", "stage2" or "stage3".
+    weights : str
+        One of `PUBLISHED`.
     folder : str or Path
         Where the file goes, under its published name. One that is there and right is kept.
-    source : str
-        URL of the folder that has the published files.
+    source : str, optional
+        URL of another folder that has the file.
 
     Raises
     ------
@@ -49,8 +52,11 @@ def fetch(stage: str, folder: str | Path, source: str = SOURCE) -> Path:
         The server does not have the file or cannot be reached, what came is not the published
         file, or the folder cannot be written.
     """
-    name = PUBLISHED[stage]
-    url, path = source.rstrip("/") + "/" + name, Path(folder) / name
+    url = PUBLISHED[weights]
+    name = url.rsplit("/", 1)[-1]
+    if source:
+        url = source.rstrip("/") + "/" + name
+    path = Path(folder) / name
     if path.is_file() and matches_name(path, name):
         return path
     partial = path.with_name(name + ".partial")
