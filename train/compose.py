@@ -12,7 +12,6 @@ import itertools
 import json
 import math
 import os
-import shutil
 from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +21,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from matting.files import whole
 from matting.images import ImageError, write_image
 from matting.trimaps import trimap_from_alpha
 from train.layouts import (
@@ -59,7 +59,8 @@ def prepare(
     are held out, evenly chosen, and so are a tenth of the backgrounds, unless there are
     `test_backgrounds`. The folder appears when it is whole.
     """
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+    is_new = not output.exists() or (output.is_dir() and not any(output.iterdir()))
+    if not is_new or not output.name:  # "." would be replaced below the shell's feet
         raise DataError(f"{output}: exists already; choose another name, or remove it")
     for folder in filter(None, (source, backgrounds, test_backgrounds)):
         check_folder(folder)
@@ -130,23 +131,14 @@ def write(
     twice = [name for name, count in Counter(c.name for c in composites).items() if count > 1]
     if twice:
         raise DataError(f"two foregrounds would be composed as {twice[0]}; rename one of them")
-    partial = output.with_name(f".{output.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        link(
-            (colour for colour, alpha in foregrounds if colour == alpha), partial / "train/cutouts"
-        )
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with whole(output) as data:
+        link((colour for colour, alpha in foregrounds if colour == alpha), data / "train/cutouts")
         pairs = [pair for pair in foregrounds if pair[0] != pair[1]]
-        link((colour for colour, _ in pairs), partial / "train/pairs/foreground")
-        link((alpha for _, alpha in pairs), partial / "train/pairs/alpha")
-        link(backgrounds, partial / "train/backgrounds")
-        manifest = write_test_set(composites, partial / "val", source)
-        if output.exists():
-            output.rmdir()
-        partial.rename(output)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return manifest
+        link((colour for colour, _ in pairs), data / "train/pairs/foreground")
+        link((alpha for _, alpha in pairs), data / "train/pairs/alpha")
+        link(backgrounds, data / "train/backgrounds")
+        return write_test_set(composites, data / "val", source)
 
 
 def link(files: Iterable[Path], folder: Path) -> None:

@@ -284,10 +284,11 @@ def test_mistakes_are_one_line_and_nothing_is_written(copy, distributed, tmp_pat
         assert complaint in error
         assert error.splitlines()[-1].startswith("train.data: ")
         assert not output.exists()
-        assert not (tmp_path / ".data.partial").exists()
+        assert not list(tmp_path.glob(".*"))
     full = ["prepare", str(distributed), "--backgrounds", voc, "-o", str(tmp_path / "full")]
     for command, complaint in (
         (full, "full: exists already"),
+        ([*full[:-1], "."], ".: exists already"),
         (["check", str(tmp_path / "none")], "none: no such folder"),
         (["check", str(tmp_path / "full")], "full: no pictures in"),
     ):
