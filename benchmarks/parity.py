@@ -37,7 +37,7 @@ from export.parity import (
     matte_with,
     read_pictures,
 )
-from export.repository import CONFIG, MODEL, fill, with_settings
+from export.repository import CONFIG, MODEL, fill, with_parameters
 from export.runtime import onnx_matte
 from export.tolerance import TOLERANCES
 from train.checkpoint import load_checkpoint
@@ -132,7 +132,7 @@ def exported_forms(
     in_bf16 = prove_in_bf16(expected_alphas(network, known), fp32, known)
     served_in = "auto" if isinstance(in_bf16, Parity) else "fp32"
     config = version.parent / CONFIG
-    config.write_text(with_settings(config.read_text(), "openvino", served_in))
+    config.write_text(with_parameters(config.read_text(), engine="openvino", precision=served_in))
     address = stack.enter_context(serving(repository, options.url))
 
     def tensorrt() -> Matte:

@@ -21,7 +21,8 @@ from tqdm import tqdm
 from benchmarks.measure import Samples, median
 from benchmarks.service import add_repository_argument, answered, picture_of, size
 from benchmarks.tables import Section
-from client.connection import MODEL, Matte
+from client.connection import Matte
+from export.repository import CONFIG, MODEL, with_parameters
 from server import Server, launch
 
 EXAMPLES = """examples:
@@ -31,10 +32,6 @@ EXAMPLES = """examples:
 QUICK = "64x64 pictures, eight a run, one round"
 UNDER_WAY = 4
 """Requests under way for each server."""
-ONE_THREAD = (
-    'key: "threads" value { string_value: "0" }',
-    'key: "threads" value { string_value: "1" }',
-)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -74,8 +71,8 @@ def pinned_servers(repository: Path, count: int) -> Iterator[list[Server]]:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "repository"
         shutil.copytree(repository, folder)
-        config = folder / MODEL / "config.pbtxt"
-        config.write_text(config.read_text().replace(*ONE_THREAD))
+        config = folder / MODEL / CONFIG
+        config.write_text(with_parameters(config.read_text(), threads="1"))
         stack.callback(os.sched_setaffinity, 0, cores)
         servers = []
         for core in cores[:count]:

@@ -34,8 +34,8 @@ from export.repository import (
     check_place,
     put_in_place,
     read_config,
+    with_parameters,
     with_profile,
-    with_settings,
 )
 from export.runtime import onnx_matte, openvino_precision
 from train.checkpoint import load_checkpoint, read_state, save_checkpoint
@@ -149,10 +149,13 @@ def export(
         if target == "openvino" and precision == "fp32":
             in_bf16 = prove_in_bf16(expected, onnx, known)
             entry["bf16"] = in_bf16 if isinstance(in_bf16, str) else in_bf16.summary()
-        computed_in = "auto" if isinstance(in_bf16, Parity) else "fp32"
         if artifact == onnx:
-            computed_in = INT8 if precision == INT8 else computed_in
-            configs[CONFIG] = with_settings(read_config(model, CONFIG), target, computed_in)
+            computed_in = "auto" if isinstance(in_bf16, Parity) else "fp32"
+            configs[CONFIG] = with_parameters(
+                read_config(model, CONFIG),
+                engine=target,
+                precision=INT8 if precision == INT8 else computed_in,
+            )
         put_in_place(build, model, artifact.name, entry, configs)
     return Exported(model / "1" / artifact.name, parity, in_bf16)
 

@@ -43,17 +43,15 @@ def read_config(model: Path, name: str) -> str:
     return (own if own.is_file() else TEMPLATE / name).read_text()
 
 
-def with_settings(config: str, engine: str, precision: str) -> str:
-    """Return a config.pbtxt that says by what model.py runs the graph and in which precision.
-
-    "auto" is bf16 where the processor computes in it, "int8" a graph that `quantize` has rounded.
+def with_parameters(config: str, **values: str) -> str:
+    """Return a config.pbtxt in which parameters of model.py, such as `engine`, have these values.
 
     Raises
     ------
     ExportError
         One of the parameters is not there, or more than once.
     """
-    for key, value in {"engine": engine, "precision": precision}.items():
+    for key, value in values.items():
         parameter = rf'(key:\s*"{key}"\s*value:?\s*{{\s*string_value:\s*)"[^"]*"'
         config, found = re.subn(parameter, rf'\g<1>"{value}"', config)
         if found != 1:

@@ -9,6 +9,9 @@ import pytest
 pytest.importorskip("torch")
 
 from benchmarks.__main__ import main
+from benchmarks.scaling import pinned_servers
+from benchmarks.service import model_config
+from export.repository import CONFIG, TEMPLATE
 
 
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs a core for each of two servers")
@@ -25,3 +28,15 @@ def test_servers_share_the_work_and_a_death_loses_no_image(tmp_path: Path) -> No
     # The survivor answered what the other one had not.
     assert death["answered by each"][0] >= 8
     assert "One of 2 servers killed half way: 16 images" in (tmp_path / "scaling.md").read_text()
+
+
+def test_a_server_has_one_thread_whatever_its_model_asks_for(tmp_path: Path) -> None:
+    model = tmp_path / "dim"
+    model.mkdir()
+    (model / "1").symlink_to(TEMPLATE / "1")
+    written = '"threads" value { string_value: "0" }'
+    config = (TEMPLATE / CONFIG).read_text()
+    assert written in config
+    (model / CONFIG).write_text(config.replace(written, '"threads" value: {string_value: "2"}'))
+    with pinned_servers(tmp_path, 1) as (server,):
+        assert model_config(server.grpc_url).parameters["threads"].string_value == "1"

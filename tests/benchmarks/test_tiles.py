@@ -1,7 +1,6 @@
 """The tiles benchmark measures a real server, and sums up known samples right."""
 
 import json
-import re
 import shutil
 from pathlib import Path
 
@@ -13,10 +12,8 @@ pytest.importorskip("torch")
 from benchmarks.__main__ import main
 from benchmarks.tiles import HALF, TILED, WHOLE, enlarge, laws
 from export.parity import Picture
+from export.repository import CONFIG, TEMPLATE, with_parameters
 from server.launcher import launch
-
-MODEL = Path(__file__).parents[2] / "model_repository/dim"
-LIMIT = '"max_pixels" value { string_value: "100000"'
 
 
 def test_all_ways_are_measured(tmp_path: Path) -> None:
@@ -68,11 +65,9 @@ def test_medians_and_law_of_known_samples() -> None:
 
 def test_what_is_too_large_to_go_whole_is_measured_in_tiles(tmp_path: Path) -> None:
     model = tmp_path / "models/dim"
-    shutil.copytree(MODEL, model, ignore=shutil.ignore_patterns("__pycache__"))
-    config = (MODEL / "config.pbtxt").read_text()
-    limited = re.sub(r'"max_pixels" value { string_value: "\d+"', LIMIT, config)
-    assert limited != config
-    (model / "config.pbtxt").write_text(limited)
+    shutil.copytree(TEMPLATE, model, ignore=shutil.ignore_patterns("__pycache__"))
+    config = model / CONFIG
+    config.write_text(with_parameters(config.read_text(), max_pixels="100000"))
     out = tmp_path / "out"
     with launch(model.parent) as server:
         assert main(["tiles", "--quick", "--url", server.grpc_url, "-o", str(out)]) == 0

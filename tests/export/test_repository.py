@@ -20,8 +20,8 @@ from export.repository import (
     copy_all,
     put_in_place,
     read_config,
+    with_parameters,
     with_profile,
-    with_settings,
 )
 
 OWN = read_config(TEMPLATE, CONFIG)
@@ -31,7 +31,7 @@ OWN = read_config(TEMPLATE, CONFIG)
 def test_engine_and_precision_are_set_and_nothing_else(tmp_path: Path, space: str) -> None:
     written = OWN.replace(" value { ", f"{space}value {{{space}")
     expected = written.replace('"openvino"', '"onnxruntime"').replace('"auto"', '"fp32"')
-    assert with_settings(written, "onnxruntime", "fp32") == expected != written
+    assert with_parameters(written, engine="onnxruntime", precision="fp32") == expected != written
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_engine_and_precision_are_set_and_nothing_else(tmp_path: Path, space: st
 )
 def test_a_config_that_cannot_be_set_is_refused(config: str, complaint: str) -> None:
     with pytest.raises(ExportError, match=complaint):
-        with_settings(config, "onnxruntime", "fp32")
+        with_parameters(config, engine="onnxruntime", precision="fp32")
 
 
 def test_tensorrts_config_fits_the_profile() -> None:
