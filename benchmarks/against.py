@@ -4,6 +4,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from scipy.stats import quantile_test
+
 from benchmarks.measure import Samples, median
 
 CONFIDENCE = 0.95
@@ -18,29 +20,21 @@ class Move:
     after: float
 
 
-def median_interval(samples: Sequence[float]) -> tuple[float, float] | None:
+def median_interval(samples: Sequence[float]) -> tuple[float, float]:
     """Return where the true median lies with 95 % confidence, whatever the distribution.
 
-    The interval ends at order statistics of the samples (Conover, Practical Nonparametric
-    Statistics, section 3.2). None with fewer than six samples, which cannot say.
+    NaN with fewer than six samples, which cannot say.
     """
-    n = len(samples)
-    allowed = (1 - CONFIDENCE) / 2 * 2**n
-    outside, below = 0, 0  # below counts the smallest samples that may be left out
-    while (outside := outside + math.comb(n, below)) <= allowed:
-        below += 1
-    ordered = sorted(samples)
-    return (ordered[below - 1], ordered[n - below]) if below else None
+    low, high = quantile_test(samples, p=0.5).confidence_interval(CONFIDENCE)
+    return float(low), float(high)
 
 
 def find_moves(before: Samples, after: Samples) -> list[Move]:
     """Return what is in both and whose intervals of the median do not touch, largest first."""
     moves = []
     for name in [name for name in after if name in before]:
-        intervals = median_interval(before[name]), median_interval(after[name])
-        if None in intervals:
-            continue
-        (low, high), (new_low, new_high) = intervals
+        low, high = median_interval(before[name])
+        new_low, new_high = median_interval(after[name])
         if new_low > high or new_high < low:
             moves.append(Move(name, median(before[name]), median(after[name])))
     return sorted(moves, key=lambda move: -abs(math.log(move.after / move.before)))

@@ -29,7 +29,6 @@ from export.errors import ExportError
 
 RECORD = "engine.json"
 SHAPES = [(n, h, w) for h, w in ((512, 512), (1024, 1024), (1088, 1920)) for n in (1, 4, 8)]
-BEST = (1, 1024, 1024)
 WARMUP, RUNS = 5, 30
 RELAXED = 2  # cudaStreamCaptureModeRelaxed
 
@@ -158,9 +157,9 @@ def measure(
     """Build, time and ask an engine; alphas become NAME.npy in the folder, H×W uint8."""
     trt = import_tensorrt("tensorrt")
     asked = [(1, *np.load(picture)["trimap"].shape) for picture in pictures]
-    largest = tuple(int(side) for side in np.max([BEST, *shapes, *asked], axis=0))
+    largest = tuple(int(side) for side in np.max([Profile.best, *shapes, *asked], axis=0))
     started = time.perf_counter()
-    engine, facts = build_engine(onnx, "tensorrt", "fp16", Profile(best=BEST, largest=largest))
+    engine, facts = build_engine(onnx, "tensorrt", "fp16", Profile(largest=largest))
     facts.update(build_s=round(time.perf_counter() - started, 1), bytes=len(engine))
     print(f"built in {facts['build_s']} s", flush=True)
     runner = Runner(engine, trt)

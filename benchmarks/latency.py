@@ -27,7 +27,7 @@ from benchmarks.service import add_server_arguments, picture_of, serving, size, 
 from benchmarks.tables import Row, Section
 from export.export import ARTIFACTS
 from export.manifest import WEIGHTS, sha256
-from export.parity import Matte
+from export.parity import Matting
 from export.repository import MODEL
 from train.checkpoint import load_checkpoint
 
@@ -105,7 +105,7 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
 
 def measure_peers(
     client: Client,
-    peers: dict[str, Matte],
+    peers: dict[str, Matting],
     image: np.ndarray,
     trimap: np.ndarray,
     **limits: int | float | str,

@@ -14,7 +14,7 @@ from benchmarks.measure import Samples, in_turns, median, stopwatch
 from benchmarks.service import Served
 from export.engine import engine_matte
 from export.export import ARTIFACTS
-from export.parity import Matte
+from export.parity import Matting
 from export.runtime import compile_openvino, onnx_matte
 from train.predict import prepare
 
@@ -23,7 +23,7 @@ ENGINE = "engine: network, padding, mask"
 INFER = "server: compute_infer"
 
 
-def engine_in_process(version: Path, served: Served) -> Matte:
+def engine_in_process(version: Path, served: Served) -> Matting:
     """Load what is served from a version folder of the repository, without a server."""
     artifact = version / ARTIFACTS[served.engine]
     if served.engine == "tensorrt":
@@ -56,7 +56,7 @@ def network_alone(model: Path, served: Served) -> Callable[[np.ndarray], np.ndar
 
 def measure_layers(
     client: Client,
-    engine: Matte,
+    engine: Matting,
     network: Callable[[np.ndarray], np.ndarray] | None,
     image: np.ndarray,
     trimap: np.ndarray,

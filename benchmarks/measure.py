@@ -1,16 +1,17 @@
 """What every benchmark shares: the machine it ran on, and how long things take."""
 
-import importlib.metadata
 import os
 import platform
-import shutil
-import subprocess
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
+
+from export.engine import find_gpu
+from export.errors import ExportError
+from export.manifest import installed_versions
 
 PACKAGES = (
     "numpy",
@@ -44,10 +45,10 @@ def machine() -> dict[str, object]:
         "cores": len(os.sched_getaffinity(0)),
         "load": [round(load, 1) for load in os.getloadavg()],
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
-        "gpu": _gpu_name(),
+        "gpu": _gpu(),
         "system": platform.platform(),
         "python": platform.python_version(),
-        "packages": _versions(),
+        "packages": installed_versions(PACKAGES),
     }
 
 
@@ -137,20 +138,10 @@ def _cpu_field(name: str) -> str | None:
     return None
 
 
-def _gpu_name() -> str | None:
-    """Name and driver of the GPUs as nvidia-smi gives them, None without one."""
-    if shutil.which("nvidia-smi") is None:
+def _gpu() -> str | None:
+    """Return name and driver of the first GPU, None without one."""
+    try:
+        gpu = find_gpu()
+    except ExportError:
         return None
-    query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
-    answer = subprocess.run(query, capture_output=True, text=True, check=False)
-    return answer.stdout.strip().replace("\n", "; ") or None
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+    return f"{gpu.name}, {gpu.driver}"

@@ -24,11 +24,12 @@ from benchmarks.record import write_files
 from benchmarks.service import add_pictures_argument, check_server, serving, what_serves
 from benchmarks.tables import Section
 from benchmarks.worst import draw_worst
-from client.connection import Matte as Connection
+from client.connection import Matte
+from export.engine import Profile
 from export.export import expected_alphas, prove_in_bf16, write_onnx
 from export.manifest import sha256
 from export.parity import (
-    Matte,
+    Matting,
     Parity,
     Picture,
     alpha_alone,
@@ -118,7 +119,7 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
 
 def exported_forms(
     network: DeepImageMatting, options: argparse.Namespace, stack: ExitStack
-) -> dict[str, tuple[str, Callable[[], Matte]]]:
+) -> dict[str, tuple[str, Callable[[], Matting]]]:
     """Return by name each form's precision and what starts it; they live as long as the stack."""
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="parity-")))
     repository = folder / "repository"
@@ -135,9 +136,9 @@ def exported_forms(
     config.write_text(with_parameters(config.read_text(), engine="openvino", precision=served_in))
     address = stack.enter_context(serving(repository, options.url))
 
-    def tensorrt() -> Matte:
+    def tensorrt() -> Matting:
         require_gpu()
-        return tensorrt_matte(fp16, (1, 1024, 1024))
+        return tensorrt_matte(fp16, Profile.best)
 
     return {
         "ONNX FP32, ONNX Runtime": ("fp32", lambda: onnx_matte(fp32, "onnxruntime")),
@@ -153,9 +154,9 @@ def exported_forms(
 
 
 @contextmanager
-def served(address: str) -> Iterator[Matte]:
+def served(address: str) -> Iterator[Matting]:
     """Connect to a server."""
-    with Connection(address) as connection:
+    with Matte(address) as connection:
 
         def matte(image: np.ndarray, trimap: np.ndarray) -> np.ndarray:
             pairs = zip(image, trimap[..., 0], strict=True)
@@ -168,7 +169,7 @@ def served(address: str) -> Iterator[Matte]:
 def make_row(
     name: str,
     precision: str,
-    start: Callable[[], Matte],
+    start: Callable[[], Matting],
     pictures: list[Picture],
     reference: list[np.ndarray],
 ) -> Row:
@@ -184,7 +185,7 @@ def make_row(
     return Row(name, precision, judge(comparisons, precision), alphas=alphas)
 
 
-def matte_all(matte: Matte, pictures: list[Picture], title: str) -> list[np.ndarray]:
+def matte_all(matte: Matting, pictures: list[Picture], title: str) -> list[np.ndarray]:
     """Return the alpha of every picture, H×W uint8."""
     return [
         alpha_alone(matte, picture)
@@ -231,11 +232,3 @@ def to_csv(rows: list[Row]) -> str:
     writer.writeheader()
     writer.writerows(lines)
     return text.getvalue()
-
-
-if __name__ == "__main__":
-    import sys
-
-    from benchmarks.__main__ import main
-
-    sys.exit(main(["parity", *sys.argv[1:]]))

@@ -16,7 +16,7 @@ from export.engine import Profile, build_engine, engine_matte
 from export.errors import ExportError
 from export.export import write_onnx
 from export.manifest import WEIGHTS
-from export.parity import Matte, matte_with
+from export.parity import Matting, matte_with
 from export.runtime import onnx_matte
 from train.network import DeepImageMatting
 
@@ -45,7 +45,7 @@ def on_device(
     return network
 
 
-def autocast_matte(network: DeepImageMatting) -> Matte:
+def autocast_matte(network: DeepImageMatting) -> Matting:
     """Return the PyTorch network on the CPU in bf16, where the processor computes in it."""
     require_bf16()
     matte = matte_with(on_device(network, memory_format=torch.channels_last))
@@ -57,7 +57,7 @@ def autocast_matte(network: DeepImageMatting) -> Matte:
     return in_bf16
 
 
-def compiled_matte(network: DeepImageMatting) -> Matte:
+def compiled_matte(network: DeepImageMatting) -> Matting:
     """Return the PyTorch network through torch.compile on the CPU."""
     try:
         torch.compile(torch.relu)(torch.zeros(1))
@@ -67,13 +67,13 @@ def compiled_matte(network: DeepImageMatting) -> Matte:
     return matte_with(on_device(network, memory_format=torch.channels_last, compile_mode="default"))
 
 
-def openvino_bf16_matte(onnx: Path) -> Matte:
+def openvino_bf16_matte(onnx: Path) -> Matting:
     """Return an FP32 graph run by OpenVINO in bf16, where the processor computes in it."""
     require_bf16()
     return onnx_matte(onnx, "openvino", "bf16")
 
 
-def tensorrt_matte(onnx: Path, largest: tuple[int, int, int]) -> Matte:
+def tensorrt_matte(onnx: Path, largest: tuple[int, int, int]) -> Matting:
     """Build an FP16 engine of an FP16 ONNX file, tuned for its largest input N×H×W."""
     profile = Profile(best=largest, largest=largest)
     try:
@@ -99,7 +99,7 @@ def open_peers(
     scratch: Path,
     largest: tuple[int, int],
     quick: bool = False,
-) -> tuple[dict[str, Matte], dict[str, str]]:
+) -> tuple[dict[str, Matting], dict[str, str]]:
     """Make every peer that this machine can run ready.
 
     Parameters
@@ -122,23 +122,23 @@ def open_peers(
     (scratch / "fp32").mkdir()
     fp32 = write_onnx(network, version / WEIGHTS, "fp32", scratch / "fp32")
 
-    def compiled() -> Matte:
+    def compiled() -> Matting:
         if quick:
             raise SkippedError("left out by --quick")
         return compiled_matte(network)
 
-    def on_gpu(compile_mode: str | None = None) -> Matte:
+    def on_gpu(compile_mode: str | None = None) -> Matting:
         require_gpu()
         return matte_with(
             on_device(network, "cuda", torch.float16, torch.channels_last, compile_mode)
         )
 
-    def tensorrt() -> Matte:
+    def tensorrt() -> Matting:
         require_gpu()
         fp16 = write_onnx(network, version / WEIGHTS, "fp16", scratch)
         return tensorrt_matte(fp16, (1, *largest))
 
-    starts: dict[str, Callable[[], Matte]] = {
+    starts: dict[str, Callable[[], Matting]] = {
         REFERENCE: lambda: matte_with(on_device(network)),
         "PyTorch FP32, channels_last": lambda: matte_with(
             on_device(network, memory_format=torch.channels_last)

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from benchmarks.measure import Samples
 from benchmarks.service import add_pictures_argument
 from benchmarks.tables import Row, Section
+from export.hooks import convolutions
 from export.overflow import largest_magnitudes
 from export.parity import Picture, alpha_alone, compare, judge, matte_with, read_pictures
 from train.checkpoint import load_checkpoint
@@ -45,7 +46,7 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
     """
     pictures = list(read_pictures(options.data))[: 1 if options.quick else None]
     network = load_checkpoint(options.weights)
-    layers = {n: m for n, m in network.named_modules() if isinstance(m, nn.Conv2d)}
+    layers = convolutions(network)
     alone = [(name, [layer]) for name, layer in layers.items()][: 1 if options.quick else None]
     choices = [*alone, (ALL, list(layers.values()))]
     with largest_magnitudes(network) as largest:

@@ -17,11 +17,11 @@ RESULTS = Path(__file__).parent / "results"
 MARKED = re.compile(r"(<!-- results: (\S+) -->\n).*?(<!-- /results -->)", re.DOTALL)
 
 
-def fill(text: str, results: Path = RESULTS) -> str:
+def fill(text: str) -> str:
     """Return Markdown with every marked table drawn anew."""
 
     def draw(match: re.Match) -> str:
-        record = read_record(results / f"{match[2]}.json")
+        record = read_record(RESULTS / f"{match[2]}.json")
         sections = [*tables(record), caption(record)]
         return f"{match[1]}{to_markdown(sections)}{match[3]}"
 

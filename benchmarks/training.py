@@ -48,7 +48,7 @@ FOREGROUNDS = 20
 REFERENCE, OURS, PLAIN = "mmediting", "ours", "ours, as plain as mmediting's"
 LOOP, FP32, BF16 = "mmediting, FP32, batches of 1", "ours, FP32", "ours, bf16"
 MAKE, LEARN, BOTH = "making samples", "learning from samples that are there", "making and learning"
-BATCHES = 10
+BATCHES, ROUNDS = 10, 5
 """So many batches in one measurement on a GPU, which works on while the next is prepared."""
 # mmediting picks each foreground as often, crops 320 to 640 pixels, flips, and draws trimap kernels
 # up to 29; no more.
@@ -163,24 +163,22 @@ def trainers(sources: Sources, batch: int) -> list[Timer]:
     return [stopwatch(LOOP, lambda: loop.steps(loader)), *ours]
 
 
-def time_appetite(
-    sources: Sources, device: str, batch: int, batches: int = BATCHES, rounds: int = 5
-) -> dict[str, object]:
+def time_appetite(sources: Sources, device: str, batch: int) -> dict[str, object]:
     """Return milliseconds of making batches on a device, of learning from them, and of both."""
     stream = sources.to(device).ours(batch)
     ready = Steps(itertools.repeat(next(stream)), torch.bfloat16, device)
     both = Steps(stream, torch.bfloat16, device)
 
     def repeatedly(work: Callable[[], object]) -> None:
-        for _ in range(batches):
+        for _ in range(BATCHES):
             work()
         if device == "cuda":
             torch.cuda.synchronize()
 
     work = {MAKE: partial(next, stream), LEARN: ready, BOTH: both}
     timers = [stopwatch(name, partial(repeatedly, one)) for name, one in work.items()]
-    times = in_turns(timers, title="steps on the GPU", warmup=1, most=rounds)
-    return {"samples": batch * batches, "samples_ms": times}
+    times = in_turns(timers, title="steps on the GPU", warmup=1, most=ROUNDS)
+    return {"samples": batch * BATCHES, "samples_ms": times}
 
 
 @contextlib.contextmanager

@@ -24,13 +24,15 @@ import numpy as np
 from export.errors import ExportError
 
 if TYPE_CHECKING:
-    from export.parity import Matte
+    from export.parity import Matting
 
 MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 INSTALL = {
     "tensorrt": "run inside NVIDIA's container or `pip install tensorrt`",
     "tensorrt-rtx": "`pip install -e '.[tensorrt-rtx]'`",
 }
+CAPABILITY = "8.9"
+"""The compute capability that TensorRT for RTX builds for unless told otherwise."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,7 @@ def build_engine(
     precision: str,
     profile: Profile,
     *,
-    capability: str = "8.9",
+    capability: str = CAPABILITY,
     timing_cache: Path | None = None,
 ) -> tuple[bytes, dict[str, object]]:
     """Build an engine of an ONNX file.
@@ -211,7 +213,7 @@ def input_shapes(profile: Profile) -> object:
     return shapes
 
 
-def engine_matte(engine: bytes, target: str) -> Matte:
+def engine_matte(engine: bytes, target: str) -> Matting:
     """Return an engine as the wire contract's function.
 
     Raises
@@ -261,5 +263,5 @@ def add_arguments(parser: argparse._ActionsContainer) -> None:
         )
     parser.add_argument("--timing-cache", type=Path, metavar="FILE", help="read and written")
     parser.add_argument(
-        "--capability", default="8.9", help="tensorrt-rtx: compute capability (%(default)s)"
+        "--capability", default=CAPABILITY, help="tensorrt-rtx: compute capability (%(default)s)"
     )

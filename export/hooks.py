@@ -10,6 +10,11 @@ Note = Callable[[str, torch.Tensor, torch.Tensor], None]
 """Is told a layer's name, its input and its output."""
 
 
+def convolutions(network: nn.Module) -> dict[str, nn.Conv2d]:
+    """Return a network's convolutions by name, in their order."""
+    return {name: m for name, m in network.named_modules() if isinstance(m, nn.Conv2d)}
+
+
 @contextmanager
 def watching(layers: dict[str, nn.Module], note: Note) -> Iterator[None]:
     """Call `note` whenever one of the layers, each of one input, has computed."""

@@ -28,10 +28,10 @@ def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def tool_versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that make an export."""
-    found = {"python": platform.python_version()}
-    for name in TOOLS:
+def installed_versions(packages: tuple[str, ...]) -> dict[str, str]:
+    """Return the versions of those packages that there are."""
+    found = {}
+    for name in packages:
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
@@ -46,7 +46,7 @@ def describe(onnx: Path, target: str, precision: str) -> dict[str, object]:
         "precision": precision,
         "weights": sha256(onnx.with_name(WEIGHTS)),
         "onnx": sha256(onnx),
-        "tools": tool_versions(),
+        "tools": {"python": platform.python_version(), **installed_versions(TOOLS)},
     }
 
 

@@ -5,12 +5,10 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
-from torch import nn
 
-from export.hooks import watching
+from export.graph import PRECISIONS
+from export.hooks import convolutions, watching
 from train.network import DeepImageMatting
-
-LARGEST = {"fp32": torch.finfo(torch.float32).max, "fp16": torch.finfo(torch.float16).max}
 
 
 @contextmanager
@@ -19,7 +17,7 @@ def largest_magnitudes(network: DeepImageMatting) -> Iterator[dict[str, float]]:
 
     Computed in FP32. NaN where anything is NaN.
     """
-    layers = {n: m for n, m in network.named_modules() if isinstance(m, nn.Conv2d)}
+    layers = convolutions(network)
     largest = {
         name: magnitude(torch.cat([p.detach().flatten() for p in layer.parameters()]))
         for name, layer in layers.items()
@@ -40,8 +38,9 @@ def magnitude(values: torch.Tensor) -> float:
 
 def overflows(largest: dict[str, float], precision: str) -> list[str]:
     """Name the layers with numbers that the precision cannot hold, or that are none at all."""
+    limit = torch.finfo(PRECISIONS[precision]).max
     return [
-        f"{name} reaches {value:.3g}, {precision} ends at {LARGEST[precision]:.5g}"
+        f"{name} reaches {value:.3g}, {precision} ends at {limit:.5g}"
         for name, value in largest.items()
-        if not value <= LARGEST[precision]
+        if not value <= limit
     ]

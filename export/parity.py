@@ -29,7 +29,7 @@ from matting.trimaps import ternary
 if TYPE_CHECKING:
     from train.network import DeepImageMatting
 
-Matte = Callable[[np.ndarray, np.ndarray], np.ndarray]
+Matting = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """(image N×H×W×3, trimap N×H×W×1) → alpha N×H×W×1, all uint8: the wire contract as a function."""
 
 PAIRS = Path(__file__).parent / "pairs"
@@ -134,7 +134,7 @@ def with_mirror_images(pictures: list[Picture]) -> list[Picture]:
     return turned + others
 
 
-def matte_with(network: "DeepImageMatting") -> Matte:
+def matte_with(network: "DeepImageMatting") -> Matting:
     """Return the PyTorch network, the reference, on its device, as the wire contract's function."""
     import torch
 
@@ -149,12 +149,12 @@ def matte_with(network: "DeepImageMatting") -> Matte:
     return matte
 
 
-def alpha_alone(matte: Matte, picture: Picture) -> np.ndarray:
+def alpha_alone(matte: Matting, picture: Picture) -> np.ndarray:
     """Return a picture's alpha, H×W uint8."""
     return matte(picture.image[None], picture.trimap[None, ..., None])[0, ..., 0]
 
 
-def alphas_in_batches(matte: Matte, pictures: list[Picture], most: int) -> list[np.ndarray]:
+def alphas_in_batches(matte: Matting, pictures: list[Picture], most: int) -> list[np.ndarray]:
     """Return the pictures' alphas, H×W uint8; up to `most` neighbours of one size go together."""
     alphas = []
     for _, alike in itertools.groupby(pictures, lambda picture: picture.trimap.shape):
@@ -197,24 +197,38 @@ def means(metrics: list[dict[str, float]]) -> dict[str, float]:
 def judge(comparisons: list[Comparison], precision: str) -> Parity:
     """Hold the comparisons against the precision's tolerance."""
     tolerance = TOLERANCES[precision]
-    complaints = []
-    reference = means([c.reference for c in comparisons])
-    exported = means([c.exported for c in comparisons])
-    for name, expected in reference.items():
-        change = (exported[name] - expected) / max(expected, 1e-9)
+    parity = Parity(comparisons, complaints=[])
+    summary = parity.summary()
+    for name, expected in summary["reference"].items():
+        found = summary["exported"][name]
+        change = (found - expected) / max(expected, 1e-9)
         if not tolerance.may_improve:
             change = abs(change)
         if not change <= tolerance.metric:
-            complaints.append(
-                f"{name} is {exported[name]:.6g}, the reference's is {expected:.6g}: "
+            parity.complaints.append(
+                f"{name} is {found:.6g}, the reference's is {expected:.6g}: "
                 f"{change:.3%} apart, at most {tolerance.metric:.1%} is allowed"
             )
-    mean = float(np.mean([c.mean_difference for c in comparisons]))
+    mean = summary["mean_difference"]
     if not mean <= tolerance.mean_alpha:
-        complaints.append(
+        parity.complaints.append(
             f"alpha differs by {mean:.2g} in the mean, at most {tolerance.mean_alpha:g} is allowed"
         )
-    return Parity(comparisons, complaints)
+    return parity
+
+
+def proven(comparisons: list[Comparison], precision: str) -> Parity:
+    """Return the verdict that the model is the network.
+
+    Raises
+    ------
+    ExportError
+        It is not, within the precision's tolerance.
+    """
+    parity = judge(comparisons, precision)
+    if parity.complaints:
+        raise ExportError("not equal to the network: " + "; ".join(parity.complaints))
+    return parity
 
 
 def save_references(network: "DeepImageMatting", pictures: list[Picture], folder: Path) -> None:

@@ -14,9 +14,8 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 import torch
-from torch import nn
 
-from export.hooks import watching
+from export.hooks import convolutions, watching
 from train.network import DeepImageMatting
 
 INT8 = "int8"
@@ -51,11 +50,7 @@ def input_ranges(network: DeepImageMatting) -> Iterator[Ranges]:
         before = ranges.get(name, (0.0, 0.0))
         ranges[name] = min(float(low), before[0]), max(float(high), before[1])
 
-    layers = {
-        name: layer
-        for name, layer in network.named_modules()
-        if isinstance(layer, nn.Conv2d) and not name.startswith(KEPT)
-    }
+    layers = {n: layer for n, layer in convolutions(network).items() if not n.startswith(KEPT)}
     with watching(layers, note):
         yield ranges
 

@@ -3,13 +3,13 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from export.parity import Matte
+from export.parity import Matting
 
 if TYPE_CHECKING:
     import openvino
 
 
-def onnx_matte(onnx: Path, target: str, precision: str = "fp32") -> Matte:
+def onnx_matte(onnx: Path, target: str, precision: str = "fp32") -> Matting:
     """Return an ONNX file as the wire contract's function, run by the target's runtime.
 
     `precision` is how OpenVINO computes a graph, see `compile_openvino`; ONNX Runtime computes

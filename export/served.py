@@ -60,8 +60,8 @@ class PhaseUnpool(nn.Module):
 def reflected(size: int) -> Tensor:
     """Return the indices 0, 1, ..., size-1, size-2, ... of an axis padded to a multiple of 32.
 
-    As `numpy.pad(mode="reflect")` at the end of the axis: the edge is not repeated, and an axis
-    shorter than its padding is reflected again and again.
+    As `numpy.pad(mode="reflect")` at the end of the axis, again and again where that is short. Not
+    `train.predict`'s function: that is the reference, which the exported graph is held against.
     """
     position = torch.arange((size + STRIDE - 1) // STRIDE * STRIDE)
     # A tensor, since the exporter does not translate a remainder by a symbolic number.

@@ -66,9 +66,9 @@ def _middle(length: int, needed: float) -> slice:
     return slice(cut, length - cut)
 
 
-def checkerboard(height: int, width: int, square: int = 16) -> np.ndarray:
+def checkerboard(height: int, width: int) -> np.ndarray:
     """Return the light grey checkerboard that stands for transparency, H x W x 3 uint8."""
-    rows, columns = np.arange(height) // square, np.arange(width) // square
+    rows, columns = np.arange(height) // 16, np.arange(width) // 16
     odd = (rows[:, None] + columns) % 2
     return np.repeat(np.where(odd, 204, 255).astype(np.uint8)[..., None], 3, axis=2)
 

@@ -77,17 +77,18 @@ def test_committed_results_name_no_path_of_this_machine() -> None:
         assert record["machine"]["cores"] and record["date"]
 
 
-def test_a_stale_table_is_drawn_anew(tmp_path: Path) -> None:
+def test_a_stale_table_is_drawn_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.readme.RESULTS", tmp_path)
     (tmp_path / "hairs.json").write_text(json.dumps(RECORD))
     text = "Before\n<!-- results: hairs -->\nold\n<!-- /results -->\nafter\n"
-    filled = fill(text, tmp_path)
+    filled = fill(text)
     assert filled.startswith("Before\n<!-- results: hairs -->\n|")
     assert filled.endswith("<!-- /results -->\nafter\n")
     assert "old" not in filled
     cells = [cell.strip() for cell in filled.splitlines()[4].split("|")[1:-1]]
     assert cells == ["480x640", "25.0%", "20.0", "4.0", "5.0", "yes"]
     assert "A Processor, 2 cores, avx2, 2026-11-22: `python -m benchmarks connectivity`" in filled
-    assert fill(filled, tmp_path) == filled
+    assert fill(filled) == filled
 
 
 def test_command_keeps_a_file_without_marks(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

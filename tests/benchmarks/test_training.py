@@ -83,15 +83,17 @@ def test_samples_and_steps_are_measured(tmp_path: Path) -> None:
     assert set(record["training"]["samples_ms"]) >= {LOOP, FP32}
 
 
-def test_what_a_gpu_would_wait_for_is_measured() -> None:
+def test_what_a_gpu_would_wait_for_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     """On the CPU, in place of a GPU."""
+    monkeypatch.setattr("benchmarks.training.BATCHES", 1)
+    monkeypatch.setattr("benchmarks.training.ROUNDS", 1)
     across = torch.linspace(0, 255, 60).byte().expand(1, 60, 60)
     foreground = Foreground(across.expand(3, 60, 60), across)
     grounds = [torch.full((3, 80, 80), 90, dtype=torch.uint8)]
     sources = Sources([], [foreground], grounds, side=32)
-    part = time_appetite(sources, "cpu", batch=2, batches=1, rounds=3)
+    part = time_appetite(sources, "cpu", batch=2)
     assert part["samples"] == 2
-    assert {len(taken) for taken in part["samples_ms"].values()} == {3}
+    assert {len(taken) for taken in part["samples_ms"].values()} == {1}
     assert all(min(taken) > 0 for taken in part["samples_ms"].values())
     table, text = appetite(part)
     assert [row["on the GPU"] for row in table] == [MAKE, LEARN, BOTH]

@@ -16,7 +16,7 @@ from export.export import Exported, expected_alphas, export, prove, prove_in_bf1
 from export.manifest import WEIGHTS, check, sha256
 from export.overflow import largest_magnitudes, overflows
 from export.parity import (
-    Matte,
+    Matting,
     Parity,
     Picture,
     matte_with,
@@ -30,13 +30,13 @@ from train.checkpoint import load_checkpoint, save_checkpoint
 
 
 @pytest.fixture(scope="module")
-def served(exported: Exported) -> Matte:
+def served(exported: Exported) -> Matting:
     return onnx_matte(exported.artifact, "onnxruntime")
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 1), (5, 200), (33, 31), (96, 64)])
 def test_any_size_equals_the_network(
-    seeded_weights: Path, served: Matte, size: tuple[int, int]
+    seeded_weights: Path, served: Matting, size: tuple[int, int]
 ) -> None:
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (2, *size, 3), dtype=np.uint8)

@@ -66,11 +66,11 @@ def test_a_strip_that_would_fill_the_memory() -> None:
 
 
 def test_checkerboard() -> None:
-    board = checkerboard(40, 50, square=10)
+    board = checkerboard(40, 50)
     assert board.shape == (40, 50, 3)
-    assert (board[:10, :10] == 255).all()
-    assert (board[:10, 10:20] == 204).all()
-    assert (board[10:20, 10:20] == 255).all()
+    assert (board[:16, :16] == 255).all()
+    assert (board[:16, 16:32] == 204).all()
+    assert (board[16:32, 16:32] == 255).all()
 
 
 def test_cutout_joins_colours_and_alpha(random: np.random.Generator) -> None:
