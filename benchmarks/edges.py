@@ -4,6 +4,7 @@ Every picture is matted by a server in each of these ways, in tiles where they p
 """
 
 import argparse
+from dataclasses import asdict
 
 import numpy as np
 from tqdm import tqdm
@@ -52,12 +53,12 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
         serving(options.repository, options.url) as url,
         Matte(url, timeout=TIMEOUT) as matte,
     ):
-        served = what_serves(url)
+        served = what_serves(url, options.repository)
         cases = [
             measure_picture(matte, picture, rounds)
             for picture in tqdm(pictures, unit="picture", disable=None)
         ]
-    return {"engine": served.engine, "precision": served.precision, "pictures": cases}
+    return {**asdict(served), "pictures": cases}
 
 
 def measure_picture(matte: Matte, picture: Picture, rounds: int) -> dict:

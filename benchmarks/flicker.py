@@ -7,6 +7,7 @@ the single frames: where theirs were independent, flicker would be 1.41 times as
 
 import argparse
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import NamedTuple
 
 import cv2
@@ -69,18 +70,13 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
     pictures = list(read_pictures(options.data))[: 1 if options.quick else None]
     clips = []
     with serving(options.repository, options.url) as url, Matte(url) as matte:
-        served = what_serves(url)
+        served = what_serves(url, options.repository)
         for picture in tqdm(pictures, unit="clip", disable=None):
             frames = list(make_clip(picture, 2 if options.quick else FRAMES))
             height, width = picture.trimap.shape
             found = {name: judge(matte, frames, way) for name, way in WAYS.items()}
             clips.append({"name": picture.name, "height": height, "width": width, "ways": found})
-    return {
-        "engine": served.engine,
-        "precision": served.precision,
-        "frames": len(frames),
-        "clips": clips,
-    }
+    return {**asdict(served), "frames": len(frames), "clips": clips}
 
 
 def make_clip(picture: Picture, frames: int) -> Iterator[Picture]:

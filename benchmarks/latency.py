@@ -26,7 +26,7 @@ from benchmarks.peers import REFERENCE, open_peers
 from benchmarks.service import add_server_arguments, picture_of, serving, size, what_serves
 from benchmarks.tables import Row, Section
 from export.export import ARTIFACTS
-from export.manifest import WEIGHTS, sha256
+from export.manifest import WEIGHTS, newest_version, sha256
 from export.parity import Matting
 from export.repository import MODEL
 from train.checkpoint import load_checkpoint
@@ -64,7 +64,7 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
     """Return a result: the samples of every layer and every peer at every size."""
     sizes = [(64, 64)] if options.quick else options.sizes
     limits = {"least": 3, "most": 100, "seconds": 0 if options.quick else options.seconds}
-    version = options.repository / MODEL / "1"
+    version = newest_version(options.repository / MODEL)
     network = load_checkpoint(version / WEIGHTS)
     measured, rates = {}, []
     with (
@@ -72,7 +72,7 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
         serving(options.repository, options.url) as url,
         Client(url) as client,
     ):
-        served = what_serves(url)
+        served = what_serves(url, options.repository)
         device = "cuda" if served.engine == "tensorrt" else "cpu"
         engine = engine_in_process(version, served)
         alone = None

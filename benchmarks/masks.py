@@ -6,6 +6,7 @@ that sees 8 x 8 pixels as one. SAD is over the whole picture, so what a narrow b
 
 import argparse
 from collections.abc import Iterator
+from dataclasses import asdict
 
 import cv2
 import numpy as np
@@ -53,7 +54,7 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
     radii = RADII[-1:] if options.quick else RADII
     cases = []
     with serving(options.repository, options.url) as url, Matte(url) as matte:
-        served = what_serves(url)
+        served = what_serves(url, options.repository)
         for picture in tqdm(pictures, unit="picture", disable=None):
             found = [
                 {"mask": mask, "radius": radius} | judge(matte, picture, trimap)
@@ -61,7 +62,7 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
             ]
             height, width = picture.trimap.shape
             cases.append({"name": picture.name, "height": height, "width": width, "trimaps": found})
-    return {"engine": served.engine, "precision": served.precision, "pictures": cases}
+    return {**asdict(served), "pictures": cases}
 
 
 def trimaps(

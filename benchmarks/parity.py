@@ -90,8 +90,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def measure(options: argparse.Namespace) -> dict[str, object]:
     """Return a result, failed if any form is not equal; write parity.csv and worst.png."""
-    if options.url:
-        check_server(options.url)  # before minutes of work, not after
+    if options.url:  # before minutes of work, not after
+        check_server(options.url)
+        options.precision = options.precision or what_serves(options.url).precision
     pictures = list(read_pictures(options.data))[: 1 if options.quick else None]
     network = load_checkpoint(options.weights)
     reference = matte_all(matte_with(network), pictures, "reference")

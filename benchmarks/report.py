@@ -18,7 +18,7 @@ from benchmarks.parity import WORST
 from benchmarks.record import caption, new_record, read_record, to_json, write_files
 from benchmarks.service import add_server_arguments
 from benchmarks.tables import Section, to_html, to_markdown
-from export.manifest import WEIGHTS
+from export.manifest import WEIGHTS, newest_version
 from export.repository import MODEL
 
 EXAMPLES = """examples:
@@ -102,7 +102,7 @@ def measure_all(options: argparse.Namespace) -> tuple[dict[str, dict], dict[str,
         str(options.repository),
         *(["--url", options.url] * bool(options.url)),
     ]
-    weights = [str(options.repository / MODEL / "1" / WEIGHTS)]
+    weights = [str(newest_version(options.repository / MODEL) / WEIGHTS)]
     own = {
         "parity": weights,
         "precision": weights,

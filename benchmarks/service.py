@@ -16,6 +16,9 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from client.connection import MODEL, Matte
 from client.errors import ServerUnavailableError
+from export.errors import ExportError
+from export.export import ARTIFACTS
+from export.manifest import newest_version, read_manifest
 from export.parity import PAIRS, read_pictures
 from export.runtime import openvino_precision
 from matting.images import read_image
@@ -115,15 +118,35 @@ class Served:
     precision: str
 
 
-def what_serves(url: str) -> Served:
-    """Ask a server on this machine what runs the model."""
+def what_serves(url: str, repository: Path | None = None) -> Served:
+    """Ask a server on this machine what runs the model, and the manifest of its repository.
+
+    Raises
+    ------
+    ExportError
+        It runs a TensorRT engine, whose precision only a manifest knows, and there is none.
+    """
     config = model_config(url)
-    if config.backend != "python":
-        return Served(config.backend, "fp16" if config.backend == "tensorrt" else "fp32")
-    engine, precision = (config.parameters[key].string_value for key in ("engine", "precision"))
-    if engine == "openvino" and precision == "auto":
-        precision = openvino_precision()
-    return Served(engine, precision if engine == "openvino" else "fp32")
+    engine, said = config.backend, "auto"
+    if engine == "python":
+        engine, said = (config.parameters[key].string_value for key in ("engine", "precision"))
+    entries = read_manifest(newest_version(repository / MODEL)) if repository else {}
+    entry = entries.get(ARTIFACTS.get(engine), {})
+    if engine == "tensorrt":
+        if not entry:
+            raise ExportError(
+                f"{url} runs a TensorRT engine and does not say its precision: name the "
+                "--repository with its manifest.json, or to `benchmarks parity` its --precision"
+            )
+        return Served(engine, entry["precision"])
+    if engine != "openvino":
+        return Served(engine, "fp32")
+    if entry.get("precision", said) == "int8":
+        return Served(engine, "int8")
+    # As model.py decides; OpenVINO's native backend does not ask.
+    is_equal_in_bf16 = not entry or isinstance(entry.get("bf16"), dict)
+    in_fp32 = config.backend == "python" and (said == "fp32" or not is_equal_in_bf16)
+    return Served(engine, "fp32" if in_fp32 else openvino_precision())
 
 
 def model_config(url: str) -> ModelConfig:

@@ -54,7 +54,7 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
     measured = []
     seconds = 1 if options.quick else options.seconds
     with serving(options.repository, options.url) as url, Client(url) as client:
-        served = what_serves(url)
+        served = what_serves(url, options.repository)
         for point in tqdm(plan(options), unit="point", disable=None):
             measured.append(point | measure_point(client, url, seconds, **point))
     return {**asdict(served), "points": measured}

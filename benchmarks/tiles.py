@@ -8,6 +8,7 @@ are measured in the other ways only.
 
 import argparse
 import math
+from dataclasses import asdict
 from pathlib import Path
 
 import cv2
@@ -63,17 +64,12 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
         Client(url) as client,
         Matte(url, timeout=TIMEOUT) as matte,
     ):
-        served, most = what_serves(url), max_pixels(url)
+        served, most = what_serves(url, options.repository), max_pixels(url)
         for picture in tqdm(pictures, unit="picture", disable=None):
             cases.append(measure_picture(client, matte, enlarge(picture, megapixels), most, rounds))
     largest = enlarge(max(pictures, key=lambda picture: picture.trimap.size), megapixels)
     memory = None if options.url else measure_memory(options.repository, largest, most)
-    return {
-        "engine": served.engine,
-        "precision": served.precision,
-        "pictures": cases,
-        "memory_gib": memory,
-    }
+    return {**asdict(served), "pictures": cases, "memory_gib": memory}
 
 
 def ways(picture: Picture, most: float) -> dict[str, dict]:

@@ -9,6 +9,7 @@ import argparse
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -71,12 +72,11 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
             title = "{}x{}".format(*size)
             cases[title] = in_turns(timers, title=title, **rounds)
     with serving(options.repository, options.url) as url, Client(url) as client:
-        served = what_serves(url)
+        served = what_serves(url, options.repository)
         picture = picture_of(*sizes[0])
         network = in_turns([lambda: client.request(*picture)], warmup=0, most=3)[NETWORK]
     return {
-        "engine": served.engine,
-        "precision": served.precision,
+        **asdict(served),
         "samples_ms": cases,
         "network_ms": network,
         "network_pixels": sizes[0][0] * sizes[0][1],

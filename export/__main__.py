@@ -17,7 +17,7 @@ try:
     from export.errors import ExportError
     from export.export import TARGETS, export
     from export.graph import PRECISIONS
-    from export.manifest import check, read_manifest, versions
+    from export.manifest import check, newest_version, read_manifest, versions
     from export.parity import PAIRS, Parity
     from export.quantize import INT8
     from export.repository import MODEL
@@ -93,7 +93,7 @@ def run_export(arguments: list[str]) -> int:
         print(f"export: {error}", file=sys.stderr)
         return 1
     print(exported.artifact)
-    newest = versions(options.repository / MODEL)[-1]
+    newest = newest_version(options.repository / MODEL)
     if newest != exported.artifact.parent:
         print(f"export: {newest} is newer, and served in its place", file=sys.stderr)
     print(table(exported.parity) if exported.parity else "parity not run: no GPU to run it on")

@@ -81,6 +81,11 @@ def versions(model: Path) -> list[Path]:
     return sorted(folders, key=lambda folder: int(folder.name))
 
 
+def newest_version(model: Path) -> Path:
+    """Return the version folder that Triton serves; that of version 1 where there is none."""
+    return [model / "1", *versions(model)][-1]
+
+
 def check(folder: Path) -> list[str]:
     """Say what is wrong with a version folder, such as `model_repository/dim/1`.
 

@@ -1,10 +1,12 @@
 """What the benchmarks' tests measure, and one report of real, quick measurements."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from export.repository import CONFIG, TEMPLATE
 from matting.images import read_gray, read_image, write_image
 
 ORACLE = Path(__file__).parents[1] / "data/oracle/infer"
@@ -34,10 +36,18 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a report on the default model, without parity, which has its own test."""
+    """The folder of a report on the default model, without parity, which has its own test.
+
+    The model is version 2 of its repository, and version 1 is empty.
+    """
     from benchmarks.__main__ import main
 
+    model = tmp_path_factory.mktemp("models") / "dim"
+    (model / "1").mkdir(parents=True)
+    (model / "2").symlink_to(TEMPLATE / "1")
+    shutil.copy(TEMPLATE / CONFIG, model)
     folder = tmp_path_factory.mktemp("report")
     names = ["latency", "throughput", "connectivity"]
-    assert main(["report", "--quick", "--only", *names, "-o", str(folder)]) == 0
+    command = ["report", "--quick", "--repository", str(model.parent), "-o", str(folder)]
+    assert main([*command, "--only", *names]) == 0
     return folder

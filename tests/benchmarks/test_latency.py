@@ -16,7 +16,7 @@ from benchmarks.layers import ENGINE, INFER, NETWORK, network_alone, overheads
 from benchmarks.load import END_TO_END, SERVER_PARTS
 from benchmarks.peers import REFERENCE, open_peers
 from benchmarks.service import Served, picture_of
-from export.manifest import WEIGHTS
+from export.manifest import WEIGHTS, sha256
 from train.checkpoint import load_checkpoint
 from train.network import DeepImageMatting
 from train.predict import prepare
@@ -32,6 +32,7 @@ def network() -> DeepImageMatting:
 
 def test_layers_and_peers_of_a_real_server(report: Path) -> None:
     record = json.loads((report / "latency.json").read_text())
+    assert record["weights"] == sha256(VERSION / WEIGHTS)
     (measured,) = record["sizes"].values()
     layers, peers = measured["layers_ms"], measured["peers_ms"]
     parts = {f"server: {part}" for part in SERVER_PARTS}
