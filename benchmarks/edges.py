@@ -13,6 +13,7 @@ from benchmarks.load import TIMEOUT
 from benchmarks.measure import Samples, Timer, in_turns, median, stopwatch
 from benchmarks.service import add_pictures_argument, add_server_arguments, serving, what_serves
 from benchmarks.tables import Section
+from client.arguments import positive
 from client.connection import Matte
 from export.parity import Picture, means, read_pictures
 from matting.metrics import evaluate
@@ -40,8 +41,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's own."""
     add_server_arguments(parser)
     add_pictures_argument(parser)
-    parser.add_argument("--pictures", type=int, metavar="N", help="so many, evenly chosen (all)")
-    parser.add_argument("--rounds", type=int, default=3, help="that count (%(default)s)")
+    parser.add_argument(
+        "--pictures", type=positive(int), metavar="N", help="so many, evenly chosen (all)"
+    )
+    parser.add_argument("--rounds", type=positive(int), default=3, help="that count (%(default)s)")
 
 
 def measure(options: argparse.Namespace) -> dict[str, object]:

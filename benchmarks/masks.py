@@ -15,6 +15,7 @@ from tqdm import tqdm
 from benchmarks.measure import Samples
 from benchmarks.service import add_pictures_argument, add_server_arguments, serving, what_serves
 from benchmarks.tables import Section
+from client.arguments import positive
 from client.connection import Matte
 from export.parity import Picture, read_pictures
 from matting.images import ImageError
@@ -41,7 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--megapixels", type=float, metavar="N", help="only pictures of at most so many (all)"
     )
-    parser.add_argument("--pictures", type=int, metavar="N", help="so many, evenly chosen (all)")
+    parser.add_argument(
+        "--pictures", type=positive(int), metavar="N", help="so many, evenly chosen (all)"
+    )
 
 
 def measure(options: argparse.Namespace) -> dict[str, object]:

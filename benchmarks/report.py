@@ -157,6 +157,8 @@ def moved(old: dict, new: dict) -> list[Section]:
         f"{len(moves)} of {common} times moved since {old['date'][:10]}: "
         "the 95 % confidence intervals of their medians do not touch."
     )
+    if unknown := old["records"].keys() - suite.BENCHMARKS:
+        text += f" Left out, since no benchmark has that name now: {', '.join(sorted(unknown))}."
     if old["machine"]["cpu"] != new["machine"]["cpu"]:
         text += f" The other machine was {old['machine']['cpu']}."
     rows = [
@@ -172,10 +174,11 @@ def moved(old: dict, new: dict) -> list[Section]:
 
 
 def samples(report: dict) -> Samples:
-    """Return all milliseconds of a report by name."""
+    """Return all milliseconds of a report by name, of the benchmarks that there are."""
     return {
         f"{name}, {what}": values
         for name, record in report["records"].items()
+        if name in suite.BENCHMARKS
         for what, values in suite.BENCHMARKS[name].samples(record).items()
     }
 

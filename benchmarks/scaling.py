@@ -21,6 +21,7 @@ from tqdm import tqdm
 from benchmarks.measure import Samples, median
 from benchmarks.service import add_repository_argument, answered, picture_of, size
 from benchmarks.tables import Section
+from client.arguments import positive
 from client.connection import Matte
 from export.repository import CONFIG, MODEL, with_parameters
 from server import Server, launch
@@ -39,13 +40,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_repository_argument(parser)
     cores = len(os.sched_getaffinity(0))
     parser.add_argument(
-        "--servers", type=int, default=cores, help="at most, one a core (%(default)s)"
+        "--servers", type=positive(int), default=cores, help="at most, one a core (%(default)s)"
     )
     parser.add_argument("--size", type=size, default=(256, 256), metavar="HxW", help="(256x256)")
     parser.add_argument(
-        "--images", type=int, default=60, help="for each server, each run (%(default)s)"
+        "--images", type=positive(int), default=60, help="for each server, each run (%(default)s)"
     )
-    parser.add_argument("--rounds", type=int, default=3, help="(%(default)s)")
+    parser.add_argument("--rounds", type=positive(int), default=3, help="(%(default)s)")
 
 
 def measure(options: argparse.Namespace) -> dict[str, object]:

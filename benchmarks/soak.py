@@ -24,6 +24,7 @@ from tqdm import tqdm
 from benchmarks.measure import Samples, percentiles
 from benchmarks.service import add_repository_argument, answered, model_config, picture_of
 from benchmarks.tables import Row, Section
+from client.arguments import positive
 from client.connection import DEFAULT_TIMEOUT, Matte, Priority
 from client.errors import ServerError
 from client.request import Request
@@ -54,7 +55,7 @@ SECONDS_A_LOOK = 10
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's own."""
     add_repository_argument(parser)
-    parser.add_argument("--minutes", type=float, default=30, help="(%(default)s)")
+    parser.add_argument("--minutes", type=positive(float), default=30, help="(%(default)s)")
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from benchmarks.load import Client
 from benchmarks.measure import Samples, median, percentiles
 from benchmarks.service import add_server_arguments, picture_of, serving, size, what_serves
 from benchmarks.tables import Section
+from client.arguments import positive
 from client.connection import MODEL
 
 EXAMPLES = """examples:
@@ -42,7 +43,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     for name, meaning in (("concurrency", "requests under way"), ("batch", "images in a request")):
         parser.add_argument(
-            f"--{name}", type=int, nargs="+", default=[1, 2, 4, 8], help=f"{meaning} (1 2 4 8)"
+            f"--{name}",
+            type=positive(int),
+            nargs="+",
+            default=[1, 2, 4, 8],
+            help=f"{meaning} (1 2 4 8)",
         )
     parser.add_argument(
         "--seconds", type=float, default=8, help="for each point, about (%(default)s)"

@@ -26,6 +26,7 @@ from benchmarks.service import (
     what_serves,
 )
 from benchmarks.tables import Section
+from client.arguments import positive
 from client.connection import Matte
 from client.tiles import plan_tiles
 from export.parity import Picture, read_pictures
@@ -49,8 +50,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--megapixels", type=float, default=1.5, help="at least so large (%(default)s)"
     )
-    parser.add_argument("--pictures", type=int, metavar="N", help="so many, evenly chosen (all)")
-    parser.add_argument("--rounds", type=int, default=3, help="that count (%(default)s)")
+    parser.add_argument(
+        "--pictures", type=positive(int), metavar="N", help="so many, evenly chosen (all)"
+    )
+    parser.add_argument("--rounds", type=positive(int), default=3, help="that count (%(default)s)")
 
 
 def measure(options: argparse.Namespace) -> dict[str, object]:

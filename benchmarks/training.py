@@ -28,6 +28,7 @@ from benchmarks.measure import Samples, Timer, in_turns, median, percentiles, st
 from benchmarks.peers import SkippedError, require_bf16
 from benchmarks.service import demo_image
 from benchmarks.tables import Section
+from client.arguments import positive
 from matting.images import read_image, write_image
 from train import synthesis
 from train.dataset import BACKGROUNDS, Foreground, as_tensor, read_foregrounds
@@ -78,7 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a data set (default: drawn hair of 1297 x 1082 pixels)",
     )
     parser.add_argument(
-        "--batch-size", type=int, default=4, help="of our steps (default: %(default)s)"
+        "--batch-size", type=positive(int), default=4, help="of our steps (default: %(default)s)"
     )
 
 

@@ -88,7 +88,7 @@ def add_connection(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--timeout",
         metavar="SECONDS",
-        type=_positive(float),
+        type=positive(float),
         default=DEFAULT_TIMEOUT,
         help="per request (a photo or a tile), waiting for an unavailable or busy server included "
         "(default %(default)g)",
@@ -184,7 +184,7 @@ def _parser() -> argparse.ArgumentParser:
     outputs.add_argument(
         "--fps",
         metavar="N",
-        type=_positive(float, most=MAX_FPS),
+        type=positive(float, most=MAX_FPS),
         help="frames a second of the video that is made of a folder of frames "
         f"(default {DEFAULT_FPS:g})",
     )
@@ -253,7 +253,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--jobs",
         metavar="N",
-        type=_positive(int),
+        type=positive(int),
         help=f"photos or frames under way at a time (default {JOBS_PER_SERVER} for each server)",
     )
     parser.add_argument(
@@ -269,7 +269,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _positive(number: type[float], most: float | None = None) -> Callable[[str], float]:
+def positive(number: type[float], most: float | None = None) -> Callable[[str], float]:
+    """Return argparse's type for numbers of a type that are more than 0, and at most so many."""
     limit = "" if most is None else f" and at most {most:g}"
 
     def parse(text: str) -> float:

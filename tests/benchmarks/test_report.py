@@ -1,5 +1,6 @@
 """The report of real measurements, and what it says of an older one."""
 
+import argparse
 import json
 import xml.etree.ElementTree as ElementTree
 from math import nan
@@ -11,7 +12,7 @@ pytest.importorskip("torch")
 
 from benchmarks.__main__ import main
 from benchmarks.against import find_moves, median_interval
-from benchmarks.report import moved
+from benchmarks.report import measure_all, moved
 
 
 def test_the_page_has_every_table_and_loads_nothing(report: Path) -> None:
@@ -63,6 +64,25 @@ def test_noise_is_no_move() -> None:
     }
     (move,) = find_moves(before, after)
     assert (move.name, move.before, move.after) == ("b", 12.5, 18.5)
+
+
+def test_benchmarks_that_have_another_name_now_are_left_out(report: Path) -> None:
+    new = json.loads((report / "report.json").read_text())
+    old = json.loads((report / "report.json").read_text())
+    old["records"]["matrix"] = old["records"].pop("connectivity")
+    (text,) = moved(old, new)
+    assert text.startswith("0 of ") and "no benchmark has that name now: matrix." in text
+
+
+def test_the_newest_version_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for version in ("1", "2", "10"):
+        (tmp_path / "dim" / version).mkdir(parents=True)
+    monkeypatch.setattr("benchmarks.suite.measure", lambda name, options, line: vars(options))
+    options = argparse.Namespace(
+        repository=tmp_path, url=None, only=["precision"], quick=False, output=tmp_path
+    )
+    records, _ = measure_all(options)
+    assert records["precision"]["weights"] == tmp_path / "dim/10/weights.safetensors"
 
 
 def test_an_older_report_that_is_none_is_refused(
