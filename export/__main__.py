@@ -23,6 +23,7 @@ try:
     from export.repository import MODEL
     from matting.images import ImageError
     from train.checkpoint import CheckpointError
+    from train.layouts import DataError
 except ModuleNotFoundError as error:
     if __name__ != "__main__":
         raise
@@ -86,7 +87,7 @@ def run_export(arguments: list[str]) -> int:
             capability=options.capability,
             timing_cache=options.timing_cache,
         )
-    except (CheckpointError, ImageError, OSError) as error:
+    except (CheckpointError, DataError, ImageError, OSError) as error:
         print(f"export: {error}", file=sys.stderr)
         return 2
     except ExportError as error:

@@ -8,7 +8,6 @@ examples:
 """
 
 import argparse
-import glob
 import itertools
 import sys
 import zipfile
@@ -25,6 +24,7 @@ from matting.files import whole
 from matting.images import ImageError, read_gray, read_image, read_trimap
 from matting.metrics import evaluate
 from matting.trimaps import ternary
+from train.layouts import DataError, find_photographs
 
 if TYPE_CHECKING:
     from train.network import DeepImageMatting
@@ -90,30 +90,23 @@ class Parity:
 
 
 def read_pictures(folder: Path = PAIRS) -> Iterator[Picture]:
-    """Read `image/`, `trimap/` and `alpha/` of a folder, paired by name without suffix.
+    """Read the photographs of a data set, in any layout that `train.layouts` knows.
 
     Raises
     ------
+    DataError
+        There is none, or one lacks its trimap or alpha, or they are not of one size.
     ImageError
-        There is no picture, or one lacks its trimap or alpha, or they are not of one size.
+        One cannot be read.
     """
-    # Not what a desktop leaves behind, such as .DS_Store.
-    images = sorted(p for p in (folder / "image").glob("*.*") if not p.name.startswith("."))
-    if not images:
-        raise ImageError(f"{folder / 'image'}: no pictures; expected image/, trimap/ and alpha/")
-    for image in images:
-        files = [image]
-        for kind in ("trimap", "alpha"):
-            found = sorted((folder / kind).glob(f"{glob.escape(image.stem)}.*"))
-            if len(found) != 1:
-                raise ImageError(
-                    f"{folder / kind / image.stem}.*: {len(found)} files; expected one for {image}"
-                )
-            files += found
-        arrays = (read_image(files[0]), read_trimap(files[1]), read_gray(files[2]))
+    photographs = find_photographs(folder)
+    if not photographs:
+        raise DataError(f"{folder}: no pictures; expected image/, trimap/ and alpha/")
+    for image, trimap, alpha in photographs:
+        arrays = read_image(image), read_trimap(trimap), read_gray(alpha)
         sizes = [f"{array.shape[1]}x{array.shape[0]}" for array in arrays]
         if len(set(sizes)) > 1:
-            raise ImageError(
+            raise DataError(
                 "{}: image is {}, trimap {}, alpha {}: make them equal".format(image, *sizes)
             )
         yield Picture(image.stem, *arrays)
@@ -280,7 +273,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         pictures = list(read_pictures(options.data))
         save_references(load_checkpoint(options.weights), pictures, options.output)
-    except (CheckpointError, ImageError, OSError) as error:
+    except (CheckpointError, DataError, ImageError, OSError) as error:
         print(f"export.parity: {error}", file=sys.stderr)
         return 2
     print(options.output)

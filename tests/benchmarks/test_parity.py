@@ -73,7 +73,7 @@ def test_the_verdict_names_what_differs(data: Path) -> None:
     ("arguments", "complaint"),
     [
         (["nothing.pth"], "nothing.pth: no such file"),
-        (["{weights}", "--data", "nowhere"], "nowhere/image"),
+        (["{weights}", "--data", "nowhere"], "nowhere: no such folder"),
         (["{weights}", "--url", "127.0.0.1:1"], "no server at 127.0.0.1:1"),
     ],
 )

@@ -9,14 +9,15 @@ import pytest
 from export.export import Exported, expected_alphas
 from export.parity import Picture, alphas_in_batches, read_pictures, with_mirror_images
 from export.runtime import onnx_matte
-from matting.images import ImageError, write_image
+from matting.images import write_image
 from train.checkpoint import load_checkpoint
+from train.layouts import DataError
 
 
 def test_a_picture_without_its_trimap_is_named(pairs: Path, tmp_path: Path) -> None:
     shutil.copytree(pairs, tmp_path, dirs_exist_ok=True)
     (tmp_path / "trimap/astronaut_on_cat.png").unlink()
-    with pytest.raises(ImageError, match=r"trimap/astronaut_on_cat\.\*: 0 files; expected one"):
+    with pytest.raises(DataError, match=r"trimap: no picture named astronaut_on_cat"):
         list(read_pictures(tmp_path))
 
 
@@ -26,15 +27,20 @@ def test_a_picture_whose_parts_are_not_of_one_size_is_named(
 ) -> None:
     shutil.copytree(pairs, tmp_path, dirs_exist_ok=True)
     write_image(tmp_path / kind / "astronaut_on_cat.png", np.zeros((20, 30), np.uint8))
-    with pytest.raises(ImageError, match=rf"astronaut_on_cat\.png: image is \d+x75.* {kind} 30x20"):
+    with pytest.raises(DataError, match=rf"astronaut_on_cat\.png: image is \d+x75.* {kind} 30x20"):
         list(read_pictures(tmp_path))
 
 
-def test_hidden_files_beside_pictures_are_none(pairs: Path, tmp_path: Path) -> None:
-    shutil.copytree(pairs, tmp_path, dirs_exist_ok=True)
-    (tmp_path / "image/.DS_Store").touch()
-    (tmp_path / "image/._astronaut_on_cat.png").touch()
-    assert len(list(read_pictures(tmp_path))) == len(list(read_pictures(pairs)))
+def test_photographs_of_a_data_set_are_read_and_other_files_are_not(
+    pairs: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(pairs, tmp_path / "val")
+    for name in (".DS_Store", "Thumbs.db"):  # what desktops leave behind
+        (tmp_path / "val/image" / name).touch()
+    names = [[picture.name for picture in read_pictures(data)] for data in (pairs, tmp_path)]
+    assert names[0] == names[1] and len(names[0]) == 3
+    with pytest.raises(DataError, match=r"image: no pictures; expected image/, trimap/ and alpha/"):
+        list(read_pictures(pairs / "image"))
 
 
 def test_every_picture_of_a_batch_is_judged(
