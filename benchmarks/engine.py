@@ -199,7 +199,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--pictures", type=Path, nargs="+", default=[], metavar="NPZ", help="of export.parity"
     )
-    parser.add_argument("-o", "--output", type=Path, default=Path("out/engine"), metavar="DIR")
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        default=Path("out/engine"),
+        metavar="DIR",
+        help="results go there (%(default)s)",
+    )
     options = parser.parse_args(arguments)
     try:
         options.onnx.stat()

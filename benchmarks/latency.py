@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[(320, 320), (512, 512), (1024, 1024)],
         metavar="HxW",
-        help="(320x320 512x512 1024x1024)",
+        help="of the pictures (320x320 512x512 1024x1024)",
     )
     parser.add_argument(
         "--seconds",

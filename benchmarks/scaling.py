@@ -42,11 +42,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--servers", type=positive(int), default=cores, help="at most, one a core (%(default)s)"
     )
-    parser.add_argument("--size", type=size, default=(256, 256), metavar="HxW", help="(256x256)")
+    parser.add_argument(
+        "--size", type=size, default=(256, 256), metavar="HxW", help="of the pictures (256x256)"
+    )
     parser.add_argument(
         "--images", type=positive(int), default=60, help="for each server, each run (%(default)s)"
     )
-    parser.add_argument("--rounds", type=positive(int), default=3, help="(%(default)s)")
+    parser.add_argument("--rounds", type=positive(int), default=3, help="that count (%(default)s)")
 
 
 def measure(options: argparse.Namespace) -> dict[str, object]:

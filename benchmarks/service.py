@@ -55,7 +55,7 @@ def add_pictures_argument(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=PAIRS,
         metavar="DIR",
-        help="pictures with image/, trimap/ and alpha/ (the project's own small ones)",
+        help="data set with photographs: image/, trimap/ and alpha/ (the project's own small ones)",
     )
 
 

@@ -55,7 +55,9 @@ SECONDS_A_LOOK = 10
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's own."""
     add_repository_argument(parser)
-    parser.add_argument("--minutes", type=positive(float), default=30, help="(%(default)s)")
+    parser.add_argument(
+        "--minutes", type=positive(float), default=30, help="how long (%(default)s)"
+    )
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,12 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
 def add_output(command: argparse.ArgumentParser, folder: str) -> None:
     """Add where a command writes."""
     command.add_argument(
-        "-o", "--output", type=Path, default=Path(folder), metavar="DIR", help="(%(default)s)"
+        "-o",
+        "--output",
+        type=Path,
+        default=Path(folder),
+        metavar="DIR",
+        help="results go there (%(default)s)",
     )
 
 

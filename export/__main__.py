@@ -15,7 +15,7 @@ from pathlib import Path
 try:
     from export.engine import Profile, add_arguments
     from export.errors import ExportError
-    from export.export import TARGETS, export
+    from export.export import NOT_RUN, TARGETS, export
     from export.graph import PRECISIONS
     from export.manifest import check, newest_version, read_manifest, versions
     from export.parity import PAIRS, Parity
@@ -38,22 +38,28 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("weights", type=Path, help="checkpoint: ours or mmediting's .pth")
-    parser.add_argument("--target", choices=TARGETS, default=TARGETS[0], help="(%(default)s)")
+    parser.add_argument(
+        "--target", choices=TARGETS, default=TARGETS[0], help="what will run it (%(default)s)"
+    )
     parser.add_argument(
         "--precision",
         choices=[*PRECISIONS, INT8],
-        help="(fp32 on CPUs, fp16 on GPUs); int8 is for CPUs with VNNI",
+        help="what it computes in (fp32 on CPUs, fp16 on GPUs); int8 is for CPUs with VNNI",
     )
     parser.add_argument(
-        "--repository", type=Path, default=Path("model_repository"), help="(%(default)s)"
+        "--repository",
+        type=Path,
+        default=Path("model_repository"),
+        metavar="DIR",
+        help="model repository to write into, made if it is not there (%(default)s)",
     )
     parser.add_argument(
         "--data",
         type=Path,
         default=PAIRS,
         metavar="DIR",
-        help="image/, trimap/ and alpha/ to prove parity on, and for int8 to measure ranges on "
-        "(small pictures of the project's own)",
+        help="data set with photographs (image/, trimap/ and alpha/) to prove parity on, and for "
+        "int8 to measure ranges on (small pictures of the project's own)",
     )
     add_arguments(parser.add_argument_group("TensorRT"))
     return parser.parse_args(arguments)
@@ -97,7 +103,7 @@ def run_export(arguments: list[str]) -> int:
     newest = newest_version(options.repository / MODEL)
     if newest != exported.artifact.parent:
         print(f"export: {newest} is newer, and served in its place", file=sys.stderr)
-    print(table(exported.parity) if exported.parity else "parity not run: no GPU to run it on")
+    print(table(exported.parity) if exported.parity else f"parity {NOT_RUN}")
     if isinstance(exported.in_bf16, Parity):
         print(f"in bf16, where the processor computes in it:\n{table(exported.in_bf16)}")
     elif exported.in_bf16:
@@ -110,7 +116,14 @@ def run_check(arguments: list[str]) -> int:
         prog="python -m export check",
         description="Is a model repository what its manifest says, and does it fit this machine?",
     )
-    parser.add_argument("repository", type=Path, nargs="?", default=Path("model_repository"))
+    parser.add_argument(
+        "repository",
+        type=Path,
+        nargs="?",
+        default=Path("model_repository"),
+        metavar="DIR",
+        help="model repository to check (%(default)s)",
+    )
     model = parser.parse_args(arguments).repository / MODEL
     try:
         return max(check_version(folder) for folder in versions(model) or [model / "1"])

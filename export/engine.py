@@ -256,12 +256,27 @@ def as_text(size: tuple[int, ...]) -> str:
 def add_arguments(parser: argparse._ActionsContainer) -> None:
     """Add what an engine is built for."""
     standard = Profile()
-    for name in ("smallest", "best", "largest"):
+    for name, meaning in (
+        ("smallest", "smallest input of the engine"),
+        ("best", "input that the engine is tuned for"),
+        ("largest", "largest input of the engine"),
+    ):
         value = getattr(standard, name)
         parser.add_argument(
-            f"--{name}", type=size, default=value, metavar="NxHxW", help=f"({as_text(value)})"
+            f"--{name}",
+            type=size,
+            default=value,
+            metavar="NxHxW",
+            help=f"{meaning} ({as_text(value)})",
         )
-    parser.add_argument("--timing-cache", type=Path, metavar="FILE", help="read and written")
     parser.add_argument(
-        "--capability", default=CAPABILITY, help="tensorrt-rtx: compute capability (%(default)s)"
+        "--timing-cache",
+        type=Path,
+        metavar="FILE",
+        help="tensorrt: kernel timings, read if there and written; the next build is faster",
+    )
+    parser.add_argument(
+        "--capability",
+        default=CAPABILITY,
+        help="tensorrt-rtx: compute capability that it is built for (%(default)s)",
     )

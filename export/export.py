@@ -48,13 +48,14 @@ ARTIFACTS = {
     "tensorrt-rtx": "model.rtx",
 }
 TARGETS = tuple(ARTIFACTS)
+NOT_RUN = "not run: an engine for tensorrt-rtx is not, with a GPU or without"
 COMPANY = 3
 """Pictures in one batch where parity is proven: others than `export.graph` traces."""
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What an export wrote, and how equal it is (None if it cannot run on this machine).
+    """What an export wrote, and how equal it is (None for "tensorrt-rtx", which is not run).
 
     `in_bf16` is the same of a graph that OpenVINO computes in bf16, or why it may not.
     """
@@ -92,8 +93,8 @@ def export(
     precision : "fp32", "fp16" or "int8"
         What the network computes in. "int8", for "openvino" alone, rounds decoder and refiner.
     pictures : Path
-        Folder with `image/`, `trimap/`, `alpha/` to prove parity on, and to measure the ranges that
-        eight bits are spread over.
+        Data set, see `train.layouts`, on whose photographs parity is proven and the ranges are
+        measured that eight bits are spread over.
     profile, capability, timing_cache
         See `export.engine.build_engine`.
 
@@ -104,6 +105,8 @@ def export(
         not equal to the network. The repository is as it was, and is not made if there was none.
     train.checkpoint.CheckpointError
         The checkpoint cannot be read.
+    train.layouts.DataError, matting.images.ImageError
+        The pictures are not complete, or one cannot be read.
     """
     if target.startswith("tensorrt"):
         check_machine(target, capability)  # before minutes of work, not after
@@ -142,7 +145,7 @@ def export(
             artifact.write_bytes(engine)
         company = min(COMPANY, profile.largest[0]) if target == "tensorrt" else COMPANY
         parity = prove(expected, artifact, target, precision, known, company)
-        entry["parity"] = parity.summary() if parity else "not run: needs the GPU it was built for"
+        entry["parity"] = parity.summary() if parity else NOT_RUN
         files = [artifact.name] if artifact != onnx else [onnx.name, WEIGHTS]
         entry["files"] = {name: sha256(build / name) for name in files}
         in_bf16 = None
@@ -221,7 +224,7 @@ def prove(
     pictures: list[Picture],
     company: int = COMPANY,
 ) -> Parity | None:
-    """Compare an artifact with what the network answers; None if it cannot run on this machine.
+    """Compare an artifact with what the network answers; None for "tensorrt-rtx", which is not run.
 
     Pictures of one size that follow each other go in one batch, `company` of them at most.
 

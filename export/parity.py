@@ -265,8 +265,21 @@ def main(arguments: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("weights", type=Path, help="checkpoint: ours or mmediting's .pth")
-    parser.add_argument("-o", "--output", type=Path, default=Path("out/pictures"), metavar="DIR")
-    parser.add_argument("--data", type=Path, default=PAIRS, metavar="DIR", help="(%(default)s)")
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        default=Path("out/pictures"),
+        metavar="DIR",
+        help="a file for each picture goes there (%(default)s)",
+    )
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=PAIRS,
+        metavar="DIR",
+        help="data set with photographs: image/, trimap/ and alpha/ (the project's own small ones)",
+    )
     options = parser.parse_args(arguments)
     from train.checkpoint import CheckpointError, load_checkpoint
 

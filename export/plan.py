@@ -128,8 +128,17 @@ def main(arguments: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("onnx", type=Path, help="exported model.onnx, its weights beside it")
-    parser.add_argument("-o", "--output", type=Path, default=Path("model.plan"), metavar="FILE")
-    parser.add_argument("--target", choices=MODULES, default="tensorrt", help="(%(default)s)")
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        default=Path("model.plan"),
+        metavar="FILE",
+        help="the engine (%(default)s)",
+    )
+    parser.add_argument(
+        "--target", choices=MODULES, default="tensorrt", help="what will run it (%(default)s)"
+    )
     parser.add_argument(
         "--precision",
         choices=PRECISIONS,
