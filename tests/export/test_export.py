@@ -145,7 +145,9 @@ def test_graph_keeps_the_contract_and_is_small(exported: Exported) -> None:
     assert len(kinds) - kinds.count("Cast") <= 170 and parameters == 0
     # TensorRT 8.6 knows none of Shape's attributes.
     assert not any(node.attribute for node in graph.node if node.op_type == "Shape")
-    assert exported.artifact.stat().st_size < 500_000
+    assert exported.artifact.stat().st_size < 100_000
+    assert not any(node.metadata_props for node in graph.node)
+    assert str(Path(__file__).parents[2]).encode() not in exported.artifact.read_bytes()
 
 
 def weight_names(graph: onnx.GraphProto) -> list[str]:
