@@ -16,6 +16,8 @@ from export.manifest import installed_versions
 PACKAGES = (
     "numpy",
     "opencv-python-headless",
+    "scipy",
+    "pykdtree",
     "torch",
     "onnxruntime",
     "openvino",

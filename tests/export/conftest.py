@@ -1,6 +1,7 @@
 """One export of the seeded network, shared by the tests: tracing it takes most of their time."""
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 pytest.importorskip("onnxscript", reason="needs pip install -e '.[export]'")
 
 from export.export import Exported, export
+from export.manifest import WEIGHTS
 from export.parity import Picture, read_pictures
 from matting.images import write_image
 from train.checkpoint import save_checkpoint
@@ -64,3 +66,16 @@ def exported(
 @pytest.fixture(scope="session")
 def pictures(pairs: Path) -> list[Picture]:
     return list(read_pictures(pairs))
+
+
+@pytest.fixture
+def traced_before(exported: Exported, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let exports of the seeded network take the graph that `exported` has of it."""
+    graph = exported.artifact
+
+    def copy(network: object, weights: Path, precision: str, folder: Path, ranges: object) -> Path:
+        for name in (graph.name, WEIGHTS):
+            shutil.copy(graph.with_name(name), folder)
+        return folder / graph.name
+
+    monkeypatch.setattr("export.export.write_onnx", copy)

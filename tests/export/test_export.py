@@ -102,26 +102,14 @@ def test_the_default_network_is_itself_in_fp16(default_alphas: Known, tmp_path: 
     assert parity.summary()["mean_difference"] > 0  # it is another precision
 
 
+@pytest.mark.usefixtures("traced_before")
 def test_a_config_is_refused_before_a_file_is_replaced(
-    exported: Exported,
-    seeded_weights: Path,
-    pairs: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    exported: Exported, seeded_weights: Path, pairs: Path, tmp_path: Path
 ) -> None:
     models = tmp_path / "models"
     shutil.copytree(exported.artifact.parents[2], models)
     (models / "dim/config.pbtxt").write_text("parameters []")
     before = contents(tmp_path)
-    graph = exported.artifact
-
-    def no_work(network: object, weights: Path, precision: str, folder: Path, ranges: object):
-        """The graph of before."""
-        for name in (graph.name, WEIGHTS):
-            shutil.copy(graph.with_name(name), folder)
-        return folder / graph.name
-
-    monkeypatch.setattr("export.export.write_onnx", no_work)
     with pytest.raises(ExportError, match=r"config\.pbtxt says 0 times"):
         export(seeded_weights, models, "onnxruntime", pictures=pairs)
     assert contents(tmp_path) == before
@@ -175,6 +163,7 @@ def test_another_network_is_refused_and_nothing_is_written(
         prove(expected, exported.artifact, "onnxruntime", "fp32", pictures)
 
 
+@pytest.mark.usefixtures("traced_before")
 @pytest.mark.parametrize("there", [False, True])
 def test_a_refusal_changes_nothing(
     there: bool,
