@@ -11,11 +11,11 @@ from tqdm import tqdm
 
 from benchmarks.load import TIMEOUT
 from benchmarks.measure import Samples, Timer, in_turns, median, stopwatch
-from benchmarks.service import add_pictures_argument, add_server_arguments, serving, what_serves
+from benchmarks.service import add_server_arguments, serving, what_serves
 from benchmarks.tables import Section
 from client.arguments import positive
 from client.connection import Matte
-from export.parity import Picture, means, read_pictures
+from export.parity import Picture, add_pictures_argument, means, read_pictures
 from matting.metrics import evaluate
 from train.layouts import evenly
 

@@ -17,7 +17,6 @@ from tqdm import tqdm
 from benchmarks.masks import coarse_mask
 from benchmarks.measure import Samples
 from benchmarks.service import (
-    add_pictures_argument,
     add_server_arguments,
     demo_image,
     serving,
@@ -25,7 +24,7 @@ from benchmarks.service import (
 )
 from benchmarks.tables import Section
 from client.connection import Matte
-from export.parity import Picture, read_pictures
+from export.parity import Picture, add_pictures_argument, read_pictures
 from matting.compositing import composite, fit_background
 from matting.foreground import estimate_foreground
 from matting.metrics import flicker

@@ -21,12 +21,19 @@ from benchmarks.ceiling import flops, matrix_rate
 from benchmarks.engine import RECORD, RUNS, WARMUP, add_shapes_argument, example
 from benchmarks.measure import Samples, median, percentiles
 from benchmarks.peers import on_device
-from benchmarks.service import add_pictures_argument
 from benchmarks.tables import Row, Section
 from export.engine import as_text, find_gpu
 from export.errors import ExportError
 from export.export import write_onnx
-from export.parity import Picture, compare, judge, read_pictures, read_reference, save_references
+from export.parity import (
+    Picture,
+    add_pictures_argument,
+    compare,
+    judge,
+    read_pictures,
+    read_reference,
+    save_references,
+)
 from train.checkpoint import load_checkpoint
 from train.network import DeepImageMatting
 from train.predict import predict_alpha

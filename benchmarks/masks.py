@@ -13,11 +13,11 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks.measure import Samples
-from benchmarks.service import add_pictures_argument, add_server_arguments, serving, what_serves
+from benchmarks.service import add_server_arguments, serving, what_serves
 from benchmarks.tables import Section
 from client.arguments import positive
 from client.connection import Matte
-from export.parity import Picture, read_pictures
+from export.parity import Picture, add_pictures_argument, read_pictures
 from matting.images import ImageError
 from matting.metrics import sad
 from matting.trimaps import UNKNOWN, is_unknown, trimap_from_mask

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from benchmarks.measure import Samples
 from benchmarks.peers import SkippedError, openvino_bf16_matte, require_gpu, tensorrt_matte
 from benchmarks.record import write_files
-from benchmarks.service import add_pictures_argument, check_server, serving, what_serves
+from benchmarks.service import check_server, serving, what_serves
 from benchmarks.tables import Section
 from benchmarks.worst import draw_worst
 from client.connection import Matte
@@ -32,6 +32,7 @@ from export.parity import (
     Matting,
     Parity,
     Picture,
+    add_pictures_argument,
     alpha_alone,
     compare,
     judge,

@@ -16,11 +16,18 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from benchmarks.measure import Samples
-from benchmarks.service import add_pictures_argument
 from benchmarks.tables import Row, Section
 from export.hooks import convolutions
 from export.overflow import largest_magnitudes
-from export.parity import Picture, alpha_alone, compare, judge, matte_with, read_pictures
+from export.parity import (
+    Picture,
+    add_pictures_argument,
+    alpha_alone,
+    compare,
+    judge,
+    matte_with,
+    read_pictures,
+)
 from train.checkpoint import load_checkpoint
 from train.network import DeepImageMatting
 

@@ -19,7 +19,7 @@ from client.errors import ServerUnavailableError
 from export.errors import ExportError
 from export.export import ARTIFACTS
 from export.manifest import newest_version, read_manifest
-from export.parity import PAIRS, read_pictures
+from export.parity import read_pictures
 from export.runtime import openvino_precision
 from matting.images import read_image
 from server import Server, launch
@@ -45,17 +45,6 @@ def add_server_arguments(parser: argparse.ArgumentParser) -> None:
         "--url",
         metavar="HOST:PORT",
         help="gRPC port of an otherwise idle server that serves it (default: start one)",
-    )
-
-
-def add_pictures_argument(parser: argparse.ArgumentParser) -> None:
-    """Add where the pictures with known alphas are."""
-    parser.add_argument(
-        "--data",
-        type=Path,
-        default=PAIRS,
-        metavar="DIR",
-        help="data set with photographs: image/, trimap/ and alpha/ (the project's own small ones)",
     )
 
 

@@ -18,7 +18,6 @@ from tqdm import tqdm
 from benchmarks.load import END_TO_END, TIMEOUT, Client
 from benchmarks.measure import Samples, in_turns, median, stopwatch
 from benchmarks.service import (
-    add_pictures_argument,
     add_server_arguments,
     max_pixels,
     peak_memory,
@@ -29,7 +28,7 @@ from benchmarks.tables import Section
 from client.arguments import positive
 from client.connection import Matte
 from client.tiles import plan_tiles
-from export.parity import Picture, read_pictures
+from export.parity import Picture, add_pictures_argument, read_pictures
 from matting.metrics import sad
 from matting.trimaps import is_unknown
 from train.layouts import evenly

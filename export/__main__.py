@@ -18,7 +18,7 @@ try:
     from export.export import NOT_RUN, TARGETS, export
     from export.graph import PRECISIONS
     from export.manifest import check, newest_version, read_manifest, versions
-    from export.parity import PAIRS, Parity
+    from export.parity import Parity, add_pictures_argument
     from export.quantize import INT8
     from export.repository import MODEL
     from matting.images import ImageError
@@ -53,14 +53,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         metavar="DIR",
         help="model repository to write into, made if it is not there (%(default)s)",
     )
-    parser.add_argument(
-        "--data",
-        type=Path,
-        default=PAIRS,
-        metavar="DIR",
-        help="data set with photographs (image/, trimap/ and alpha/) to prove parity on, and for "
-        "int8 to measure ranges on (small pictures of the project's own)",
-    )
+    add_pictures_argument(parser, ", to prove parity on, and for int8 to measure ranges on")
     add_arguments(parser.add_argument_group("TensorRT"))
     return parser.parse_args(arguments)
 

@@ -258,6 +258,18 @@ def read_reference(path: Path) -> tuple[Picture, np.ndarray]:
     return Picture(path.stem, image, trimap, truth), alpha
 
 
+def add_pictures_argument(parser: argparse.ArgumentParser, purpose: str = "") -> None:
+    """Add where the pictures with known alphas are, and what for."""
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=PAIRS,
+        metavar="DIR",
+        help=f"data set with photographs: image/, trimap/ and alpha/{purpose} (the project's own "
+        "small ones)",
+    )
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m export.parity",
@@ -273,13 +285,7 @@ def main(arguments: list[str] | None = None) -> int:
         metavar="DIR",
         help="a file for each picture goes there (%(default)s)",
     )
-    parser.add_argument(
-        "--data",
-        type=Path,
-        default=PAIRS,
-        metavar="DIR",
-        help="data set with photographs: image/, trimap/ and alpha/ (the project's own small ones)",
-    )
+    add_pictures_argument(parser)
     options = parser.parse_args(arguments)
     from train.checkpoint import CheckpointError, load_checkpoint
 
