@@ -25,7 +25,6 @@ from benchmarks.service import check_server, serving, what_serves
 from benchmarks.tables import Section
 from benchmarks.worst import draw_worst
 from client.connection import Matte
-from export.engine import Profile
 from export.export import expected_alphas, prove_in_bf16, write_onnx
 from export.manifest import sha256
 from export.parity import (
@@ -98,7 +97,8 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
     network = load_checkpoint(options.weights)
     reference = matte_all(matte_with(network), pictures, "reference")
     with ExitStack() as stack:
-        forms = exported_forms(network, options, stack)
+        largest = np.max([picture.trimap.shape for picture in pictures], axis=0).tolist()
+        forms = exported_forms(network, (1, *largest), options, stack)
         rows = [
             make_row(name, precision, start, pictures, reference)
             for name, (precision, start) in forms.items()
@@ -120,9 +120,15 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
 
 
 def exported_forms(
-    network: DeepImageMatting, options: argparse.Namespace, stack: ExitStack
+    network: DeepImageMatting,
+    largest: tuple[int, int, int],
+    options: argparse.Namespace,
+    stack: ExitStack,
 ) -> dict[str, tuple[str, Callable[[], Matting]]]:
-    """Return by name each form's precision and what starts it; they live as long as the stack."""
+    """Return by name each form's precision and what starts it; they live as long as the stack.
+
+    `largest` is N, H and W of the largest input.
+    """
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="parity-")))
     repository = folder / "repository"
     version = repository / MODEL / "1"
@@ -140,7 +146,7 @@ def exported_forms(
 
     def tensorrt() -> Matting:
         require_gpu()
-        return tensorrt_matte(fp16, Profile.best)
+        return tensorrt_matte(fp16, largest)
 
     return {
         "ONNX FP32, ONNX Runtime": ("fp32", lambda: onnx_matte(fp32, "onnxruntime")),
