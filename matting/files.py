@@ -1,11 +1,11 @@
 """Files that are whole or not there."""
 
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 
 @contextmanager
@@ -17,12 +17,16 @@ def whole(path: Path, *, follow_symlinks: bool = False) -> Iterator[Path]:
     fails nothing is replaced, and nothing is left.
     """
     target = Path(os.path.realpath(path)) if follow_symlinks else path
-    with TemporaryDirectory(prefix=".", suffix=".partial", dir=target.parent) as folder:
-        partial = Path(folder, path.name)
+    folder = target.with_name(f".{secrets.token_hex(8)}.partial")
+    try:
+        folder.mkdir(mode=0o700)  # in here, for a signal that comes at once
+        partial = folder / path.name
         yield partial
         if target.exists():
             shutil.copymode(target, partial)
         partial.replace(target)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_whole(path: Path, data: bytes) -> None:

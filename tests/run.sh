@@ -21,5 +21,7 @@ fetch_faketime() {
 [ -d .venv/faketime ] || (fetch_faketime) >/dev/null 2>&1 || rm -rf .venv/faketime
 .venv/bin/python -m ruff check .
 .venv/bin/python -m mypy
-# Much of their time is waiting for servers. Three take 7 GB of memory; more would not fit small machines.
+# Much of their time is waiting for servers. Three take 7 GB of memory; more would not fit small
+# machines. PyTorch's threads would wait for each other.
+export OMP_NUM_THREADS=1
 exec .venv/bin/python -m pytest --numprocesses 3 --dist loadfile "$@"

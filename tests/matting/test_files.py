@@ -26,6 +26,21 @@ def test_a_failure_leaves_what_was_there_and_nothing_beside_it(tmp_path: Path) -
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_an_interruption_at_once_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = Path.mkdir
+
+    def make_and_stop(folder: Path, mode: int) -> None:
+        make(folder, mode)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "mkdir", make_and_stop)
+    with pytest.raises(KeyboardInterrupt), whole(tmp_path / "file"):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_link_is_followed_and_its_name_says_the_format(tmp_path: Path) -> None:
     link, file = tmp_path / "link.png", tmp_path / "elsewhere" / "file"
     file.parent.mkdir()
