@@ -1,9 +1,9 @@
 """How long a TensorRT engine takes on this GPU alone, pictures and answers staying on the GPU.
 
 Builds the exported graph, times it by CUDA's events at every shape, launched kernel by kernel and
-as a CUDA graph, times its layers, and keeps its alphas of pictures. `python -m benchmarks gpu` runs
-it and judges what comes of it. Needs TensorRT, NumPy and Polygraphy alone, and no newer Python than
-3.9 for the sake of TensorRT 8.6.
+as a CUDA graph, keeps its alphas of pictures, times its layers; what is known is written at once.
+`python -m benchmarks gpu` runs it and judges what comes of it. Needs TensorRT, NumPy and Polygraphy
+alone, and no newer Python than 3.9 for the sake of TensorRT 8.6.
 
 examples:
   python -m benchmarks.engine out/fp16/model.onnx -o out/engine
@@ -18,7 +18,7 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -41,12 +41,10 @@ def example(shape: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
 
 
 class Cuda:
-    """CUDA's runtime, as Polygraphy has loaded it: `cuda.StreamCreate` is `cudaStreamCreate`."""
+    """CUDA's runtime: `cuda.StreamCreate` is `cudaStreamCreate`."""
 
-    def __init__(self) -> None:
-        from polygraphy.cuda import wrapper
-
-        self.library = wrapper().handle
+    def __init__(self, library: ctypes.CDLL) -> None:
+        self.library = library
 
     def __getattr__(self, name: str) -> Callable[..., None]:
         function = getattr(self.library, "cuda" + name)
@@ -77,11 +75,22 @@ class Cuda:
         return milliseconds[WARMUP:]
 
     def as_graph(self, launch: Callable[[], None], stream: ctypes.c_void_p) -> Callable[[], None]:
-        """Capture what a launch does; return a launch of all of it at once."""
+        """Capture what a launch does; return a launch of all of it at once.
+
+        Raises
+        ------
+        ExportError
+            It does what a graph cannot; the stream is as it was.
+        """
         captured, graph = ctypes.c_void_p(), ctypes.c_void_p()
         self.StreamBeginCapture(stream, RELAXED)
-        launch()
-        self.StreamEndCapture(stream, ctypes.byref(captured))
+        try:
+            launch()
+        finally:
+            ended = self.library.cudaStreamEndCapture(stream, ctypes.byref(captured))
+            self.library.cudaGetLastError()  # else it would be the next call's
+        if ended:
+            raise ExportError(f"cudaStreamEndCapture failed with error {ended}")
         # Not GraphInstantiate, which has other arguments in CUDA 11.
         self.GraphInstantiateWithFlags(ctypes.byref(graph), captured, ctypes.c_ulonglong(0))
         return lambda: self.GraphLaunch(graph, stream)
@@ -90,24 +99,30 @@ class Cuda:
 class Runner:
     """An engine, and the pictures on the GPU that it answers."""
 
-    def __init__(self, engine: bytes, trt: ModuleType) -> None:
-        self.trt, self.cuda = trt, Cuda()
+    def __init__(self, engine: bytes, trt: ModuleType, cuda: Cuda) -> None:
+        self.trt, self.cuda = trt, cuda
         self.stream = self.cuda.new("StreamCreate")
         runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))
         self.engine = runtime.deserialize_cuda_engine(engine)
-        self.context = self.engine.create_execution_context()
+        self.context = self.engine and self.engine.create_execution_context()
+        if not self.context:
+            raise ExportError("TensorRT cannot run the engine that it built: it says why above")
         self.arrays: dict[str, object] = {}
 
     def put(self, image: np.ndarray, trimap: np.ndarray) -> None:
         """Copy pictures to the GPU, N×H×W×3 and N×H×W×1 uint8, and make room for their alpha."""
         from polygraphy.cuda import DeviceArray
+        from polygraphy.exception import PolygraphyException
 
         for array in self.arrays.values():
             array.free()
-        self.arrays = {
-            name: DeviceArray(shape=pixels.shape, dtype=np.uint8)
-            for name, pixels in (("image", image), ("trimap", trimap), ("alpha", trimap))
-        }
+        try:
+            self.arrays = {
+                name: DeviceArray(shape=pixels.shape, dtype=np.uint8)
+                for name, pixels in (("image", image), ("trimap", trimap), ("alpha", trimap))
+            }
+        except PolygraphyException as error:
+            raise ExportError(" ".join(str(error).split())) from error
         for name, pixels in (("image", image), ("trimap", trimap)):
             self.arrays[name].copy_from(np.ascontiguousarray(pixels))
             if not self.context.set_input_shape(name, pixels.shape):
@@ -128,12 +143,12 @@ class Runner:
         self.run()
         return self.arrays["alpha"].numpy()
 
-    def time(self, shape: tuple[int, int, int]) -> dict[str, list[float]]:
-        """Return milliseconds by way of launching."""
+    def time(self, shape: tuple[int, int, int]) -> Iterator[tuple[str, list[float]]]:
+        """Yield each way of launching with its milliseconds."""
         self.put(*example(shape))
-        plain = self.cuda.time(self.launch, self.stream)
+        yield "ms", self.cuda.time(self.launch, self.stream)
         graph = self.cuda.as_graph(self.launch, self.stream)
-        return {"ms": plain, "graph_ms": self.cuda.time(graph, self.stream)}
+        yield "graph_ms", self.cuda.time(graph, self.stream)
 
     def time_layers(self, shape: tuple[int, int, int]) -> dict[str, float]:
         """Return the median milliseconds of each layer, in their order."""
@@ -152,28 +167,49 @@ class Runner:
 
 
 def measure(
-    onnx: Path, shapes: list[tuple[int, int, int]], pictures: list[Path], folder: Path
-) -> dict[str, object]:
-    """Build, time and ask an engine; alphas become NAME.npy in the folder, H×W uint8."""
+    onnx: Path,
+    shapes: list[tuple[int, int, int]],
+    pictures: list[Path],
+    folder: Path,
+    timing_cache: Path | None,
+) -> None:
+    """Build, ask and time an engine; alphas become NAME.npy in the folder, H×W uint8.
+
+    `RECORD` there is written anew with every result. What fails at one shape leaves the others.
+    """
     trt = import_tensorrt("tensorrt")
+    from polygraphy.cuda import wrapper
+
+    cuda = Cuda(wrapper().handle)  # before minutes of work, not after
     asked = [(1, *np.load(picture)["trimap"].shape) for picture in pictures]
     largest = tuple(int(side) for side in np.max([Profile.best, *shapes, *asked], axis=0))
     started = time.perf_counter()
-    engine, facts = build_engine(onnx, "tensorrt", "fp16", Profile(largest=largest))
+    profile = Profile(largest=largest)
+    engine, facts = build_engine(onnx, "tensorrt", "fp16", profile, timing_cache=timing_cache)
     facts.update(build_s=round(time.perf_counter() - started, 1), bytes=len(engine))
-    print(f"built in {facts['build_s']} s", flush=True)
-    runner = Runner(engine, trt)
-    shapes_ms = {}
+    record: dict = {"engine": facts, "shapes": {}, "failed": {}}
+
+    def note(line: str) -> None:
+        (folder / RECORD).write_text(json.dumps(record))
+        print(line, flush=True)
+
+    note(f"built in {facts['build_s']} s")
+    runner = Runner(engine, trt, cuda)
     for shape in shapes:
-        shapes_ms[as_text(shape)] = times = runner.time(shape)
-        medians = ", ".join(f"{way} {statistics.median(ms):.3f}" for way, ms in times.items())
-        print(f"{as_text(shape)}: {medians}", flush=True)
+        times = record["shapes"][as_text(shape)] = {}
+        try:
+            for way, milliseconds in runner.time(shape):
+                times[way] = milliseconds
+                note(f"{as_text(shape)}: {way} {statistics.median(milliseconds):.3f}")
+        except ExportError as error:
+            record["failed"][as_text(shape)] = str(error)
+            note(f"{as_text(shape)}: {error}")
     for picture in pictures:
         with np.load(picture) as stored:
             runner.put(stored["image"][None], stored["trimap"][None, ..., None])
         np.save(folder / f"{picture.stem}.npy", runner.alpha()[0, ..., 0])
-    layers = runner.time_layers(shapes[0])
-    return {"engine": facts, "shapes": shapes_ms, "layers": [as_text(shapes[0]), layers]}
+    record["layers"] = [as_text(shapes[0]), runner.time_layers(shapes[0])]
+    note(f"layers of {as_text(shapes[0])}")
 
 
 def add_shapes_argument(parser: argparse.ArgumentParser) -> None:
@@ -200,6 +236,12 @@ def main(arguments: list[str] | None = None) -> int:
         "--pictures", type=Path, nargs="+", default=[], metavar="NPZ", help="of export.parity"
     )
     parser.add_argument(
+        "--timing-cache",
+        type=Path,
+        metavar="FILE",
+        help="kernel timings, read if there and written; the next build is faster",
+    )
+    parser.add_argument(
         "-o",
         "--output",
         type=Path,
@@ -211,8 +253,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         options.onnx.stat()
         options.output.mkdir(parents=True, exist_ok=True)
-        record = measure(options.onnx, options.shapes, options.pictures, options.output)
-        (options.output / RECORD).write_text(json.dumps(record))
+        measure(
+            options.onnx, options.shapes, options.pictures, options.output, options.timing_cache
+        )
         print(options.output / RECORD)
     except (ExportError, OSError) as error:
         print(f"benchmarks.engine: {error}", file=sys.stderr)

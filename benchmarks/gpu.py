@@ -6,21 +6,22 @@ its own, which may be older (`--tensorrt-python`), and is compared with the netw
 
 import argparse
 import json
+import os
+import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from benchmarks.ceiling import flops, matrix_rate
 from benchmarks.engine import RECORD, RUNS, WARMUP, add_shapes_argument, example
 from benchmarks.measure import Samples, median, percentiles
-from benchmarks.peers import on_device
+from benchmarks.peers import first_line, on_device
 from benchmarks.tables import Row, Section
 from export.engine import as_text, find_gpu
 from export.errors import ExportError
@@ -83,57 +84,65 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def measure(options: argparse.Namespace) -> dict[str, object]:
-    """Return a result: milliseconds of every way at every shape, and how equal TensorRT is."""
+def measure(options: argparse.Namespace) -> Iterator[dict[str, object]]:
+    """Yield a result that grows: every way's milliseconds by shape, and how equal TensorRT is.
+
+    What takes longest, torch.compile, comes last.
+    """
     find_gpu()
     if not torch.cuda.is_available():
         raise ExportError(f"PyTorch {torch.__version__} finds no GPU: install its CUDA build")
     shapes = [(1, 64, 64)] if options.quick else options.shapes
     network = load_checkpoint(options.weights)
-    rates = [matrix_rate("fp16", "cuda")]
-    times, skipped = time_peers(network, shapes, options.quick)
     pictures = list(read_pictures(options.data))[: 1 if options.quick else None]
-    engine: dict = {}
-    try:
-        engine = run_tensorrt(options.tensorrt_python, network, options.weights, pictures, shapes)
-        by_shape = engine.pop("shapes")
-        for name, way in ((TENSORRT, "ms"), (AS_GRAPH, "graph_ms")):
-            times[name] = {shape: ways[way] for shape, ways in by_shape.items()}
-    except ExportError as error:
-        skipped[TENSORRT] = str(error)
-    rates.append(matrix_rate("fp16", "cuda"))
-    return {
+    result = {
         "torch": f"{torch.__version__}, cuDNN {torch.backends.cudnn.version()}",
-        "matrix_rate": max(rates),
+        "matrix_rate": matrix_rate("fp16", "cuda"),
         "flops": {as_text(shape): shape[0] * flops(network, *shape[1:]) for shape in shapes},
-        "ms": times,
-        "skipped": skipped,
-        **engine,
+        "ms": {name: {} for name in (*PEERS, TENSORRT, AS_GRAPH)},
+        "skipped": {},
     }
-
-
-def time_peers(
-    network: DeepImageMatting, shapes: list[tuple[int, int, int]], quick: bool
-) -> tuple[dict[str, Samples], dict[str, str]]:
-    """Return every peer's milliseconds by shape, and why others were not measured."""
-    times, skipped = {}, {}
+    try:
+        add_engine(result, run_tensorrt(options, network, pictures, shapes))
+    except (ExportError, RuntimeError) as error:  # RuntimeError: of another PyTorch's exporter
+        result["skipped"][TENSORRT] = first_line(error)
+    yield result
     for name, peer in PEERS.items():
-        if quick and peer.compile_mode:
-            skipped[name] = "left out by --quick"
+        if options.quick and peer.compile_mode:
+            result["skipped"][name] = "left out by --quick"
             continue
-        times[name] = {}
-        for shape in tqdm(shapes, desc=name, disable=None):
-            try:
-                times[name][as_text(shape)] = time_peer(network, peer, shape)
-            except RuntimeError as error:  # out of memory, or no compiler
-                skipped[f"{name}, {as_text(shape)}"] = str(error).strip().splitlines()[0]
-            torch.cuda.empty_cache()
-    return times, skipped
+        for shape in shapes:
+            add_peer(result, name, network, shape)
+            yield result
+    result["matrix_rate"] = max(result["matrix_rate"], matrix_rate("fp16", "cuda"))
+    yield result
+
+
+def add_engine(result: dict, engine: dict) -> None:
+    """Add to a result what `run_tensorrt` found."""
+    for shape, ways in engine.pop("shapes").items():
+        for name, way in ((TENSORRT, "ms"), (AS_GRAPH, "graph_ms")):
+            if way in ways:
+                result["ms"][name][shape] = ways[way]
+    result["skipped"].update(engine.pop("skipped"))
+    result.update(engine)
+
+
+def add_peer(
+    result: dict, name: str, network: DeepImageMatting, shape: tuple[int, int, int]
+) -> None:
+    """Add a peer's milliseconds at a shape to a result, or why there are none."""
+    try:
+        took = result["ms"][name][as_text(shape)] = time_peer(network, PEERS[name], shape)
+        print(f"{name}, {as_text(shape)}: {median(took):.3f} ms", flush=True)
+    except RuntimeError as error:  # out of memory, or no compiler
+        result["skipped"][f"{name}, {as_text(shape)}"] = first_line(error)
+    torch.compiler.reset()  # after eight shapes it would compile no more
+    torch.cuda.empty_cache()
 
 
 def time_peer(network: DeepImageMatting, peer: Peer, shape: tuple[int, int, int]) -> list[float]:
     """Return a peer's milliseconds at a shape."""
-    torch.compiler.reset()  # after eight shapes it would compile no more
     ours = on_device(network, "cuda", peer.dtype, peer.memory_format, peer.compile_mode)
     pictures = [torch.from_numpy(x).cuda().permute(0, 3, 1, 2) for x in example(shape)]
     with torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=peer.tf32):
@@ -154,12 +163,11 @@ def time_on_gpu(launch: Callable[[], object]) -> list[float]:
 
 
 def run_tensorrt(
-    python: str,
+    options: argparse.Namespace,
     network: DeepImageMatting,
-    weights: Path,
     pictures: list[Picture],
     shapes: list[tuple[int, int, int]],
-) -> dict[str, object]:
+) -> dict:
     """Return what `benchmarks.engine` measures in TensorRT's Python, and the engine's parity.
 
     Raises
@@ -167,20 +175,34 @@ def run_tensorrt(
     ExportError
         There is no such Python, TensorRT or GPU, or TensorRT refused the graph.
     """
+    python = shutil.which(options.tensorrt_python)
+    if not python:
+        raise ExportError(f"--tensorrt-python {options.tensorrt_python}: no such program")
     with tempfile.TemporaryDirectory(prefix="gpu-") as scratch:
         folder = Path(scratch)
-        onnx = write_onnx(network, weights, "fp16", folder)
+        onnx = write_onnx(network, options.weights, "fp16", folder)
         save_references(network, pictures, folder / "pictures")
         references = sorted((folder / "pictures").iterdir())
-        command = [python, "-m", "benchmarks.engine", onnx, "-o", folder]
+        command = [Path(python).absolute(), "-m", "benchmarks.engine", onnx, "-o", folder]
+        command += ["--timing-cache", (options.output / "timing.cache").absolute()]
         command += ["--pictures", *references, "--shapes", *map(as_text, shapes)]
-        try:
-            done = subprocess.run(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
-        except OSError as error:
-            raise ExportError(f"--tensorrt-python: {error}") from None
+        libraries = [os.environ.get("LD_LIBRARY_PATH", ""), *cuda_folders()]
+        environment = os.environ | {"LD_LIBRARY_PATH": ":".join(filter(None, libraries))}
+        done = subprocess.run(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+        print(done.stderr, end="", file=sys.stderr)
+        said = (done.stderr.strip().splitlines() or ["nothing said"])[-1]
+        if not (folder / RECORD).exists():
+            raise ExportError(said.removeprefix("benchmarks.engine: "))
+        record = json.loads((folder / RECORD).read_text())
+        skipped = {f"{TENSORRT}, {shape}": why for shape, why in record.pop("failed").items()}
         if done.returncode:
-            said = done.stderr.strip().splitlines() or ["nothing said"]
-            raise ExportError(said[-1].removeprefix("benchmarks.engine: "))
+            skipped[f"{TENSORRT}, what follows"] = said
+        return record | {"skipped": skipped} | judge_alphas(references, folder)
+
+
+def judge_alphas(references: list[Path], folder: Path) -> dict[str, object]:
+    """Return how equal the alphas in a folder are to the network's."""
+    try:
         parity = judge(
             [
                 compare(picture, alpha, np.load(folder / f"{picture.name}.npy"))
@@ -188,17 +210,25 @@ def run_tensorrt(
             ],
             "fp16",
         )
-        record = json.loads((folder / RECORD).read_text())
-    return record | {
+    except (ExportError, OSError) as error:
+        return {"complaints": [str(error)], "failed": True}
+    return {
         "parity": parity.summary(),
         "complaints": parity.complaints,
         "failed": bool(parity.complaints),
     }
 
 
+def cuda_folders() -> set[str]:
+    """Return where the CUDA runtime lies that PyTorch has loaded, which Polygraphy looks for."""
+    mapped = (line.split() for line in Path("/proc/self/maps").read_text().splitlines())
+    return {str(Path(m[5]).parent) for m in mapped if len(m) > 5 and "/libcudart" in m[5]}
+
+
 def render(record: dict) -> list[Section]:
     """Return a record's tables and what follows from them."""
-    return [peer_rows(record), notes(record), *([layer_rows(record)] if "layers" in record else [])]
+    layers = layer_rows(record) if "layers" in record else []
+    return [section for section in (peer_rows(record), notes(record), layers) if section]
 
 
 def samples(record: dict) -> Samples:

@@ -25,6 +25,7 @@ from benchmarks.service import check_server, serving, what_serves
 from benchmarks.tables import Section
 from benchmarks.worst import draw_worst
 from client.connection import Matte
+from export.errors import ExportError
 from export.export import expected_alphas, prove_in_bf16, write_onnx
 from export.manifest import sha256
 from export.parity import (
@@ -62,14 +63,22 @@ class Row:
     precision: str
     parity: Parity | None = None
     skipped: str | None = None
+    failure: str | None = None
     alphas: list[np.ndarray] = field(default_factory=list, repr=False)
 
     @property
     def verdict(self) -> str:
         """What there is to say of it, in words."""
+        if self.failure:
+            return f"failed: {self.failure}"
         if self.parity is None:
             return f"not run: {self.skipped}"
         return "; ".join(self.parity.complaints) or "equal"
+
+    @property
+    def is_wrong(self) -> bool:
+        """Whether it ran and is not the network."""
+        return bool(self.failure or (self.parity and self.parity.complaints))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -115,7 +124,7 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
             for row in rows
         ],
         # A network that is not itself in bf16 is served in FP32.
-        "failed": any(r.parity and r.parity.complaints for r in rows if r.name != IN_BF16),
+        "failed": any(row.is_wrong for row in rows if row.name != IN_BF16),
     }
 
 
@@ -184,12 +193,11 @@ def make_row(
     """Matte all pictures and judge them, or say why not."""
     try:
         alphas = matte_all(start(), pictures, name)
+        comparisons = [compare(*of) for of in zip(pictures, reference, alphas, strict=True)]
     except SkippedError as error:
         return Row(name, precision, skipped=str(error))
-    comparisons = [
-        compare(picture, expected, found)
-        for picture, expected, found in zip(pictures, reference, alphas, strict=True)
-    ]
+    except ExportError as error:
+        return Row(name, precision, failure=str(error))
     return Row(name, precision, judge(comparisons, precision), alphas=alphas)
 
 

@@ -45,6 +45,11 @@ def on_device(
     return network
 
 
+def first_line(error: Exception) -> str:
+    """Return what matters of an error's text."""
+    return str(error).strip().partition("\n")[0]
+
+
 def autocast_matte(network: DeepImageMatting) -> Matting:
     """Return the PyTorch network on the CPU in bf16, where the processor computes in it."""
     require_bf16()
@@ -59,11 +64,7 @@ def autocast_matte(network: DeepImageMatting) -> Matting:
 
 def compiled_matte(network: DeepImageMatting) -> Matting:
     """Return the PyTorch network through torch.compile on the CPU."""
-    try:
-        torch.compile(torch.relu)(torch.zeros(1))
-    except RuntimeError as error:
-        reason = str(error).strip().splitlines()[0]
-        raise SkippedError(f"torch.compile finds no working C++ compiler ({reason})") from error
+    require_compiler("cpu")
     return matte_with(on_device(network, memory_format=torch.channels_last, compile_mode="default"))
 
 
@@ -91,6 +92,13 @@ def require_bf16() -> None:
 def require_gpu() -> None:
     if not torch.cuda.is_available():
         raise SkippedError("PyTorch finds no GPU here")
+
+
+def require_compiler(device: str) -> None:
+    try:
+        torch.compile(torch.relu)(torch.zeros(1, device=device))
+    except RuntimeError as error:
+        raise SkippedError(f"torch.compile finds no compiler ({first_line(error)})") from error
 
 
 def open_peers(
@@ -129,6 +137,8 @@ def open_peers(
 
     def on_gpu(compile_mode: str | None = None) -> Matting:
         require_gpu()
+        if compile_mode:
+            require_compiler("cuda")
         return matte_with(
             on_device(network, "cuda", torch.float16, torch.channels_last, compile_mode)
         )

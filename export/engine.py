@@ -228,7 +228,7 @@ def engine_matte(engine: bytes, target: str) -> Matting:
     runner = TrtRunner(EngineFromBytes(engine))
     try:
         runner.activate()
-    except PolygraphyException as error:
+    except (PolygraphyException, OSError) as error:  # OSError: no CUDA runtime
         raise ExportError(f"the engine cannot run here: {' '.join(str(error).split())}") from error
 
     def matte(image: np.ndarray, trimap: np.ndarray) -> np.ndarray:

@@ -69,6 +69,14 @@ def test_the_verdict_names_what_differs(data: Path) -> None:
     np.testing.assert_array_equal(row.alphas[0], wrong)
 
 
+def test_an_answer_that_contradicts_the_trimap_is_a_failure_and_not_the_end(data: Path) -> None:
+    pictures = list(read_pictures(data))
+    row = make_row(
+        "wrong", "fp16", lambda: lambda _, trimap: trimap * 0, pictures, [pictures[0].alpha]
+    )
+    assert row.is_wrong and row.verdict.startswith("failed: corner: the prediction is not 255 in")
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
