@@ -9,7 +9,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from export.engine import CAPABILITY, Profile, build_engine, check_machine, engine_matte
+from export.engine import (
+    CAPABILITY,
+    Profile,
+    as_text,
+    build_engine,
+    check_machine,
+    engine_matte,
+)
 from export.errors import ExportError
 from export.graph import build_graph, save_graph, store_weights_outside
 from export.manifest import WEIGHTS, describe, sha256
@@ -120,6 +127,8 @@ def export(
         configs[FOR_TENSORRT] = with_profile(read_config(model, FOR_TENSORRT), profile)
     network = load_checkpoint(weights)
     known = with_mirror_images(list(read_pictures(pictures)))
+    if target == "tensorrt":
+        check_sizes(known, profile)
     floats = "fp32" if precision == INT8 else precision
     watched = input_ranges(network) if precision == INT8 else nullcontext()
     with largest_magnitudes(network) as largest, watched as ranges:
@@ -163,6 +172,24 @@ def export(
     return Exported(model / "1" / artifact.name, parity, in_bf16)
 
 
+def check_sizes(pictures: list[Picture], profile: Profile) -> None:
+    """Refuse pictures that the engine will not take, before it is built.
+
+    Raises
+    ------
+    ExportError
+        One is smaller or larger than the profile.
+    """
+    for picture in pictures:
+        sizes = (profile.smallest[1:], picture.trimap.shape, profile.largest[1:])
+        if (np.diff(sizes, axis=0) < 0).any():
+            smallest, its_own, largest = map(as_text, sizes)
+            raise ExportError(
+                f"{picture.name}, on which the engine would be compared, is {its_own}: expected "
+                f"{smallest} (--smallest) to {largest} (--largest), or other pictures (--data)"
+            )
+
+
 def check_int8(target: str) -> None:
     """Refuse INT8 where it cannot be proven: elsewhere than in OpenVINO on a processor with VNNI.
 
@@ -190,22 +217,26 @@ def write_onnx(
     """
     graph = build_graph(network, precision)
     quantize(graph, ranges or {})
-    store_weights_outside(graph, store_weights(network, weights, folder))
+    store_weights_outside(graph, store_weights(network, weights, precision, folder))
     save_graph(graph, folder / "model.onnx")
     return folder / "model.onnx"
 
 
-def store_weights(network: DeepImageMatting, weights: Path, folder: Path) -> Path:
-    """Write a network's checkpoint as safetensors, FP16 as FP16, else as FP32; return its path.
+def store_weights(network: DeepImageMatting, weights: Path, precision: str, folder: Path) -> Path:
+    """Write a network's checkpoint as safetensors; return its path.
 
-    BF16 fits into FP32 alone, and FP64 is more than the network computes in.
+    FP16 for a graph in FP16, so that it has constants for weights and no casts, which not every
+    TensorRT takes before a convolution. Else FP16 as FP16 and all others as FP32: BF16 fits into
+    that alone, and FP64 is more than the network computes in.
     """
     stored = folder / WEIGHTS
     dtypes = {value.dtype for value in read_state(weights).values()}
-    if weights.suffix == ".safetensors" and dtypes <= {torch.float16, torch.float32}:
+    kept = {torch.float16} if precision == "fp16" else {torch.float16, torch.float32}
+    if weights.suffix == ".safetensors" and dtypes <= kept:
         shutil.copyfile(weights, stored)
     else:
-        dtype = torch.float16 if dtypes == {torch.float16} else torch.float32
+        half = precision == "fp16" or dtypes == {torch.float16}
+        dtype = torch.float16 if half else torch.float32
         save_checkpoint(network, stored, {"source": weights.name}, dtype)
     return stored
 

@@ -36,14 +36,26 @@ def test_mmeditings_checkpoint_is_exported_and_served(
 
 
 @pytest.mark.parametrize(
-    ("dtype", "suffix"), [(torch.bfloat16, ".safetensors"), (torch.float64, ".pth")]
+    ("dtype", "suffix", "precision", "stored_as"),
+    [
+        (torch.bfloat16, ".safetensors", "fp32", torch.float32),
+        (torch.float64, ".pth", "fp32", torch.float32),
+        (torch.float32, ".safetensors", "fp16", torch.float16),
+    ],
 )
-def test_other_types_are_stored_as_fp32(
-    oracle_network: Callable, tmp_path: Path, dtype: torch.dtype, suffix: str
+def test_other_types_are_stored_as_the_graph_takes_them(
+    oracle_network: Callable,
+    tmp_path: Path,
+    dtype: torch.dtype,
+    suffix: str,
+    precision: str,
+    stored_as: torch.dtype,
 ) -> None:
     state = {name: value.to(dtype) for name, value in oracle_network(1).state_dict().items()}
     weights = tmp_path / f"other{suffix}"
     (save_file if suffix == ".safetensors" else torch.save)(state, weights)
-    stored = read_state(store_weights(load_checkpoint(weights), weights, tmp_path))
-    assert all(torch.equal(stored[name], value.float()) for name, value in state.items())
-    assert {value.dtype for value in stored.values()} == {torch.float32}
+    network = load_checkpoint(weights)
+    (tmp_path / "new").mkdir()
+    stored = read_state(store_weights(network, weights, precision, tmp_path / "new"))
+    assert all(torch.equal(stored[name], value.to(stored_as)) for name, value in state.items())
+    assert {value.dtype for value in stored.values()} == {stored_as}
