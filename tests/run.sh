@@ -19,6 +19,8 @@ fetch_faketime() {
 }
 
 [ -d .venv/faketime ] || (fetch_faketime) >/dev/null 2>&1 || rm -rf .venv/faketime
+# Its first import compiles for a minute: beside the linters, which leave a core idle.
+.venv/bin/python -c 'import pymatting' &
 .venv/bin/python -m ruff check .
 .venv/bin/python -m mypy
 # Much of their time is waiting for servers. Three take 7 GB of memory; more would not fit small

@@ -31,6 +31,7 @@ from train.network import DeepImageMatting
 
 SCORE = "validation SAD"
 """The fact about weights that tells how good they were in their own run."""
+FEW = 4
 
 
 class CheckpointError(ValueError):
@@ -45,7 +46,7 @@ def load_checkpoint(path: str | Path) -> DeepImageMatting:
     Raises
     ------
     CheckpointError
-        The file cannot be read, or tensors are missing, extra or misshapen (all are listed).
+        The file cannot be read, or tensors are missing, extra or misshapen.
     """
     state = read_state(Path(path))
     network = DeepImageMatting(refiner=any(name.startswith("refiner.") for name in state))
@@ -74,7 +75,19 @@ def read_state(path: Path) -> dict[str, Tensor]:
             f"{path}: expected named tensors, or a `state_dict` of them; found "
             f"{type(content).__name__}"
         )
-    return {name.removeprefix("module."): value for name, value in content.items()}
+    return without_wrapper(content)
+
+
+def without_wrapper(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors named without what all names have before mmediting's.
+
+    "module." in front comes of training on several GPUs, "network." of a `last.ckpt` of ours.
+    """
+    found = [re.match(r"(.*?)(?:backbone|refiner)\.", name) for name in state]
+    wrappers = {match[1] if match else "" for match in found}
+    if len(wrappers) > 1:
+        return dict(state)
+    return {name.removeprefix(*wrappers): value for name, value in state.items()}
 
 
 def load(path: Path) -> object:
@@ -112,7 +125,10 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def differences(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
-    """Say in words how named tensors differ from the expected ones in name or shape."""
+    """Say in words how named tensors differ from the expected ones in name or shape.
+
+    Of each kind of difference the first few are named.
+    """
     missing = [name for name in expected if name not in found]
     extra = [name for name in found if name not in expected]
     misshapen = [
@@ -121,7 +137,11 @@ def differences(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> 
         if name in found and found[name].shape != value.shape
     ]
     kinds = {"missing": missing, "extra": extra, "misshapen": misshapen}
-    return [f"{kind}: {', '.join(names)}" for kind, names in kinds.items() if names]
+    return [
+        f"{len(names)} {kind}: {', '.join(names[:FEW])}" + ", ..." * (len(names) > FEW)
+        for kind, names in kinds.items()
+        if names
+    ]
 
 
 def save_checkpoint(

@@ -70,7 +70,23 @@ def test_exact_weights_on_request(tmp_path, oracle_network, state):
     assert_loads(path, state)
 
 
-def test_all_that_differs_is_listed(tmp_path, state):
+@pytest.mark.parametrize("wrapper", ["network.", "model.generator."])
+def test_what_all_names_have_in_front_does_not_count(tmp_path, state, wrapper):
+    torch.save({wrapper + name: value for name, value in state.items()}, tmp_path / "in.ckpt")
+    assert_loads(tmp_path / "in.ckpt", state)
+
+
+def test_two_networks_in_one_file_are_not_mixed(tmp_path, state):
+    both = {w + name: value for w in ("", "ema.") for name, value in state.items()}
+    torch.save(both, tmp_path / "both.pth")
+    with pytest.raises(CheckpointError, match=r"42 extra: (ema\.\S+, ){4}\.\.\.$"):
+        load_checkpoint(tmp_path / "both.pth")
+    torch.save({"other": torch.zeros(1)}, tmp_path / "other.pth")
+    with pytest.raises(CheckpointError, match=r"1 extra: other$"):
+        load_checkpoint(tmp_path / "other.pth")
+
+
+def test_what_differs_is_listed(tmp_path, state):
     wrong = dict(state)
     for name in ("backbone.encoder.conv6.bias", "backbone.decoder.deconv1.weight"):
         del wrong[name]
@@ -80,10 +96,9 @@ def test_all_that_differs_is_listed(tmp_path, state):
     with pytest.raises(CheckpointError) as caught:
         load_checkpoint(tmp_path / "wrong.pth")
     message = str(caught.value)
-    assert "missing: backbone.encoder.conv6.bias, backbone.decoder.deconv1.weight" in message
-    assert "extra: fc.weight" in message
-    misshapen = "misshapen: backbone.encoder.layer1.0.weight (64, 3, 3, 3), expected (64, 4, 3, 3)"
-    assert misshapen in message
+    assert "2 missing: backbone.encoder.conv6.bias, backbone.decoder.deconv1.weight" in message
+    assert "1 extra: fc.weight" in message
+    assert "1 misshapen: backbone.encoder.layer1.0.weight (64, 3, 3, 3), expected (64, 4" in message
     assert "\n" not in message
 
 
