@@ -40,7 +40,7 @@ from export.parity import (
     read_pictures,
 )
 from export.repository import CONFIG, MODEL, fill, with_parameters
-from export.runtime import onnx_matte
+from export.runtime import onnx_matte, openvino_precision
 from export.tolerance import TOLERANCES
 from train.checkpoint import load_checkpoint
 from train.network import DeepImageMatting
@@ -146,9 +146,7 @@ def exported_forms(
     (folder / "fp16").mkdir()
     fp16 = write_onnx(network, options.weights, "fp16", folder / "fp16")
 
-    known = list(read_pictures())  # as an export does
-    in_bf16 = prove_in_bf16(expected_alphas(network, known), fp32, known)
-    served_in = "auto" if isinstance(in_bf16, Parity) else "fp32"
+    served_in = "auto" if is_itself_in_bf16(network, fp32) else "fp32"
     config = version.parent / CONFIG
     config.write_text(with_parameters(config.read_text(), engine="openvino", precision=served_in))
     address = stack.enter_context(serving(repository, options.url))
@@ -168,6 +166,14 @@ def exported_forms(
             lambda: stack.enter_context(served(address)),
         ),
     }
+
+
+def is_itself_in_bf16(network: DeepImageMatting, fp32: Path) -> bool:
+    """Say if its graph may be served in bf16 on this processor, as an export decides it."""
+    if openvino_precision() != "bf16":  # before PyTorch's alphas, not after
+        return False
+    known = list(read_pictures())
+    return isinstance(prove_in_bf16(expected_alphas(network, known), fp32, known), Parity)
 
 
 @contextmanager
