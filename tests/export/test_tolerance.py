@@ -8,6 +8,10 @@ from export.parity import Comparison, judge
 @pytest.mark.parametrize(
     ("precision", "change", "is_fine"),
     [
+        ("fp32", 0.0009, True),
+        ("fp32", -0.0009, True),
+        ("fp32", 0.0011, False),
+        ("fp32", -0.0011, False),
         ("fp16", 0.009, True),
         ("fp16", -0.011, False),
         ("bf16", 0.009, True),
@@ -18,7 +22,7 @@ from export.parity import Comparison, judge
         ("int8", -0.05, True),
     ],
 )
-def test_in_few_bits_metrics_may_be_better_by_chance_but_not_worse(
+def test_metrics_may_be_better_by_chance_in_few_bits_but_not_worse(
     precision: str, change: float, is_fine: bool
 ) -> None:
     reference = {"SAD": 2.0, "MSE": 0.02}
