@@ -3,6 +3,8 @@
 import functools
 import itertools
 import json
+import os
+import pickle
 import platform
 import signal
 import socket
@@ -10,10 +12,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from hypothesis import HealthCheck, settings
 
 from server.launcher import Server, launch
@@ -39,6 +42,63 @@ settings.register_profile(
 settings.load_profile("default")
 
 MODEL_REPOSITORY = Path(__file__).parents[1] / "model_repository"
+Made = TypeVar("Made")
+
+
+@pytest.fixture(scope="session")
+def once_for_all_workers(tmp_path_factory: pytest.TempPathFactory) -> Callable:
+    """Let one of pytest-xdist's workers make what all of them share and none changes."""
+    of_all = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        of_all = of_all.parent
+
+    def once(name: str, make: Callable[[Path], Made]) -> Made:
+        """Return what `make` returned, which can be pickled, when it was given a new folder."""
+        made = of_all / f"{name}.pickle"
+        with FileLock(of_all / f"{name}.lock"):
+            if not made.exists():
+                content = pickle.dumps(make(tmp_path_factory.mktemp(name)))
+                made.write_bytes(content)
+            return pickle.loads(made.read_bytes())
+
+    return once
+
+
+@pytest.fixture(scope="session")
+def shared_graph(once_for_all_workers: Callable) -> Callable:
+    """In place of `build_graph`: one graph for all networks of a kind, with each one's weights.
+
+    Tracing takes most of an export's time. Exports are compared with their own networks: what a
+    graph had of another's weights would be found.
+    """
+    pytest.importorskip("onnxscript", reason="needs pip install -e '.[export]'")
+    import onnx_ir
+
+    from export.graph import PRECISIONS, build_graph
+    from train.network import DeepImageMatting
+
+    def build(network: DeepImageMatting, precision: str) -> onnx_ir.Model:
+        refiner = network.refiner is not None
+
+        def trace(folder: Path) -> Path:
+            model = build_graph(DeepImageMatting(refiner).eval(), precision)
+            onnx_ir.save(model, folder / "graph.onnx", external_data="weights")
+            return folder / "graph.onnx"
+
+        kind = f"graph_in_{precision}" + "_with_refiner" * refiner
+        model = onnx_ir.load(once_for_all_workers(kind, trace))
+        for name, value in network.state_dict().items():
+            own = value.to(PRECISIONS[precision]).numpy()
+            model.graph.initializers[name].const_value = onnx_ir.tensor(own, name=name)
+        return model
+
+    return build
+
+
+@pytest.fixture
+def traced_once(shared_graph: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let exports take the shared graph of their kind."""
+    monkeypatch.setattr("export.export.build_graph", shared_graph)
 
 
 @pytest.fixture(scope="session")

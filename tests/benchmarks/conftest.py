@@ -8,6 +8,7 @@ import pytest
 
 from export.repository import CONFIG, TEMPLATE
 from matting.images import read_gray, read_image, write_image
+from server.launcher import launch
 
 ORACLE = Path(__file__).parents[1] / "data/oracle/infer"
 
@@ -35,19 +36,23 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def report(once_for_all_workers: Callable, shared_graph: Callable) -> Path:
     """The folder of a report on the default model, without parity, which has its own test.
 
     The model is version 2 of its repository, and version 1 is empty.
     """
     from benchmarks.__main__ import main
 
-    model = tmp_path_factory.mktemp("models") / "dim"
-    (model / "1").mkdir(parents=True)
-    (model / "2").symlink_to(TEMPLATE / "1")
-    shutil.copy(TEMPLATE / CONFIG, model)
-    folder = tmp_path_factory.mktemp("report")
-    names = ["latency", "throughput", "connectivity"]
-    command = ["report", "--quick", "--repository", str(model.parent), "-o", str(folder)]
-    assert main([*command, "--only", *names]) == 0
-    return folder
+    def measure(folder: Path) -> Path:
+        model = folder / "models/dim"
+        (model / "1").mkdir(parents=True)
+        (model / "2").symlink_to(TEMPLATE / "1")
+        shutil.copy(TEMPLATE / CONFIG, model)
+        names = ["latency", "throughput", "connectivity"]
+        with pytest.MonkeyPatch.context() as patch, launch(model.parent) as server:
+            patch.setattr("export.export.build_graph", shared_graph)
+            served = ["--repository", str(model.parent), "--url", server.grpc_url]
+            assert main(["report", "--quick", *served, "-o", str(folder), "--only", *names]) == 0
+        return folder
+
+    return once_for_all_workers("report", measure)

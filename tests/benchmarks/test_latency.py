@@ -44,6 +44,7 @@ def test_layers_and_peers_of_a_real_server(report: Path) -> None:
     assert f"| {REFERENCE} " in (report / "latency.md").read_text()
 
 
+@pytest.mark.usefixtures("traced_once")
 def test_all_peers_compute_the_same(network: DeepImageMatting, tmp_path: Path) -> None:
     image, trimap = (x[np.newaxis] for x in picture_of(96, 128))
     peers, _ = open_peers(network, VERSION, tmp_path, (96, 128), quick=True)

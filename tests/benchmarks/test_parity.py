@@ -19,6 +19,7 @@ from export.parity import read_pictures
 from matting.images import read_image
 
 
+@pytest.mark.usefixtures("traced_once")
 def test_exports_are_equal_and_a_server_with_other_weights_is_found_out(
     weights: Path, data: Path, tmp_path: Path, server: Server, capsys: pytest.CaptureFixture
 ) -> None:

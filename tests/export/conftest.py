@@ -1,7 +1,6 @@
-"""One export of the seeded network, shared by the tests: tracing it takes most of their time."""
+"""One export of the seeded network, shared by the tests."""
 
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,18 +10,20 @@ import pytest
 pytest.importorskip("onnxscript", reason="needs pip install -e '.[export]'")
 
 from export.export import Exported, export
-from export.manifest import WEIGHTS
 from export.parity import Picture, read_pictures
 from matting.images import write_image
 from train.checkpoint import save_checkpoint
 
 
 @pytest.fixture(scope="session")
-def seeded_weights(oracle_network: Callable, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def seeded_weights(once_for_all_workers: Callable, oracle_network: Callable) -> Path:
     """Stage 3 weights drawn from a seed, stored as FP16 as the default's are."""
-    path = tmp_path_factory.mktemp("weights") / "seeded.safetensors"
-    save_checkpoint(oracle_network(3), path, {})
-    return path
+
+    def save(folder: Path) -> Path:
+        save_checkpoint(oracle_network(3), folder / "seeded.safetensors", {})
+        return folder / "seeded.safetensors"
+
+    return once_for_all_workers("seeded", save)
 
 
 @pytest.fixture(scope="session")
@@ -57,25 +58,16 @@ def nvidia_smi(
 
 @pytest.fixture(scope="session")
 def exported(
-    seeded_weights: Path, pairs: Path, tmp_path_factory: pytest.TempPathFactory
+    once_for_all_workers: Callable, shared_graph: Callable, seeded_weights: Path, pairs: Path
 ) -> Exported:
-    repository = tmp_path_factory.mktemp("served") / "models"
-    return export(seeded_weights, repository, pictures=pairs)
+    def write(folder: Path) -> Exported:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("export.export.build_graph", shared_graph)
+            return export(seeded_weights, folder / "models", pictures=pairs)
+
+    return once_for_all_workers("exported", write)
 
 
 @pytest.fixture(scope="session")
 def pictures(pairs: Path) -> list[Picture]:
     return list(read_pictures(pairs))
-
-
-@pytest.fixture
-def traced_before(exported: Exported, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let exports of the seeded network take the graph that `exported` has of it."""
-    graph = exported.artifact
-
-    def copy(network: object, weights: Path, precision: str, folder: Path, ranges: object) -> Path:
-        for name in (graph.name, WEIGHTS):
-            shutil.copy(graph.with_name(name), folder)
-        return folder / graph.name
-
-    monkeypatch.setattr("export.export.write_onnx", copy)

@@ -15,6 +15,7 @@ from server.launcher import launch
 from train.checkpoint import load_checkpoint, read_safetensors, read_state
 
 
+@pytest.mark.usefixtures("traced_once")
 def test_mmeditings_checkpoint_is_exported_and_served(
     oracle_network: Callable, pairs: Path, pictures: list[Picture], tmp_path: Path
 ) -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from export.__main__ import main
-from export.engine import Profile, build_engine, find_gpu
+from export.engine import find_gpu
 from export.errors import ExportError
 from export.export import (
     Exported,
@@ -35,6 +35,8 @@ from export.repository import TEMPLATE
 from export.runtime import onnx_matte, openvino_precision
 from export.tolerance import TOLERANCES, Tolerance
 from train.checkpoint import load_checkpoint, save_checkpoint
+
+pytestmark = pytest.mark.usefixtures("traced_once")
 
 
 @pytest.fixture(scope="module")
@@ -83,34 +85,25 @@ def config_of(model: Path) -> str:
     return (model / "config.pbtxt").read_text()
 
 
-Known = tuple[list[Picture], list[np.ndarray]]
-
-
-@pytest.fixture(scope="module")
-def default_alphas() -> Known:
-    """The pictures that the default network is proven on, and what it answers."""
-    known = with_mirror_images(list(read_pictures()))
-    return known, expected_alphas(load_checkpoint(TEMPLATE / "1" / WEIGHTS), known)
-
-
-def test_the_default_network_may_be_served_in_bf16(default_alphas: Known) -> None:
+def test_the_default_network_may_be_served_in_bf16() -> None:
     assert 'key: "precision" value { string_value: "auto" }' in config_of(TEMPLATE)
     if openvino_precision() != "bf16":
         pytest.skip("this processor does not compute in bf16")
-    known, expected = default_alphas
+    known = with_mirror_images(list(read_pictures()))
+    expected = expected_alphas(load_checkpoint(TEMPLATE / "1" / WEIGHTS), known)
     parity = prove_in_bf16(expected, TEMPLATE / "1/model.onnx", known)
     assert isinstance(parity, Parity), parity
 
 
-def test_the_default_network_is_itself_in_fp16(default_alphas: Known, tmp_path: Path) -> None:
+def test_the_default_network_is_itself_in_fp16(tmp_path: Path) -> None:
     weights = TEMPLATE / "1" / WEIGHTS
-    graph = write_onnx(load_checkpoint(weights), weights, "fp16", tmp_path)
-    known, expected = (of_all[:3] for of_all in default_alphas)  # one batch
-    parity = prove(expected, graph, "onnxruntime", "fp16", known)
+    network = load_checkpoint(weights)
+    graph = write_onnx(network, weights, "fp16", tmp_path)
+    known = with_mirror_images(list(read_pictures()))[:3]  # one batch
+    parity = prove(expected_alphas(network, known), graph, "onnxruntime", "fp16", known)
     assert parity.summary()["mean_difference"] > 0  # it is another precision
 
 
-@pytest.mark.usefixtures("traced_before")
 def test_a_config_is_refused_before_a_file_is_replaced(
     exported: Exported, seeded_weights: Path, pairs: Path, tmp_path: Path
 ) -> None:
@@ -180,7 +173,6 @@ def test_another_network_is_refused_and_nothing_is_written(
         prove(expected, exported.artifact, "onnxruntime", "fp32", pictures)
 
 
-@pytest.mark.usefixtures("traced_before")
 @pytest.mark.parametrize("there", [False, True])
 def test_a_refusal_changes_nothing(
     there: bool,
@@ -252,14 +244,6 @@ def test_weights_too_large_for_fp16_are_named(oracle_network: Callable) -> None:
         expected_alphas(network, [black])
     assert [line.split()[0] for line in overflows(largest, "fp16")] == ["backbone.encoder.layer1.0"]
     assert overflows(largest, "fp32") == []
-
-
-def test_nvidias_parser_and_builder_take_the_graph_in_fp32(exported: Exported) -> None:
-    pytest.importorskip("tensorrt_rtx", reason="needs pip install -e '.[tensorrt-rtx]'")
-    engine, facts = build_engine(exported.artifact, "tensorrt-rtx", "fp32", Profile())
-    weights = exported.artifact.with_name("weights.safetensors").stat().st_size
-    assert len(engine) > 2 * weights  # stored as FP16, computed in FP32
-    assert facts["profile"]["largest"] == (8, 1088, 1920)
 
 
 def test_nvidias_parser_and_builder_take_the_graph_in_fp16(

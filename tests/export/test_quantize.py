@@ -29,7 +29,8 @@ needs_vnni = pytest.mark.skipif(not has_vnni(), reason="this processor has no VN
 
 @pytest.fixture(scope="module")
 def known() -> list[Picture]:
-    return list(read_pictures())
+    """The project's own pictures but the largest, the smallest first."""
+    return sorted(read_pictures(), key=lambda picture: picture.trimap.size)[:2]
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +56,7 @@ def test_ranges_hold_nearly_all_of_a_layers_input(oracle_network: Callable) -> N
     assert others == [0.0] * (IN_EIGHT_BITS - 1)  # they come after a ReLU
 
 
+@pytest.mark.usefixtures("traced_once")
 def test_the_graph_as_it_is_written_is_the_network_within_2_percent(
     expected_and_ranges: tuple[list[np.ndarray], Ranges], known: list[Picture], tmp_path: Path
 ) -> None:
@@ -77,11 +79,12 @@ def test_the_graph_as_it_is_written_is_the_network_within_2_percent(
     ]
     parity = judge(comparisons, "int8")
     assert not parity.complaints
-    assert parity.summary()["mean_difference"] > 1e-4  # it is another precision
+    assert 1e-4 < parity.summary()["mean_difference"] < 2e-3  # it is another precision
     assert judge(comparisons, "fp32").complaints
 
 
 @needs_vnni
+@pytest.mark.usefixtures("traced_once")
 def test_an_export_in_int8_is_proven_multiplied_in_eight_bits_and_served(
     known: list[Picture], tmp_path: Path
 ) -> None:
@@ -98,14 +101,14 @@ def test_an_export_in_int8_is_proven_multiplied_in_eight_bits_and_served(
         if fact["layerType"].astype(str) == "Convolution"
     ]
     assert sum(kernel.endswith("I8") for kernel in kernels) == IN_EIGHT_BITS
-    smallest = min(known, key=lambda picture: picture.trimap.size)
     with launch(tmp_path / "models") as server, Matte(server.grpc_url) as matte:
-        served = matte.alpha(smallest.image, smallest.trimap)
-    alone = alpha_alone(onnx_matte(exported.artifact, "openvino", "int8"), smallest)
+        served = matte.alpha(known[0].image, known[0].trimap)
+    alone = alpha_alone(onnx_matte(exported.artifact, "openvino", "int8"), known[0])
     np.testing.assert_array_equal(served, alone)
 
 
 def test_a_layer_without_signal_has_a_scale(oracle_network: Callable, tmp_path: Path) -> None:
+    """Nor a bias. In a graph of its own, for PyTorch's exporter drops what is 0."""
     network = oracle_network(1)
     with torch.no_grad():
         network.backbone.encoder.conv6.weight.zero_()
