@@ -177,9 +177,10 @@ def oracle_network(oracle_state: Callable) -> Callable:
     from train.network import DeepImageMatting
 
     def build(stage: int) -> DeepImageMatting:
-        network = DeepImageMatting(refiner=stage > 1)
-        state = {name: torch.from_numpy(value) for name, value in oracle_state(stage).items()}
-        network.load_state_dict(state)
+        with torch.device("meta"):
+            network = DeepImageMatting(refiner=stage > 1)
+        state = {name: torch.tensor(value) for name, value in oracle_state(stage).items()}
+        network.load_state_dict(state, assign=True)
         return network.eval()
 
     return build

@@ -49,13 +49,15 @@ def load_checkpoint(path: str | Path) -> DeepImageMatting:
         The file cannot be read, or tensors are missing, extra or misshapen.
     """
     state = read_state(Path(path))
-    network = DeepImageMatting(refiner=any(name.startswith("refiner.") for name in state))
+    with torch.device("meta"):  # without drawing weights that are replaced at once
+        network = DeepImageMatting(refiner=any(name.startswith("refiner.") for name in state))
     complaints = differences(network.state_dict(), state)
     if complaints:
         raise CheckpointError(
             f"{path}: not Deep Image Matting as mmediting names it: " + "; ".join(complaints)
         )
-    network.load_state_dict({name: value.float() for name, value in state.items()})
+    as_fp32 = {"dtype": torch.float32, "memory_format": torch.contiguous_format, "copy": True}
+    network.load_state_dict({n: value.to(**as_fp32) for n, value in state.items()}, assign=True)
     return network.eval()
 
 
