@@ -1,7 +1,10 @@
 """`python -m export check` names what does not fit."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -72,6 +75,18 @@ def test_check_names_what_cannot_run_here(
         "rebuild it: python -m export WEIGHTS --target tensorrt --precision fp16"
     )
     assert "model.onnx, model.plan were made from different weights" in other_weights
+
+
+def test_check_needs_no_pytorch(exported: Exported, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['torch'] = None\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "export", "check", exported.artifact.parents[2]],
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_what_cannot_be_looked_at_is_one_line(capsys: pytest.CaptureFixture) -> None:

@@ -280,7 +280,7 @@ def test_a_newer_version_that_is_served_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     artifact = tmp_path / "dim/1/model.onnx"
-    monkeypatch.setattr("export.__main__.export", lambda *_, **__: Exported(artifact, None))
+    monkeypatch.setattr("export.command.export", lambda *_, **__: Exported(artifact, None))
     for version, warning in (
         ("1", ""),
         ("12", f"export: {tmp_path}/dim/12 is newer, and served in its place\n"),
