@@ -34,7 +34,7 @@ from matting.trimaps import is_unknown
 from train.layouts import evenly
 
 WHOLE, TILED, HALF = "whole", "tiles where they pay", "--half"
-QUICK = "one picture of 0.2 megapixels, one round"
+QUICK = "one picture of the size that it has, one round"
 EXAMPLES = """examples:
   python -m benchmarks tiles
   python -m benchmarks tiles --data photographs --megapixels 0
@@ -57,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def measure(options: argparse.Namespace) -> dict[str, object]:
     """Return a result: time and SAD of every picture, whole and in tiles, and the most memory."""
-    megapixels, rounds = (0.2, 1) if options.quick else (options.megapixels, options.rounds)
+    megapixels, rounds = (0, 1) if options.quick else (options.megapixels, options.rounds)
     count = 1 if options.quick else options.pictures
     pictures = evenly(list(read_pictures(options.data)), count)
     cases = []

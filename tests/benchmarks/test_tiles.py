@@ -16,13 +16,18 @@ from export.repository import CONFIG, TEMPLATE, with_parameters
 from server.launcher import launch
 
 
-def test_all_ways_are_measured(tmp_path: Path) -> None:
+def test_all_ways_are_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a small picture, as if it were a large one."""
+    monkeypatch.setattr("client.connection.LARGEST_ALWAYS_WHOLE", 0)
+    monkeypatch.setattr("client.connection.SMALLEST", 0)
     assert main(["tiles", "--quick", "-o", str(tmp_path)]) == 0
     record = json.loads((tmp_path / "tiles.json").read_text())
     (case,) = record["pictures"]
-    assert case["height"] * case["width"] == pytest.approx(2e5, rel=0.01)
+    assert (case["height"], case["width"], case["tiles"]) == (170, 300, 1)
     assert 0 < case["unknown"] < 1
-    assert case["SAD"][TILED] == pytest.approx(case["SAD"][WHOLE], rel=0.2)
+    whole, tiled, half = (case["SAD"][way] for way in (WHOLE, TILED, HALF))
+    assert tiled != whole and tiled == pytest.approx(whole, rel=0.05)
+    assert 1.1 * whole < half < 2 * whole
     assert case["samples_ms"].keys() == case["SAD"].keys() == {WHOLE, TILED, HALF}
     assert min(min(samples) for samples in case["samples_ms"].values()) > 0
     memory = record["memory_gib"]
@@ -67,7 +72,7 @@ def test_what_is_too_large_to_go_whole_is_measured_in_tiles(tmp_path: Path) -> N
     model = tmp_path / "models/dim"
     shutil.copytree(TEMPLATE, model, ignore=shutil.ignore_patterns("__pycache__"))
     config = model / CONFIG
-    config.write_text(with_parameters(config.read_text(), max_pixels="100000"))
+    config.write_text(with_parameters(config.read_text(), max_pixels="45000"))
     out = tmp_path / "out"
     with launch(model.parent) as server:
         assert main(["tiles", "--quick", "--url", server.grpc_url, "-o", str(out)]) == 0
