@@ -61,6 +61,7 @@ def test_without_a_gpu_one_line_says_so(
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.usefixtures("traced_once")
 def test_what_keeps_the_engine_from_running_is_passed_on(
     oracle_network: Callable, weights: Path, data: Path, tmp_path: Path
 ) -> None:

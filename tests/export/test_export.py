@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from export.__main__ import main
-from export.engine import find_gpu
+from export.engine import Profile, find_gpu
 from export.errors import ExportError
 from export.export import (
     Exported,
