@@ -1,6 +1,7 @@
 """Runs as users start them: cut off and resumed, in two processes, over seeds and stages.
 
-The network is the real one; its samples are few and small.
+Samples are few and small, and so is the network but for the run that is killed: what is tested here
+does not depend on its width. As a program this file is `python -m train` with that network.
 """
 
 import csv
@@ -15,13 +16,16 @@ import numpy as np
 import pytest
 import torch
 
+import train.network
 from matting.images import read_image
 from train.__main__ import main
 from train.checkpoint import load_checkpoint, save_checkpoint
 from train.dataset import TrainingData, as_tensor
 from train.fit import CheckpointHere, Run
+from train.initialise import randomise
 from train.losses import matting_losses
 from train.module import Training
+from train.network import DeepImageMatting, conv
 from train.predict import predict_alpha
 from train.stages import stage
 from train.synthesis import Samples, Synthesis
@@ -30,18 +34,26 @@ TINY = ["--crop", "32", "--batch-size", "1"]
 DEADLINE = 300
 
 
-@pytest.fixture(scope="module")
-def start(oracle_network, tmp_path_factory):
-    path = tmp_path_factory.mktemp("start") / "random.safetensors"
-    save_checkpoint(oracle_network(1), path, {}, dtype=torch.float32)
+def narrow_conv(inputs, outputs, size):
+    """With a sixteenth of the channels, but for those of pictures."""
+    return conv(*(count // 16 if count > 4 else count for count in (inputs, outputs)), size)
+
+
+@pytest.fixture
+def start(monkeypatch, tmp_path):
+    """Weights to start from; from here on the network is narrow."""
+    monkeypatch.setattr(train.network, "conv", narrow_conv)
+    network = DeepImageMatting(refiner=False)
+    randomise(network, seed=0)
+    path = tmp_path / "random.safetensors"
+    save_checkpoint(network, path, {}, dtype=torch.float32)
     return path
 
 
 @pytest.fixture
 def folder(tmp_path):
-    """For runs; removed at once, because each weighs half a gigabyte."""
-    yield tmp_path / "runs"
-    shutil.rmtree(tmp_path)
+    """For runs."""
+    return tmp_path / "runs"
 
 
 @pytest.fixture
@@ -50,13 +62,13 @@ def command(data, start):
     return ["--stage", "1", "--data", str(data), "--from", str(start), *TINY]
 
 
-def launch(arguments, variables=None):
+def launch(*arguments, **variables):
     return subprocess.Popen(
-        [sys.executable, "-m", "train", *arguments],
+        [sys.executable, *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env=os.environ | (variables or {}),
+        env={**os.environ, **variables},
     )
 
 
@@ -77,13 +89,15 @@ def logged(folder, version, column):
         return {int(row["step"]): float(row[column]) for row in csv.DictReader(file) if row[column]}
 
 
-def test_a_killed_run_goes_on_as_if_nothing_had_been(command, folder, start, capsys):
+def test_a_killed_run_goes_on_as_if_nothing_had_been(data, oracle_network, tmp_path, capsys):
     """Also in another folder."""
-    whole, cut = folder / "whole", folder / "cut"
+    start, whole, cut = (tmp_path / name for name in ("start.safetensors", "whole", "cut"))
+    save_checkpoint(oracle_network(1), start, {}, dtype=torch.float32)
+    command = ["--stage", "1", "--data", str(data), "--from", str(start), *TINY]
     command += ["--steps", "4", "--validate-every", "2", "-o"]
     assert main([*command, str(whole)]) == 0
 
-    process, end = launch([*command, str(cut)]), time.monotonic() + DEADLINE
+    process, end = launch("-m", "train", *command, str(cut)), time.monotonic() + DEADLINE
     while not (cut / "last.ckpt").exists():
         assert process.poll() is None, process.stdout.read()
         assert time.monotonic() < end
@@ -92,7 +106,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(command, folder, start, cap
     assert process.wait() == -signal.SIGKILL
     assert not (cut / "best.safetensors").exists()
 
-    cut = cut.rename(folder / "moved")
+    cut = cut.rename(tmp_path / "moved")
     assert main([*command, str(cut), "--resume"]) == 0
     expected, resumed = weights(whole), weights(cut)
     for name, value in expected.items():
@@ -133,7 +147,9 @@ def test_two_processes_average_the_gradients_of_different_batches(
     command += ["--accelerator", "cpu", "--devices", str(2 // nodes), "--nodes", str(nodes)]
     command += ["--steps", "1", "-o", str(folder)]
     meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())} if nodes > 1 else {}
-    processes = [launch(command, meeting | {"NODE_RANK": str(n)}) for n in range(nodes)]
+    processes = [
+        launch(__file__, *command, **meeting, NODE_RANK=str(node)) for node in range(nodes)
+    ]
     outputs = [process.communicate(timeout=DEADLINE)[0] for process in processes]
     assert [process.returncode for process in processes] == [0] * nodes, outputs
     assert "".join(outputs).count(" best SAD |") == 1  # one of the two speaks
@@ -254,3 +270,8 @@ def test_mistakes_are_one_line(command, start, tmp_path, capsys):
             main([*command, *output, option, value])
         assert caught.value.code == 2
         assert complaint in capsys.readouterr().err
+
+
+if __name__ == "__main__":
+    train.network.conv = narrow_conv
+    sys.exit(main())
