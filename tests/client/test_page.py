@@ -43,8 +43,9 @@ def page_folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def page(standin, page_folder, open_page) -> Iterator[str]:
-    """The address of a page that asks the stand-in."""
-    with open_page(standin.grpc_url, page_folder) as address:
+    """The address of a page that asks the stand-in, past a proxy that is not there."""
+    proxy = {"http_proxy": "http://127.0.0.1:1", "no_proxy": "", "NO_PROXY": "example.com"}
+    with open_page(standin.grpc_url, page_folder, **proxy) as address:
         yield address
 
 
@@ -256,32 +257,26 @@ def test_server_down(files, launch_standin, open_page, free_port, tmp_path_facto
 # As a program.
 
 
-def test_no_proxy_is_asked_for_the_page(standin, open_page, tmp_path):
-    proxy = "http://127.0.0.1:1"
-    variables = {"http_proxy": proxy, "no_proxy": "", "NO_PROXY": "example.com"}
-    with open_page(standin.grpc_url, tmp_path, **variables):
-        pass
-
-
-def test_a_taken_port_is_one_line(page):
+def test_a_taken_port_is_one_line(page, capfd, monkeypatch):
+    monkeypatch.setattr(os, "environ", os.environ.copy())
     port = page.rpartition(":")[2]
-    done = subprocess.run(
-        [sys.executable, "-m", "client.page", "--port", port],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    assert (done.returncode, done.stdout) == (1, "")
-    assert re.fullmatch(rf"error: no page at 127.0.0.1:{port} .*try another --port\n", done.stderr)
+    assert main(["--port", port]) == 1
+    out, error = capfd.readouterr()
+    assert out == ""
+    assert re.fullmatch(rf"error: no page at 127.0.0.1:{port} .*try another --port\n", error)
 
 
 def test_from_a_terminal_with_a_display_a_browser_is_opened(standin, free_port, tmp_path):
+    """And a terminal that is closed stops the page, of which nothing is left."""
     browser = tmp_path / "browser"
     browser.write_text('#!/bin/sh\necho "$1" >> "$0.log"\n')
     browser.chmod(0o755)
     ours, terminal = pty.openpty()
     lines = os.fdopen(ours, "rb", buffering=0)
-    environment = {**os.environ, "DISPLAY": ":9", "BROWSER": f"{browser} %s"}
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    display = {"DISPLAY": ":9", "BROWSER": f"{browser} %s"}
+    environment = {**os.environ, **display, "TMPDIR": str(temporary)}
     port = free_port()
     command = [sys.executable, "-m", "client.page", "--url", standin.grpc_url, "--port", str(port)]
     for options, opened in ((["--no-browser"], False), ([], True)):
@@ -289,8 +284,9 @@ def test_from_a_terminal_with_a_display_a_browser_is_opened(standin, free_port, 
             command + options, cwd=ROOT, env=environment, stdout=terminal
         ) as process:
             said = lines.readline()  # with its end, which may come later
-            process.send_signal(signal.SIGTERM)
+            process.send_signal(signal.SIGHUP)
         assert said.startswith(b"open http") and process.returncode == 0
+        assert not list(temporary.iterdir())
         log = tmp_path / "browser.log"
         assert log.exists() == opened
     assert log.read_text() == f"http://127.0.0.1:{port}/\n"
@@ -298,26 +294,10 @@ def test_from_a_terminal_with_a_display_a_browser_is_opened(standin, free_port, 
     os.close(terminal)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_a_page_that_is_stopped_leaves_nothing(standin, free_port, tmp_path, number):
-    command = [sys.executable, "-m", "client.page", "--port", str(free_port())]
-    environment = {**os.environ, "TMPDIR": str(tmp_path)}
-    with subprocess.Popen(
-        [*command, "--url", standin.grpc_url], cwd=ROOT, env=environment, stdout=subprocess.PIPE
-    ) as process:
-        try:
-            assert process.stdout.readline().startswith(b"open http")
-            process.send_signal(number)
-            assert process.wait(30) == 0
-        finally:
-            process.kill()
-    assert not list(tmp_path.iterdir())
-
-
 IMPATIENT = """
 import sys
 from client import layout, page
-layout.SWEEP, layout.KEPT = 1, 5
+layout.SWEEP, layout.KEPT = 1, 3
 sys.exit(page.main(sys.argv[1:]))
 """
 
