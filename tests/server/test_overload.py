@@ -120,6 +120,8 @@ def gate(
     config = text_format.Parse((SHIPPED / f"{request.param}.pbtxt").read_text(), ModelConfig())
     config.backend, config.default_model_filename = "python", "model.py"
     config.instance_group[0].kind = ModelInstanceGroup.KIND_CPU
+    # Triton empties a queue by halves of seconds: a short one is soon full and soon empty.
+    config.dynamic_batching.default_queue_policy.max_queue_size = 8
     with serve(config, tmp_path_factory.mktemp("gate"), wait_until) as gate:
         yield gate
 
