@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from tritonclient.grpc import InferenceServerClient
@@ -284,10 +285,12 @@ def make_pairs(
             image, trimap = make_picture(*size, seed)
             for folder, path, array in (
                 ("photos", Path(name), image),
-                ("trimaps", Path(name).with_suffix(".png"), trimap),
+                ("trimaps", Path(name).with_suffix(".png"), trimap[..., None]),
             ):
                 (tmp_path / folder / path).parent.mkdir(parents=True, exist_ok=True)
-                write_image(tmp_path / folder / path, array)
+                # Not write_image, which waits for the disk.
+                encoded = cv2.imencode(path.suffix, array[..., ::-1])[1]
+                (tmp_path / folder / path).write_bytes(encoded)
             expected[str(Path(name).with_suffix(".png"))] = expected_alpha(image, trimap)
         return expected
 

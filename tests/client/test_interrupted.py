@@ -16,8 +16,8 @@ FOLDERS = ("photos", "--trimaps", "trimaps", "-o", "mattes")
 def test_a_server_killed_and_restarted_loses_nothing(
     start, make_pairs, launch_standin, kill, tmp_path, wait_until, check_mattes
 ):
-    expected = make_pairs([f"{i:04}.png" for i in range(2000)])
-    servers = [launch_standin(seconds=0.01) for _ in range(2)]
+    expected = make_pairs([f"{i:04}.png" for i in range(600)])
+    servers = [launch_standin(seconds=0.02) for _ in range(2)]
     urls = [word for server in servers for word in ("--url", server.grpc_url)]
     lines = tmp_path / "lines"  # more of them than a pipe holds
     with lines.open("w") as file:
@@ -27,9 +27,9 @@ def test_a_server_killed_and_restarted_loses_nothing(
     def written():
         return len(list(tmp_path.glob("mattes/*.png")))
 
-    wait_until(lambda: written() >= 300)
+    wait_until(lambda: written() >= 100)
     kill(servers[0])
-    wait_until(lambda: written() >= 600)
+    wait_until(lambda: written() >= 200)
     assert program.poll() is None
     restarted = launch_standin(grpc_port=int(servers[0].grpc_url.rpartition(":")[2]))
     _, err = program.communicate(timeout=120)
