@@ -17,15 +17,24 @@ ROOT = Path(__file__).parents[2]
 Start = Callable[..., subprocess.Popen]
 
 
-@pytest.mark.parametrize("signal_", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(
+    ("signal_", "repository"),
+    [
+        (signal.SIGINT, "tiny_repository"),
+        (signal.SIGTERM, "quick_repository"),
+        (signal.SIGHUP, "quick_repository"),
+    ],
+)
 def test_stops_cleanly(
     start: Start,
     tmp_path: Path,
     signal_: signal.Signals,
+    repository: str,
+    request: pytest.FixtureRequest,
     descendants: Callable[[int], list[int]],
     wait_until_gone: Callable[[list[int]], bool],
 ) -> None:
-    command = start()
+    command = start(repository=request.getfixturevalue(repository))
     processes = descendants(command.pid)
     assert len(processes) == 2
     command.send_signal(signal_)
@@ -87,10 +96,10 @@ def test_missing_repository_is_one_line(tmp_path: Path) -> None:
     assert result.stderr == f"error: model repository {missing} is not a folder\n"
 
 
-def test_port_taken_is_one_line(tiny_repository: Path) -> None:
+def test_port_taken_is_one_line(quick_repository: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        result = run("--repository", tiny_repository, f"--grpc-port={port}")
+        result = run("--repository", quick_repository, f"--grpc-port={port}")
     assert result.returncode == 1
     assert result.stderr == (
         f"error: cannot listen on 127.0.0.1:{port} (Address already in use): choose another port\n"

@@ -20,18 +20,15 @@ from client.connection import Matte
 from client.request import Request
 from server.launcher import SHARED_MEMORY, LaunchError, launch
 
-SHIPPED = Path(__file__).parents[2] / "model_repository/dim"
 IMAGE, TRIMAP = np.zeros((8, 8, 3), np.uint8), np.full((8, 8), 128, np.uint8)
 
 
 @pytest.fixture
-def gated_model(tmp_path: Path) -> Path:
+def gated_model(quick_repository: Path, tmp_path: Path) -> Path:
     """The folder of a model that holds requests while `closed` lies in it: see gated.py."""
-    model = tmp_path / "models/dim"
-    (model / "1").mkdir(parents=True)
-    shutil.copy(Path(__file__).with_name("gated.py"), model / "1/model.py")
-    shutil.copy(SHIPPED / "config.pbtxt", model)
-    return model
+    ignored = shutil.ignore_patterns("order")  # of other tests' requests
+    shutil.copytree(quick_repository, tmp_path / "models", ignore=ignored)
+    return tmp_path / "models/dim"
 
 
 @pytest.mark.parametrize(
@@ -104,28 +101,28 @@ def test_clock_that_jumps_while_requests_wait(
     assert sorted(order.read_text().split()) == sorted(request.id for request in requests)
 
 
-@pytest.mark.parametrize(
-    ("damaged", "size"),
-    # Half copied; and whole in size, where ONNX Runtime would take the weights as they come.
-    [("model.onnx", 50), ("weights.safetensors", 50), ("weights.safetensors", 100)],
-)
-def test_damaged_files_are_refused(
-    tiny_repository: Path, tmp_path: Path, damaged: str, size: int
-) -> None:
+def test_damaged_files_are_refused(tiny_repository: Path, tmp_path: Path) -> None:
     shutil.copytree(tiny_repository, tmp_path, dirs_exist_ok=True)
     version = tmp_path / "dim/1"
     (version / "weights.safetensors").write_bytes(bytes(100))
-    names = ("model.onnx", "weights.safetensors")
-    files = {name: hashlib.sha256((version / name).read_bytes()).hexdigest() for name in names}
+    whole = {name: (version / name).read_bytes() for name in ("model.onnx", "weights.safetensors")}
+    files = {name: hashlib.sha256(content).hexdigest() for name, content in whole.items()}
     (version / "manifest.json").write_text(json.dumps({"model.onnx": {"files": files}}))
     with launch(tmp_path):
         pass
-    (version / damaged).write_bytes((version / damaged).read_bytes()[: size - 1] + b"x")
-    with (
-        pytest.raises(LaunchError, match=f"{damaged} is not the file that manifest.json names"),
-        launch(tmp_path),
+    # Half copied; and whole in size, where ONNX Runtime would take the weights as they come.
+    for damaged, size in (
+        ("model.onnx", 50),
+        ("weights.safetensors", 50),
+        ("weights.safetensors", 100),
     ):
-        pass
+        (version / damaged).write_bytes(whole[damaged][: size - 1] + b"x")
+        with (
+            pytest.raises(LaunchError, match=f"{damaged} is not the file that manifest.json names"),
+            launch(tmp_path),
+        ):
+            pass
+        (version / damaged).write_bytes(whole[damaged])
 
 
 def test_a_repository_of_an_engine_alone_says_how_to_start(

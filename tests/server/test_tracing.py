@@ -38,13 +38,13 @@ def collector() -> Iterator[tuple[str, Queue]]:
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=[0.01], daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}/v1/traces", received
         server.shutdown()
 
 
 def test_a_photo_has_one_name_everywhere(
-    tiny_repository: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+    quick_repository: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     photo, trimap, log = tmp_path / "a.png", tmp_path / "b.png", tmp_path / "log"
     write_image(photo, np.zeros((8, 8, 3), np.uint8))
@@ -58,7 +58,7 @@ def test_a_photo_has_one_name_everywhere(
             "--trace-config=rate=1",
             "--trace-config=level=TIMESTAMPS",
         ]
-        with launch(tiny_repository, flags=flags, log=file) as server:
+        with launch(quick_repository, flags=flags, log=file) as server:
             for number in range(PHOTOS):
                 output = tmp_path / f"{number}.png"
                 arguments = [photo, trimap, "-o", output, "--url", server.grpc_url, "--json"]
