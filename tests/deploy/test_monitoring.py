@@ -158,12 +158,13 @@ def test_every_panel_shows_something(prometheus: Prometheus, panel: str) -> None
 def test_latency_adds_up(prometheus: Prometheus) -> None:
     """The four stacked parts are what the server spends on a request."""
     shown = dashboard_expressions()
-    parts = sum(prometheus.value(shown[f"Latency, where it goes {letter}"]) for letter in "ABCD")
+    parts = [prometheus.value(shown[f"Latency, where it goes {letter}"]) for letter in "ABCD"]
     whole = prometheus.value(
         "sum(rate(nv_inference_request_duration_us[1m]))"
         " / sum(rate(nv_inference_request_success[1m])) / 1000"
     )
-    assert 0.5 * whole < parts <= 1.01 * whole
+    assert min(parts) > 0
+    assert 0.9 * whole < sum(parts) <= 1.01 * whole
 
 
 def test_rules_run_and_a_healthy_server_raises_no_alert(
@@ -218,7 +219,7 @@ def test_autoscaler_gets_a_value_for_each_pod(
     assert 0 <= at_rest < REQUESTS
     crowd = 32
     with Matte(server.grpc_url) as matte, ThreadPoolExecutor(crowd) as pool:
-        image, trimap = np.zeros((128, 128, 3), np.uint8), np.full((128, 128), 128, np.uint8)
+        image, trimap = np.zeros((64, 64, 3), np.uint8), np.full((64, 64), 128, np.uint8)
         list(pool.map(lambda _: matte.alpha(image, trimap), range(crowd)))
     # Half of them waited on average, for as long as the network takes for all: of a minute, a part.
     wait_until(lambda: prometheus.value(adapter_query()) > at_rest + 0.05, "the metric rises")
