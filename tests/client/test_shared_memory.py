@@ -16,6 +16,7 @@ from client.errors import ServerTimeoutError, SharedMemoryError
 from client.matte import Matte
 from client.tensors import InSharedMemory
 from matting.images import write_image
+from server.launcher import launch
 
 ROOT = Path(__file__).parents[2]
 DEVICE = Path("/dev/shm")
@@ -30,9 +31,10 @@ def nothing_is_left():
     assert not list(DEVICE.glob(OURS))
 
 
-@pytest.fixture
-def sharing(launch_standin):
-    return launch_standin(shm=True)
+@pytest.fixture(scope="module")
+def sharing(standin_repository):
+    with launch(standin_repository, shm=True) as server:
+        yield server
 
 
 @pytest.fixture
@@ -147,12 +149,13 @@ def test_memory_of_a_request_that_was_turned_away_is_used_again(sharing, picture
 
 
 @pytest.mark.parametrize("idle", [1, 4])
-def test_restarted_server(sharing, launch_standin, kill, picture, expected_alpha, idle):
-    with Matte(sharing.grpc_url, shm=True) as matte:
+def test_restarted_server(launch_standin, kill, picture, expected_alpha, idle):
+    server = launch_standin(shm=True)
+    with Matte(server.grpc_url, shm=True) as matte:
         with ThreadPoolExecutor(idle) as pool:
             list(pool.map(lambda _: matte.alpha(*picture), range(5 * idle)))
-        kill(sharing)
-        launch_standin(shm=True, grpc_port=int(sharing.grpc_url.rpartition(":")[2]))
+        kill(server)
+        launch_standin(shm=True, grpc_port=int(server.grpc_url.rpartition(":")[2]))
         np.testing.assert_array_equal(matte.alpha(*picture), expected_alpha(*picture))
 
 
