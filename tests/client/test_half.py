@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from client.half import PRIOR_AT_HALF_SIZE, SMALLEST, at_half_size
+from client.half import PRIOR_AT_HALF_SIZE, at_half_size
 from client.matte import Matte
 from matting.knn import knn_alpha
 
@@ -32,9 +32,10 @@ def test_a_pixel_is_unknown_if_any_that_is_in_it_is(shape):
     np.testing.assert_array_equal(found, np.where(trimap == 254, 77, trimap))
 
 
-def test_only_large_photos_are_halved(standin, make_picture, expected_alpha):
+def test_only_large_photos_are_halved(standin, make_picture, expected_alpha, monkeypatch):
     """The stand-in answers with each pixel's own green."""
-    small, large = make_picture(90, 70), make_picture(1000, -(-SMALLEST // 1000))
+    small, large = make_picture(90, 70), make_picture(150, 200)
+    monkeypatch.setattr("client.connection.SMALLEST", large[1].size)
     halved = at_half_size(expected_alpha, *large)
     expected = (
         knn_alpha(*small, expected_alpha(*small)),
