@@ -10,11 +10,12 @@ from train.average import main
 from train.checkpoint import load_checkpoint, read_safetensors, save_checkpoint
 
 
-@pytest.fixture
-def checkpoints(tmp_path, oracle_network):
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory, oracle_network):
     """Two checkpoints of stage 3; in the second every weight is half of the first's."""
     network = oracle_network(3)
-    paths = [tmp_path / "before.safetensors", tmp_path / "after.safetensors"]
+    folder = tmp_path_factory.mktemp("checkpoints")
+    paths = [folder / "before.safetensors", folder / "after.safetensors"]
     save_checkpoint(network, paths[0], {"stage": 2, "validation SAD": 9.5})
     network.load_state_dict({name: value / 2 for name, value in network.state_dict().items()})
     save_checkpoint(network, paths[1], {"stage": 3, "seed": 11, "validation SAD": 8.5})

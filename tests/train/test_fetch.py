@@ -51,7 +51,7 @@ def server(monkeypatch):
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.ranges, server.behaviour = [], "works"
     server.url = f"http://127.0.0.1:{server.server_port}/dim"
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=[0.01], daemon=True).start()
     yield server
     server.shutdown()
     server.server_close()
@@ -85,6 +85,7 @@ def test_a_download_goes_on_in_a_later_run(server, tmp_path):
 def test_a_whole_partial_file_is_taken(server, tmp_path):
     (tmp_path / f"{NAME}.partial").write_bytes(CONTENT)
     assert_fetched(fetch("stage3", tmp_path, server.url), tmp_path)
+    assert server.ranges == [f"bytes={len(CONTENT)}-"]
 
 
 def test_a_server_that_ignores_ranges_sends_all_again(server, tmp_path):
