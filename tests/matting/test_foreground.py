@@ -55,6 +55,7 @@ def test_any_size_and_flat_alpha(size: tuple[int, int], value: int) -> None:
     found = estimate_foreground(np.full((*size, 3), 50, np.uint8), np.full(size, value, np.uint8))
     assert found.shape == (*size, 3)
     assert found.dtype == np.uint8
+    assert (abs(found.astype(int) - 50) <= 1).all()
 
 
 def test_16_bits_are_the_same_colours_with_finer_steps(random: np.random.Generator) -> None:

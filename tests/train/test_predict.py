@@ -44,5 +44,9 @@ def test_known_pixels_are_the_trimaps_and_batches_do_not_mix(oracle_network):
 
 
 def test_one_pixel(oracle_network):
-    image, trimap = torch.zeros(1, 3, 1, 1, dtype=torch.uint8), torch.full((1, 1, 1, 1), 128)
-    assert predict_alpha(oracle_network(1), image, trimap.byte()).shape == (1, 1, 1, 1)
+    """Is seen as a picture of this colour alone."""
+    image = torch.full((1, 3, 32, 32), 77, dtype=torch.uint8)
+    trimap = torch.full((1, 1, 32, 32), 128, dtype=torch.uint8)
+    network = oracle_network(1)
+    alpha = predict_alpha(network, image[..., :1, :1], trimap[..., :1, :1])
+    assert torch.equal(alpha, predict_alpha(network, image, trimap)[..., :1, :1])
