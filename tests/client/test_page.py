@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -16,12 +17,12 @@ import numpy as np
 import pytest
 from PIL import ImageCms
 
-pytest.importorskip("gradio", reason="needs the extra `page`")
-import gradio as gr
+# Gradio itself takes long to load: only the worker with these tests does.
+if find_spec("gradio") is None:
+    pytest.skip("needs the extra `page`", allow_module_level=True)
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
-from client.actions import COMPRESSED, MASK, TRIMAP, Matted, in_words, show_photo, show_result
 from client.drawing import BRUSHES
 from client.page import main
 from matting.images import read_gray, read_image, read_photo, write_image
@@ -31,6 +32,7 @@ from matting.trimaps import FOREGROUND, MASK_BAND, trimap_from_mask
 
 ROOT = Path(__file__).parents[2]
 DEMO_PHOTO = ROOT / "demo/photo.jpg"
+TRIMAP, COMPRESSED, MASK = "a trimap", "an alpha, or a trimap saved as JPEG", "a mask"
 BAND = 100 * MASK_BAND
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
@@ -223,6 +225,8 @@ def test_a_damaged_background_leaves_alpha_and_cutout(
 
 
 def test_a_damaged_background_is_told(files, picture, tmp_path, monkeypatch):
+    from client.actions import Matted, show_result
+
     said = []
     monkeypatch.setattr("client.actions.gr.Warning", lambda words, duration: said.append(words))
     (tmp_path / "beach.png").write_text("no picture")
@@ -323,6 +327,10 @@ def test_old_files_are_deleted(standin, files, free_port, tmp_path, wait_until):
 
 
 def test_what_is_deleted_has_to_be_dropped_again(files, tmp_path):
+    import gradio as gr
+
+    from client.actions import in_words, show_photo
+
     trimap = tmp_path / "upload" / "<b>.png"
     show = in_words(show_photo, tmp_path)
     with pytest.raises(gr.Error, match=r"^.&lt;b&gt;[.]png: was dropped more than a day"):

@@ -3,15 +3,15 @@
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-pytest.importorskip("gradio", reason="needs the extra `page`")
-
-from client.actions import MASK
 from matting.images import read_gray, write_image
+
+pytestmark = pytest.mark.skipif(find_spec("gradio") is None, reason="needs the extra `page`")
 
 DEMO_PHOTO, DEMO_TRIMAP, DEMO_BACKGROUND = (
     Path(__file__).parents[2] / "demo" / name
@@ -171,7 +171,7 @@ def test_by_keyboard_alone(tab, run, server, count_requests, tmp_path):
     tab.evaluate("document.activeElement.blur()")
     tab.screenshot(path=tmp_path / "page.png", full_page=True)
     tab.remove_listener("request", note)
-    tab_to(tab, MASK)
+    tab_to(tab, "a mask")
     with previewed(tab, seen):
         tab.keyboard.press("Space")
     tab_to(tab, "range slider for Unknown inside the mask's edge, % of the object's size")

@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 from train.losses import alpha_loss, composition_loss, matting_losses
-from train.module import Training
 from train.stages import stage
 
 LOSS_NAMES = {"alpha": "loss_alpha", "composition": "loss_comp", "refined": "loss_refine"}
@@ -62,6 +61,8 @@ def test_unknown_region_of_the_batch(batch, expected):
 @pytest.mark.parametrize(("number", "steps"), [(1, 1), (2, 2), (3, 1)])
 def test_adam_steps_on_the_batch(oracle_network, batch, expected, number, steps):
     """The losses of each step, and every parameter's gradient norm before the first."""
+    from train.module import Training  # Lightning takes long, and other workers need not load it
+
     settings = stage(number)
     training = Training(oracle_network(1 if number == 1 else 3), settings, {}, seed=0)
     optimizer = training.configure_optimizers()["optimizer"]

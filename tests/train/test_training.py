@@ -18,13 +18,10 @@ import torch
 
 import train.network
 from matting.images import read_image
-from train.__main__ import main
 from train.checkpoint import load_checkpoint, save_checkpoint
 from train.dataset import TrainingData, as_tensor
-from train.fit import CheckpointHere, Run
 from train.initialise import randomise
 from train.losses import matting_losses
-from train.module import Training
 from train.network import DeepImageMatting, conv
 from train.predict import predict_alpha
 from train.stages import stage
@@ -32,6 +29,19 @@ from train.synthesis import Samples, Synthesis
 
 TINY = ["--crop", "32", "--batch-size", "1"]
 DEADLINE = 300
+
+
+def main(arguments=None):
+    """Run the command. Lightning takes long to load: only the worker with these tests does."""
+    from train.__main__ import main
+
+    return main(arguments)
+
+
+def finished(folder):
+    from train.fit import Run
+
+    return Run.finished(folder)
 
 
 def narrow_conv(inputs, outputs, size):
@@ -112,7 +122,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(data, oracle_network, tmp_p
     for name, value in expected.items():
         torch.testing.assert_close(resumed[name], value, rtol=1e-5, atol=1e-7)
     assert logged(cut, 1, "SAD") == pytest.approx({3: logged(whole, 0, "SAD")[3]}, rel=1e-3)
-    assert Run.finished(cut).sad == Run.finished(whole).sad
+    assert finished(cut).sad == finished(whole).sad
 
     assert main([*command, str(cut), "--resume"]) == 0
     capsys.readouterr()
@@ -124,6 +134,8 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(data, oracle_network, tmp_p
 
 
 def test_the_best_so_far_is_known_where_the_folder_was_moved(tmp_path):
+    from train.fit import CheckpointHere
+
     old = CheckpointHere(tmp_path / "old", "best", monitor="SAD")
     old.best_model_path = old.kth_best_model_path = str(tmp_path / "old/best.ckpt")
     old.best_k_models, old.best_model_score = {old.best_model_path: 0.4}, 0.4
@@ -144,6 +156,8 @@ def test_two_processes_average_the_gradients_of_different_batches(
     nodes, command, data, start, folder, free_port
 ):
     """Of one machine, or of two that know each other by address and port only."""
+    from train.module import Training
+
     command += ["--accelerator", "cpu", "--devices", str(2 // nodes), "--nodes", str(nodes)]
     command += ["--steps", "1", "-o", str(folder)]
     meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())} if nodes > 1 else {}
@@ -225,7 +239,7 @@ def test_all_stages(command, folder, capsys):
 def test_seeds_and_their_table(command, folder, capsys):
     command[1] = "2"
     assert main([*command, "--steps", "1", "--seeds", "2", "-o", str(folder)]) == 0
-    runs = [Run.finished(folder / f"seed{seed}") for seed in (0, 1)]
+    runs = [finished(folder / f"seed{seed}") for seed in (0, 1)]
     assert runs[0].sad != runs[1].sad
     row, path = capsys.readouterr().out.splitlines()[-2:]
     figures = [float(cell) for cell in row.strip("|").split("|")]
@@ -233,7 +247,7 @@ def test_seeds_and_their_table(command, folder, capsys):
     expected = [2, 2, sads.mean(), sads.std(), sads.min(), sads.argmin()]
     assert figures == pytest.approx(expected, abs=1e-3)
     assert path == str(folder / "best.safetensors")
-    assert Run.finished(folder).seed == sads.argmin()
+    assert finished(folder).seed == sads.argmin()
 
 
 def test_mistakes_are_one_line(command, start, tmp_path, capsys):
