@@ -139,6 +139,7 @@ def open_peers(
         require_gpu()
         if compile_mode:
             require_compiler("cuda")
+        torch.backends.cudnn.benchmark = True  # its fastest kernels for a size
         return matte_with(
             on_device(network, "cuda", torch.float16, torch.channels_last, compile_mode)
         )
