@@ -1,7 +1,7 @@
 """How long a TensorRT engine takes on this GPU alone, pictures and answers staying on the GPU.
 
-Builds the exported graph, times it by CUDA's events at every shape, launched kernel by kernel and
-as a CUDA graph, keeps its alphas of pictures, times its layers; what is known is written at once.
+Builds the exported graph, keeps its alphas of pictures, times it by CUDA's events at every shape,
+launched kernel by kernel and as a CUDA graph, and its layers; what is known is written at once.
 `python -m benchmarks gpu` runs it and judges what comes of it. Needs TensorRT, NumPy and Polygraphy
 alone, and no newer Python than 3.9 for the sake of TensorRT 8.6.
 
@@ -24,8 +24,9 @@ from types import ModuleType
 
 import numpy as np
 
-from export.engine import Profile, as_text, build_engine, import_tensorrt, size
+from export.engine import CAPABILITY, Profile, as_text, build_engine, check_machine, size
 from export.errors import ExportError
+from matting.files import write_whole
 
 RECORD = "engine.json"
 SHAPES = [(n, h, w) for h, w in ((512, 512), (1024, 1024), (1088, 1920)) for n in (1, 4, 8)]
@@ -177,24 +178,34 @@ def measure(
 
     `RECORD` there is written anew with every result. What fails at one shape leaves the others.
     """
-    trt = import_tensorrt("tensorrt")
+    trt = check_machine("tensorrt", CAPABILITY)
     from polygraphy.cuda import wrapper
 
     cuda = Cuda(wrapper().handle)  # before minutes of work, not after
     asked = [(1, *np.load(picture)["trimap"].shape) for picture in pictures]
     largest = tuple(int(side) for side in np.max([Profile.best, *shapes, *asked], axis=0))
+    is_cached = timing_cache is not None and timing_cache.exists()
     started = time.perf_counter()
     profile = Profile(largest=largest)
     engine, facts = build_engine(onnx, "tensorrt", "fp16", profile, timing_cache=timing_cache)
-    facts.update(build_s=round(time.perf_counter() - started, 1), bytes=len(engine))
+    facts.update(build_s=round(time.perf_counter() - started, 1), timing_cache=is_cached)
+    facts["bytes"] = len(engine)
     record: dict = {"engine": facts, "shapes": {}, "failed": {}}
 
     def note(line: str) -> None:
-        (folder / RECORD).write_text(json.dumps(record))
+        write_whole(folder / RECORD, json.dumps(record).encode())
         print(line, flush=True)
 
     note(f"built in {facts['build_s']} s")
     runner = Runner(engine, trt, cuda)
+    try:
+        for picture in pictures:
+            with np.load(picture) as stored:
+                runner.put(stored["image"][None], stored["trimap"][None, ..., None])
+            np.save(folder / f"{picture.stem}.npy", runner.alpha()[0, ..., 0])
+    except ExportError as error:
+        record["failed"]["pictures"] = str(error)
+        note(f"pictures: {error}")
     for shape in shapes:
         times = record["shapes"][as_text(shape)] = {}
         try:
@@ -204,10 +215,6 @@ def measure(
         except ExportError as error:
             record["failed"][as_text(shape)] = str(error)
             note(f"{as_text(shape)}: {error}")
-    for picture in pictures:
-        with np.load(picture) as stored:
-            runner.put(stored["image"][None], stored["trimap"][None, ..., None])
-        np.save(folder / f"{picture.stem}.npy", runner.alpha()[0, ..., 0])
     record["layers"] = [as_text(shapes[0]), runner.time_layers(shapes[0])]
     note(f"layers of {as_text(shapes[0])}")
 

@@ -101,6 +101,7 @@ def measure(options: argparse.Namespace) -> Iterator[dict[str, object]]:
         "flops": {as_text(shape): shape[0] * flops(network, *shape[1:]) for shape in shapes},
         "ms": {name: {} for name in (*PEERS, TENSORRT, AS_GRAPH)},
         "skipped": {},
+        "unfinished": True,
     }
     try:
         add_engine(result, run_tensorrt(options, network, pictures, shapes))
@@ -115,6 +116,7 @@ def measure(options: argparse.Namespace) -> Iterator[dict[str, object]]:
             add_peer(result, name, network, shape)
             yield result
     result["matrix_rate"] = max(result["matrix_rate"], matrix_rate("fp16", "cuda"))
+    del result["unfinished"]
     yield result
 
 
@@ -179,20 +181,27 @@ def run_tensorrt(
     if not python:
         raise ExportError(f"--tensorrt-python {options.tensorrt_python}: no such program")
     with tempfile.TemporaryDirectory(prefix="gpu-") as scratch:
-        folder = Path(scratch)
-        onnx = write_onnx(network, options.weights, "fp16", folder)
-        save_references(network, pictures, folder / "pictures")
-        references = sorted((folder / "pictures").iterdir())
+        onnx = write_onnx(network, options.weights, "fp16", Path(scratch))
+        save_references(network, pictures, Path(scratch) / "pictures")
+        references = sorted((Path(scratch) / "pictures").iterdir())
+        folder = (options.output / "engine").absolute()
+        shutil.rmtree(folder, ignore_errors=True)  # of an earlier run
         command = [Path(python).absolute(), "-m", "benchmarks.engine", onnx, "-o", folder]
         command += ["--timing-cache", (options.output / "timing.cache").absolute()]
         command += ["--pictures", *references, "--shapes", *map(as_text, shapes)]
         libraries = [os.environ.get("LD_LIBRARY_PATH", ""), *cuda_folders()]
         environment = os.environ | {"LD_LIBRARY_PATH": ":".join(filter(None, libraries))}
-        done = subprocess.run(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+        try:
+            done = subprocess.run(
+                command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True
+            )
+        except OSError as error:
+            raise ExportError(f"--tensorrt-python: {error}") from None
         print(done.stderr, end="", file=sys.stderr)
         said = (done.stderr.strip().splitlines() or ["nothing said"])[-1]
+        said = said.removeprefix("benchmarks.engine: ")
         if not (folder / RECORD).exists():
-            raise ExportError(said.removeprefix("benchmarks.engine: "))
+            raise ExportError(said)
         record = json.loads((folder / RECORD).read_text())
         skipped = {f"{TENSORRT}, {shape}": why for shape, why in record.pop("failed").items()}
         if done.returncode:
@@ -202,6 +211,9 @@ def run_tensorrt(
 
 def judge_alphas(references: list[Path], folder: Path) -> dict[str, object]:
     """Return how equal the alphas in a folder are to the network's."""
+    missing = [path.stem for path in references if not (folder / f"{path.stem}.npy").exists()]
+    if missing:
+        return {"complaints": [f"not compared, for want of {', '.join(missing)}"], "failed": True}
     try:
         parity = judge(
             [
@@ -210,7 +222,7 @@ def judge_alphas(references: list[Path], folder: Path) -> dict[str, object]:
             ],
             "fp16",
         )
-    except (ExportError, OSError) as error:
+    except ExportError as error:
         return {"complaints": [str(error)], "failed": True}
     return {
         "parity": parity.summary(),
@@ -221,7 +233,7 @@ def judge_alphas(references: list[Path], folder: Path) -> dict[str, object]:
 
 def cuda_folders() -> set[str]:
     """Return where the CUDA runtime lies that PyTorch has loaded, which Polygraphy looks for."""
-    mapped = (line.split() for line in Path("/proc/self/maps").read_text().splitlines())
+    mapped = (line.split(maxsplit=5) for line in Path("/proc/self/maps").read_text().splitlines())
     return {str(Path(m[5]).parent) for m in mapped if len(m) > 5 and "/libcudart" in m[5]}
 
 
@@ -267,11 +279,15 @@ def notes(record: dict) -> list[str]:
         f"Best matrix product in FP16: {record['matrix_rate'] / 1e12:.0f} TFLOP/s.",
         f"PyTorch {record['torch']}.",
     ]
+    if "unfinished" in record:
+        points += ["Cut off: what is missing was not measured."]
     points += [f"Not run: {name}. {reason}." for name, reason in record["skipped"].items()]
     if "engine" in record:
+        engine = record["engine"]
         verdict = "; ".join(record["complaints"]) or "within the tolerance of FP16"
+        with_cache = ", with the timings of an earlier build" if engine["timing_cache"] else ""
         points += [
-            f"TensorRT {record['engine']['version']}, built in {record['engine']['build_s']} s; "
+            f"TensorRT {engine['version']}, built in {engine['build_s']} s{with_cache}; "
             f"compared with the network on pictures: {verdict}."
         ]
     return points

@@ -169,7 +169,7 @@ def exported_forms(
 
 
 def is_itself_in_bf16(network: DeepImageMatting, fp32: Path) -> bool:
-    """Say if its graph may be served in bf16 on this processor, as an export decides it."""
+    """Say if its graph may be served in bf16 here, by the project's pictures, as for exports."""
     if openvino_precision() != "bf16":  # before PyTorch's alphas, not after
         return False
     known = list(read_pictures())
@@ -217,9 +217,9 @@ def matte_all(matte: Matting, pictures: list[Picture], title: str) -> list[np.nd
 
 def render(record: dict) -> list[Section]:
     """Return a record's table: each metric with its change relative to the reference's."""
-    first = next(row for row in record["rows"] if "reference" in row)
+    judged = [row["reference"] for row in record["rows"] if "reference" in row]
     same = {"mean Δα": "0", "largest Δα": "0", "verdict": "the reference"}
-    metrics = {name: f"{value:.4f}" for name, value in first["reference"].items()}
+    metrics = {name: f"{value:.4f}" for name, value in (judged or [{}])[0].items()}
     table = [{"form": "PyTorch FP32"} | metrics | same]
     for row in record["rows"]:
         cells = dict.fromkeys(table[0], "–") | {"form": row["name"], "verdict": row["verdict"]}
@@ -250,7 +250,7 @@ def to_csv(rows: list[Row]) -> str:
         for comparison in row.parity.comparisons
     ]
     text = io.StringIO()
-    writer = csv.DictWriter(text, lines[0])
+    writer = csv.DictWriter(text, lines[0] if lines else ["form"])
     writer.writeheader()
     writer.writerows(lines)
     return text.getvalue()

@@ -139,10 +139,15 @@ def open_peers(
         require_gpu()
         if compile_mode:
             require_compiler("cuda")
-        torch.backends.cudnn.benchmark = True  # its fastest kernels for a size
-        return matte_with(
+        matte = matte_with(
             on_device(network, "cuda", torch.float16, torch.channels_last, compile_mode)
         )
+
+        def with_fastest_kernels(image: np.ndarray, trimap: np.ndarray) -> np.ndarray:
+            with torch.backends.cudnn.flags(enabled=True, benchmark=True):
+                return matte(image, trimap)
+
+        return with_fastest_kernels
 
     def tensorrt() -> Matting:
         require_gpu()

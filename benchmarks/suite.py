@@ -89,11 +89,14 @@ def run(options: argparse.Namespace, line: str) -> int:
 def measure(name: str, options: argparse.Namespace, line: str) -> dict:
     """Run a benchmark, print and write its result, and return it."""
     measured = BENCHMARKS[name].measure(options)
-    # One that takes long yields what it has: it is written even where the rest is cut off.
-    for result in measured if isinstance(measured, Iterator) else [measured]:
-        record = new_record(name, line, result)
-        text = to_markdown(BENCHMARKS[name].render(record))
-        write_files(options.output, {f"{name}.json": to_json(record), f"{name}.md": text})
-    print(text)
+    text = ""
+    try:
+        # One that takes long yields what it has: it is written even where the rest is cut off.
+        for result in measured if isinstance(measured, Iterator) else [measured]:
+            record = new_record(name, line, result)
+            text = to_markdown(BENCHMARKS[name].render(record))
+            write_files(options.output, {f"{name}.json": to_json(record), f"{name}.md": text})
+    finally:
+        print(text)  # also what could not be written
     print(options.output / f"{name}.json")
     return record

@@ -8,6 +8,8 @@ examples:
   python -m export check model_repository
 """
 
+# This is the help of all of `python -m export`; `check` is in __main__, for it needs no PyTorch.
+
 import argparse
 import sys
 from pathlib import Path

@@ -51,6 +51,16 @@ class Profile:
                 "that never become less".format(*map(as_text, sizes))
             )
 
+    def check(self, name: str, shape: tuple[int, ...]) -> None:
+        """Raise an `ExportError` where an engine would not take a picture, H×W."""
+        sizes = (self.smallest[1:], shape, self.largest[1:])
+        if (np.diff(sizes, axis=0) < 0).any():
+            smallest, its_own, largest = map(as_text, sizes)
+            raise ExportError(
+                f"{name}, on which the engine would be compared, is {its_own}: expected "
+                f"{smallest} (--smallest) to {largest} (--largest), or other pictures"
+            )
+
 
 @dataclass(frozen=True)
 class Gpu:

@@ -9,14 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from export.engine import (
-    CAPABILITY,
-    Profile,
-    as_text,
-    build_engine,
-    check_machine,
-    engine_matte,
-)
+from export.engine import CAPABILITY, Profile, build_engine, check_machine, engine_matte
 from export.errors import ExportError
 from export.graph import build_graph, save_graph, store_weights_outside
 from export.manifest import WEIGHTS, describe, sha256
@@ -128,7 +121,8 @@ def export(
     network = load_checkpoint(weights)
     known = with_mirror_images(list(read_pictures(pictures)))
     if target == "tensorrt":
-        check_sizes(known, profile)
+        for picture in known:
+            profile.check(picture.name, picture.trimap.shape)
     floats = "fp32" if precision == INT8 else precision
     watched = input_ranges(network) if precision == INT8 else nullcontext()
     with largest_magnitudes(network) as largest, watched as ranges:
@@ -170,24 +164,6 @@ def export(
             )
         put_in_place(build, model, artifact.name, entry, configs)
     return Exported(model / "1" / artifact.name, parity, in_bf16)
-
-
-def check_sizes(pictures: list[Picture], profile: Profile) -> None:
-    """Refuse pictures that the engine will not take, before it is built.
-
-    Raises
-    ------
-    ExportError
-        One is smaller or larger than the profile.
-    """
-    for picture in pictures:
-        sizes = (profile.smallest[1:], picture.trimap.shape, profile.largest[1:])
-        if (np.diff(sizes, axis=0) < 0).any():
-            smallest, its_own, largest = map(as_text, sizes)
-            raise ExportError(
-                f"{picture.name}, on which the engine would be compared, is {its_own}: expected "
-                f"{smallest} (--smallest) to {largest} (--largest), or other pictures (--data)"
-            )
 
 
 def check_int8(target: str) -> None:

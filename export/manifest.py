@@ -114,9 +114,18 @@ def check(folder: Path) -> list[str]:
                 faults.append(f"{name} is not the file that was exported: {rebuild}")
         if entry["target"] == "tensorrt":
             faults += [f"{artifact} {fault}: {rebuild}" for fault in misfits(entry["engine"])]
-    if len({entry["weights"] for entry in entries.values()}) > 1:
+    first, *others = map(origins, entries.values())
+    if any(first.isdisjoint(other) for other in others):
         faults.append(f"{', '.join(entries)} were made from different weights: export all of them")
     return faults
+
+
+def origins(entry: dict) -> set[str]:
+    """Return the hashes of an entry's checkpoint and of the weights that its graph was given.
+
+    Those of a graph in FP16 are rounded, and the checkpoint may be what an export has stored.
+    """
+    return {entry[name] for name in ("checkpoint", "weights") if name in entry}
 
 
 def misfits(engine: dict) -> list[str]:

@@ -37,6 +37,12 @@ WARMUP, RUNS = 3, 20
 PRECISIONS = ("fp32", "fp16")
 
 
+def entry_of(onnx: Path) -> dict:
+    """Return what the manifest beside a graph says of it; empty if it says nothing of this one."""
+    entry = read_manifest(onnx.parent).get(onnx.name, {})
+    return entry if entry.get("files", {}).get(onnx.name) == sha256(onnx) else {}
+
+
 def graph_precision(onnx: Path, asked: str | None) -> str:
     """Return what a graph computes in, as the manifest beside it says, or as asked without one.
 
@@ -45,9 +51,7 @@ def graph_precision(onnx: Path, asked: str | None) -> str:
     ExportError
         The two differ, neither says it, or it is none that TensorRT builds.
     """
-    entry = read_manifest(onnx.parent).get(onnx.name, {})
-    its_own = entry.get("files", {}).get(onnx.name) == sha256(onnx)
-    exported_in = entry["precision"] if its_own else None
+    exported_in = entry_of(onnx).get("precision")
     if exported_in and asked and asked != exported_in:
         raise ExportError(f"{onnx} was exported in {exported_in}, not in --precision {asked}")
     precision = exported_in or asked
@@ -58,16 +62,16 @@ def graph_precision(onnx: Path, asked: str | None) -> str:
     return precision
 
 
-def check_files(output: Path, pictures: list[Path]) -> None:
-    """Raise what would be raised by writing an engine or reading a picture, before it is built."""
+def check_files(output: Path, pictures: list[Path], profile: Profile) -> None:
+    """Raise what writing an engine or running it on a picture would, before it is built."""
     if not output.parent.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(output.parent))
     if not os.access(output.parent, os.W_OK | os.X_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(output.parent))
     if pictures:
         read_reference = import_parity().read_reference
-        for picture in pictures:
-            read_reference(picture)
+        for picture, _ in map(read_reference, pictures):
+            profile.check(picture.name, picture.trimap.shape)
 
 
 def import_parity() -> ModuleType:
@@ -152,16 +156,19 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         options.onnx.stat()
         precision = graph_precision(options.onnx, options.precision)
-        check_files(options.output, options.pictures)
+        profile = Profile(options.smallest, options.best, options.largest)
+        check_files(options.output, options.pictures, profile)
         engine, facts = build_engine(
             options.onnx,
             options.target,
             precision,
-            Profile(options.smallest, options.best, options.largest),
+            profile,
             capability=options.capability,
             timing_cache=options.timing_cache,
         )
         entry = describe(options.onnx, options.target, precision)
+        if checkpoint := entry_of(options.onnx).get("checkpoint"):
+            entry["checkpoint"] = checkpoint
         entry.update(engine=facts, parity="not run: no --pictures")
         if options.pictures:
             matte = engine_matte(engine, options.target)

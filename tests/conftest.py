@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import platform
+import runpy
 import signal
 import socket
 import sys
@@ -99,6 +100,17 @@ def shared_graph(once_for_all_workers: Callable) -> Callable:
 def traced_once(shared_graph: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let exports take the shared graph of their kind."""
     monkeypatch.setattr("export.export.build_graph", shared_graph)
+
+
+@pytest.fixture
+def narrow_network(monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give networks a sixteenth of the channels; return a PYTHONPATH with which programs do so."""
+    import train.network
+
+    monkeypatch.setattr(train.network, "conv", train.network.conv)  # what is put back
+    folder = Path(__file__).with_name("narrow")
+    runpy.run_path(str(folder / "sitecustomize.py"))
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -62,7 +62,7 @@ def load_checkpoint(path: str | Path) -> DeepImageMatting:
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """Return the named tensors of a file, whatever they are wrapped in."""
+    """Return the named tensors of a file, whatever a `.pth` has wrapped them in."""
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file")
     if path.suffix == ".safetensors":
@@ -81,13 +81,13 @@ def read_state(path: Path) -> dict[str, Tensor]:
 
 
 def without_wrapper(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return tensors named without what all names have before mmediting's.
+    """Return tensors named without what all names have before mmediting's, or VGG16's.
 
     "module." in front comes of training on several GPUs, "network." of a `last.ckpt` of ours.
     """
-    found = [re.match(r"(.*?)(?:backbone|refiner)\.", name) for name in state]
-    wrappers = {match[1] if match else "" for match in found}
-    if len(wrappers) > 1:
+    found = (re.match(r"(.*?)(?:backbone|refiner|features)\.", name) for name in state)
+    wrappers = {match[1] for match in found if match}
+    if len(wrappers) != 1:
         return dict(state)
     return {name.removeprefix(*wrappers): value for name, value in state.items()}
 

@@ -8,7 +8,6 @@ import pytest
 
 from export.repository import CONFIG, TEMPLATE
 from matting.images import read_gray, read_image, write_image
-from server.launcher import launch
 
 ORACLE = Path(__file__).parents[1] / "data/oracle/infer"
 
@@ -49,10 +48,10 @@ def report(once_for_all_workers: Callable, shared_graph: Callable) -> Path:
         (model / "2").symlink_to(TEMPLATE / "1")
         shutil.copy(TEMPLATE / CONFIG, model)
         names = ["latency", "throughput", "connectivity"]
-        with pytest.MonkeyPatch.context() as patch, launch(model.parent) as server:
+        command = ["report", "--quick", "--repository", str(model.parent), "-o", str(folder)]
+        with pytest.MonkeyPatch.context() as patch:
             patch.setattr("export.export.build_graph", shared_graph)
-            served = ["--repository", str(model.parent), "--url", server.grpc_url]
-            assert main(["report", "--quick", *served, "-o", str(folder), "--only", *names]) == 0
+            assert main([*command, "--only", *names]) == 0
         return folder
 
     return once_for_all_workers("report", measure)

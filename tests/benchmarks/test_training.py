@@ -29,7 +29,6 @@ from benchmarks.training import (
 from matting.images import read_gray, read_image, write_image
 from train.dataset import Foreground
 from train.layouts import Composite
-from train.network import conv
 
 DIGESTS = {
     "merged": "a12f3e2f9a03b80a3de45cbc67a202a2c9d0128cf5ecaa378df221a016d306b0",
@@ -87,13 +86,9 @@ def test_samples_and_steps_are_measured(tmp_path: Path) -> None:
     assert all(len(samples) == 1 and samples[0] > 0 for samples in taken)
 
 
+@pytest.mark.usefixtures("narrow_network")
 def test_what_a_gpu_would_wait_for_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On the CPU in place of a GPU, with a sixteenth of the channels."""
-
-    def narrow(inputs: int, outputs: int, size: int) -> torch.nn.Conv2d:
-        return conv(*(n // 16 if n > 4 else n for n in (inputs, outputs)), size)
-
-    monkeypatch.setattr("train.network.conv", narrow)
+    """On the CPU in place of a GPU."""
     monkeypatch.setattr("benchmarks.training.BATCHES", 1)
     monkeypatch.setattr("benchmarks.training.ROUNDS", 1)
     across = torch.linspace(0, 255, 60).byte().expand(1, 60, 60)

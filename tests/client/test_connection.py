@@ -199,7 +199,7 @@ def test_server_that_comes_up_later_is_found(launch_standin, kill, picture, capl
 
 def test_server_that_dies_half_way(launch_standin, kill, picture):
     server = launch_standin(seconds=60)
-    with Matte(server.grpc_url, timeout=1.5) as matte, ThreadPoolExecutor() as pool:
+    with Matte(server.grpc_url, timeout=3) as matte, ThreadPoolExecutor() as pool:
         alpha = pool.submit(matte.alpha, *picture)
         time.sleep(0.5)  # the request is under way: the model takes a minute
         assert not alpha.done()

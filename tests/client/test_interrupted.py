@@ -17,7 +17,7 @@ def test_a_server_killed_and_restarted_loses_nothing(
     start, make_pairs, launch_standin, kill, tmp_path, wait_until, check_mattes
 ):
     expected = make_pairs([f"{i:04}.png" for i in range(600)])
-    servers = [launch_standin(seconds=0.02) for _ in range(2)]
+    servers = [launch_standin(seconds=0.04) for _ in range(2)]
     urls = [word for server in servers for word in ("--url", server.grpc_url)]
     lines = tmp_path / "lines"  # more of them than a pipe holds
     with lines.open("w") as file:

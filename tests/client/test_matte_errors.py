@@ -197,7 +197,7 @@ def test_wrong_model(run, files, launch_standin):
 def test_server_that_dies_half_way(run, files, launch_standin, kill):
     server = launch_standin(seconds=60)
     with ThreadPoolExecutor() as pool:
-        arguments = (*files, "-o", "alpha.png", "--timeout", 1.5, "--quiet")
+        arguments = (*files, "-o", "alpha.png", "--timeout", 2, "--quiet")
         result = pool.submit(run, *arguments, url=server.grpc_url)
         time.sleep(0.5)
         assert not result.done()

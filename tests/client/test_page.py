@@ -32,6 +32,7 @@ from matting.trimaps import FOREGROUND, MASK_BAND, trimap_from_mask
 
 ROOT = Path(__file__).parents[2]
 DEMO_PHOTO = ROOT / "demo/photo.jpg"
+# As in client.actions, which takes seconds to load.
 TRIMAP, COMPRESSED, MASK = "a trimap", "an alpha, or a trimap saved as JPEG", "a mask"
 BAND = 100 * MASK_BAND
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -301,7 +302,7 @@ def test_from_a_terminal_with_a_display_a_browser_is_opened(standin, free_port, 
 IMPATIENT = """
 import sys
 from client import layout, page
-layout.SWEEP, layout.KEPT = 1, 3
+layout.SWEEP, layout.KEPT = 1, 5
 sys.exit(page.main(sys.argv[1:]))
 """
 

@@ -164,7 +164,7 @@ def test_latency_adds_up(prometheus: Prometheus) -> None:
         " / sum(rate(nv_inference_request_success[1m])) / 1000"
     )
     assert min(parts) > 0
-    assert 0.9 * whole < sum(parts) <= 1.01 * whole
+    assert 0.75 * whole < sum(parts) <= 1.01 * whole
 
 
 def test_rules_run_and_a_healthy_server_raises_no_alert(

@@ -36,6 +36,26 @@ def test_mmeditings_checkpoint_is_exported_and_served(
     assert judge([compare(pictures[0], expected, served)], "fp32").complaints == []
 
 
+@pytest.mark.usefixtures("traced_once")
+def test_a_graph_and_an_engine_of_one_checkpoint_fit_together(
+    oracle_network: Callable, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """One in FP32, the other in FP16, with the weights that each has."""
+    pytest.importorskip("tensorrt_rtx", reason="needs pip install -e '.[tensorrt-rtx]'")
+    weights, models = tmp_path / "dim.pth", tmp_path / "models"
+    torch.save(oracle_network(3).state_dict(), weights)
+    where = ["--repository", str(models), "--data", str(pairs)]
+    assert main([str(weights), *where]) == 0
+    assert main([str(weights), *where, "--target", "tensorrt-rtx"]) == 0
+    assert main(["check", str(models)]) == 0
+    halves = {name: value / 2 for name, value in oracle_network(3).state_dict().items()}
+    torch.save(halves, weights)
+    assert main([str(weights), *where, "--target", "tensorrt-rtx"]) == 0
+    capsys.readouterr()
+    assert main(["check", str(models)]) == 1
+    assert "model.onnx, model.rtx were made from different weights" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("dtype", "suffix", "precision", "stored_as"),
     [

@@ -106,6 +106,15 @@ def test_alphas_are_held_against_the_networks(
         measure(matte, [plain], "fp32")
 
 
+def test_a_picture_that_an_engine_would_not_take_is_refused_before_it_is_built(
+    exported: Exported, references: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    options = ["-o", str(tmp_path / "model.plan"), "--best", "1x64x64", "--largest", "1x64x64"]
+    assert main([str(exported.artifact), *options, "--pictures", str(references[0])]) == 1
+    assert "is 75x" in (said := capsys.readouterr().err)
+    assert "expected 1x1 (--smallest) to 64x64 (--largest)" in said
+
+
 def test_an_engine_that_cannot_be_proven_replaces_nothing(
     exported: Exported, references: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:

@@ -10,11 +10,10 @@ import pytest
 import torch
 
 from export.__main__ import main
-from export.engine import Profile, find_gpu
+from export.engine import find_gpu
 from export.errors import ExportError
 from export.export import (
     Exported,
-    check_sizes,
     expected_alphas,
     export,
     prove,
@@ -114,15 +113,6 @@ def test_a_config_is_refused_before_a_file_is_replaced(
     with pytest.raises(ExportError, match=r"config\.pbtxt says 0 times"):
         export(seeded_weights, models, "onnxruntime", pictures=pairs)
     assert contents(tmp_path) == before
-
-
-def test_pictures_that_an_engine_would_not_take_are_refused_before_it_is_built(
-    pictures: list[Picture],
-) -> None:
-    check_sizes(pictures, Profile())
-    small = Profile(best=(1, 64, 64), largest=(1, 64, 64))
-    with pytest.raises(ExportError, match=r"is 75x\d+: expected 1x1 \(--smallest\) to 64x64"):
-        check_sizes(pictures, small)
 
 
 def test_graph_keeps_the_contract_and_is_small(exported: Exported) -> None:

@@ -84,6 +84,10 @@ def test_two_networks_in_one_file_are_not_mixed(tmp_path, state):
     torch.save({"other": torch.zeros(1)}, tmp_path / "other.pth")
     with pytest.raises(CheckpointError, match=r"1 extra: other$"):
         load_checkpoint(tmp_path / "other.pth")
+    one_more = {"module." + name: value for name, value in (state | {"a": torch.zeros(1)}).items()}
+    torch.save(one_more, tmp_path / "more.pth")
+    with pytest.raises(CheckpointError, match=r"names it: 1 extra: a$"):
+        load_checkpoint(tmp_path / "more.pth")
 
 
 def test_what_differs_is_listed(tmp_path, state):

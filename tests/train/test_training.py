@@ -1,7 +1,7 @@
 """Runs as users start them: cut off and resumed, in two processes, over seeds and stages.
 
-Samples are few and small, and so is the network but for the run that is killed: what is tested here
-does not depend on its width. As a program this file is `python -m train` with that network.
+Samples are few and small, and the network is narrow but for the run that is killed: what is tested
+here does not depend on its width.
 """
 
 import csv
@@ -11,24 +11,25 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-import train.network
 from matting.images import read_image
-from train.checkpoint import load_checkpoint, save_checkpoint
+from train.checkpoint import load_checkpoint, read_state, save_checkpoint
 from train.dataset import TrainingData, as_tensor
 from train.initialise import randomise
 from train.losses import matting_losses
-from train.network import DeepImageMatting, conv
+from train.network import DeepImageMatting
 from train.predict import predict_alpha
 from train.stages import stage
 from train.synthesis import Samples, Synthesis
 
 TINY = ["--crop", "32", "--batch-size", "1"]
 DEADLINE = 300
+ROOT = Path(__file__).parents[2]
 
 
 def main(arguments=None):
@@ -44,15 +45,9 @@ def finished(folder):
     return Run.finished(folder)
 
 
-def narrow_conv(inputs, outputs, size):
-    """With a sixteenth of the channels, but for those of pictures."""
-    return conv(*(count // 16 if count > 4 else count for count in (inputs, outputs)), size)
-
-
 @pytest.fixture
-def start(monkeypatch, tmp_path):
+def start(narrow_network, tmp_path):
     """Weights to start from; from here on the network is narrow."""
-    monkeypatch.setattr(train.network, "conv", narrow_conv)
     network = DeepImageMatting(refiner=False)
     randomise(network, seed=0)
     path = tmp_path / "random.safetensors"
@@ -62,8 +57,9 @@ def start(monkeypatch, tmp_path):
 
 @pytest.fixture
 def folder(tmp_path):
-    """For runs."""
-    return tmp_path / "runs"
+    """For runs; removed at once, for some weigh half a gigabyte."""
+    yield tmp_path / "runs"
+    shutil.rmtree(tmp_path)
 
 
 @pytest.fixture
@@ -74,7 +70,7 @@ def command(data, start):
 
 def launch(*arguments, **variables):
     return subprocess.Popen(
-        [sys.executable, *arguments],
+        [sys.executable, "-m", "train", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -84,8 +80,7 @@ def launch(*arguments, **variables):
 
 def weights(folder):
     """The exact weights after the last step."""
-    state = torch.load(folder / "last.ckpt", weights_only=True)["state_dict"]
-    return {name.removeprefix("network."): value for name, value in state.items()}
+    return read_state(folder / "last.ckpt")
 
 
 def matte(network, image, trimap):
@@ -99,15 +94,16 @@ def logged(folder, version, column):
         return {int(row["step"]): float(row[column]) for row in csv.DictReader(file) if row[column]}
 
 
-def test_a_killed_run_goes_on_as_if_nothing_had_been(data, oracle_network, tmp_path, capsys):
+def test_a_killed_run_goes_on_as_if_nothing_had_been(data, oracle_network, folder, capsys):
     """Also in another folder."""
-    start, whole, cut = (tmp_path / name for name in ("start.safetensors", "whole", "cut"))
+    folder.mkdir()
+    start, whole, cut = (folder / name for name in ("start.safetensors", "whole", "cut"))
     save_checkpoint(oracle_network(1), start, {}, dtype=torch.float32)
     command = ["--stage", "1", "--data", str(data), "--from", str(start), *TINY]
     command += ["--steps", "4", "--validate-every", "2", "-o"]
     assert main([*command, str(whole)]) == 0
 
-    process, end = launch("-m", "train", *command, str(cut)), time.monotonic() + DEADLINE
+    process, end = launch(*command, str(cut)), time.monotonic() + DEADLINE
     while not (cut / "last.ckpt").exists():
         assert process.poll() is None, process.stdout.read()
         assert time.monotonic() < end
@@ -116,7 +112,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(data, oracle_network, tmp_p
     assert process.wait() == -signal.SIGKILL
     assert not (cut / "best.safetensors").exists()
 
-    cut = cut.rename(tmp_path / "moved")
+    cut = cut.rename(folder / "moved")
     assert main([*command, str(cut), "--resume"]) == 0
     expected, resumed = weights(whole), weights(cut)
     for name, value in expected.items():
@@ -153,7 +149,7 @@ def test_weights_that_are_no_numbers_are_not_kept(command, folder, capsys):
 
 @pytest.mark.parametrize("nodes", [1, 2])
 def test_two_processes_average_the_gradients_of_different_batches(
-    nodes, command, data, start, folder, free_port
+    nodes, command, data, start, folder, free_port, narrow_network
 ):
     """Of one machine, or of two that know each other by address and port only."""
     from train.module import Training
@@ -161,9 +157,8 @@ def test_two_processes_average_the_gradients_of_different_batches(
     command += ["--accelerator", "cpu", "--devices", str(2 // nodes), "--nodes", str(nodes)]
     command += ["--steps", "1", "-o", str(folder)]
     meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())} if nodes > 1 else {}
-    processes = [
-        launch(__file__, *command, **meeting, NODE_RANK=str(node)) for node in range(nodes)
-    ]
+    meeting["PYTHONPATH"] = os.pathsep.join([str(narrow_network), str(ROOT)])
+    processes = [launch(*command, **meeting, NODE_RANK=str(node)) for node in range(nodes)]
     outputs = [process.communicate(timeout=DEADLINE)[0] for process in processes]
     assert [process.returncode for process in processes] == [0] * nodes, outputs
     assert "".join(outputs).count(" best SAD |") == 1  # one of the two speaks
@@ -284,8 +279,3 @@ def test_mistakes_are_one_line(command, start, tmp_path, capsys):
             main([*command, *output, option, value])
         assert caught.value.code == 2
         assert complaint in capsys.readouterr().err
-
-
-if __name__ == "__main__":
-    train.network.conv = narrow_conv
-    sys.exit(main())
