@@ -118,7 +118,7 @@ def trimap_from_mask(
     Notes
     -----
     Why 2 %: on 37 photos, with coarse masks as of a segmentation network, mattes are best with it
-    (SAD 6.38; 6.51 with 1 %, 6.60 with 3 %, 7.00 with 5 %), and never more than 1.42 times as wrong
+    (SAD 6.23; 6.35 with 1 %, 6.49 with 3 %, 6.91 with 5 %), and never more than 1.43 times as wrong
     as with the best width for the photo. `python -m benchmarks masks`; the table is in
     docs/client.md.
 
