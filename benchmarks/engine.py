@@ -25,7 +25,7 @@ from types import ModuleType
 import numpy as np
 
 from export.engine import CAPABILITY, Profile, as_text, build_engine, check_machine, size
-from export.errors import ExportError
+from export.errors import ExportError, one_line
 from matting.files import write_whole
 
 RECORD = "engine.json"
@@ -123,7 +123,7 @@ class Runner:
                 for name, pixels in (("image", image), ("trimap", trimap), ("alpha", trimap))
             }
         except PolygraphyException as error:
-            raise ExportError(" ".join(str(error).split())) from error
+            raise ExportError(one_line(error)) from error
         for name, pixels in (("image", image), ("trimap", trimap)):
             self.arrays[name].copy_from(np.ascontiguousarray(pixels))
             if not self.context.set_input_shape(name, pixels.shape):
@@ -188,15 +188,15 @@ def measure(
     started = time.perf_counter()
     profile = Profile(largest=largest)
     engine, facts = build_engine(onnx, "tensorrt", "fp16", profile, timing_cache=timing_cache)
-    facts.update(build_s=round(time.perf_counter() - started, 1), timing_cache=is_cached)
-    facts["bytes"] = len(engine)
+    took = round(time.perf_counter() - started, 1)
+    facts.update(build_s=took, timing_cache=is_cached, bytes=len(engine))
     record: dict = {"engine": facts, "shapes": {}, "failed": {}}
 
     def note(line: str) -> None:
         write_whole(folder / RECORD, json.dumps(record).encode())
         print(line, flush=True)
 
-    note(f"built in {facts['build_s']} s")
+    note(f"built in {took} s")
     runner = Runner(engine, trt, cuda)
     try:
         for picture in pictures:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from export.errors import ExportError
+from export.errors import ExportError, one_line
 
 if TYPE_CHECKING:
     from export.parity import Matting
@@ -179,8 +179,7 @@ def build_engine(
         )
         return bytes(engine), facts
     except PolygraphyException as error:
-        reason = " ".join(str(error).split())
-        raise ExportError(f"{target} refused the graph: {reason}") from error
+        raise ExportError(f"{target} refused the graph: {one_line(error)}") from error
 
 
 def rtx_config(profile: Profile, capability: str) -> object:
@@ -239,15 +238,15 @@ def engine_matte(engine: bytes, target: str) -> Matting:
     try:
         runner.activate()
     except (PolygraphyException, OSError) as error:  # OSError: no CUDA runtime
-        raise ExportError(f"the engine cannot run here: {' '.join(str(error).split())}") from error
+        raise ExportError(f"the engine cannot run here: {one_line(error)}") from error
 
     def matte(image: np.ndarray, trimap: np.ndarray) -> np.ndarray:
         # The runner answers with its own buffer, which the next call overwrites.
         try:
             return runner.infer({"image": image, "trimap": trimap})["alpha"].copy()
         except PolygraphyException as error:
-            reason = " ".join(str(error).split())
-            raise ExportError(f"the engine fails on {as_text(image.shape)}: {reason}") from error
+            where = as_text(image.shape)
+            raise ExportError(f"the engine fails on {where}: {one_line(error)}") from error
 
     return matte
 

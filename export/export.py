@@ -207,12 +207,11 @@ def store_weights(network: DeepImageMatting, weights: Path, precision: str, fold
     """
     stored = folder / WEIGHTS
     dtypes = {value.dtype for value in read_state(weights).values()}
-    kept = {torch.float16} if precision == "fp16" else {torch.float16, torch.float32}
-    if weights.suffix == ".safetensors" and dtypes <= kept:
+    half = precision == "fp16" or dtypes == {torch.float16}
+    dtype = torch.float16 if half else torch.float32
+    if weights.suffix == ".safetensors" and dtypes <= {torch.float16, dtype}:
         shutil.copyfile(weights, stored)
     else:
-        half = precision == "fp16" or dtypes == {torch.float16}
-        dtype = torch.float16 if half else torch.float32
         save_checkpoint(network, stored, {"source": weights.name}, dtype)
     return stored
 

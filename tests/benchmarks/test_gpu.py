@@ -49,8 +49,9 @@ RECORD = {
 
 @pytest.mark.skipif(not WITH_GPU, reason="PyTorch finds no GPU here")
 def test_every_way_is_measured(weights: Path, data: Path, tmp_path: Path) -> None:
-    main(["gpu", str(weights), "--data", str(data), "--quick", "-o", str(tmp_path)])
+    code = main(["gpu", str(weights), "--data", str(data), "--quick", "-o", str(tmp_path)])
     record = json.loads((tmp_path / "gpu.json").read_text())
+    assert code == bool(record.get("complaints"))
     for name in (*PEERS, TENSORRT):
         assert record["ms"][name] or any(what.startswith(name) for what in record["skipped"])
     assert all(min(ms) > 0 for shapes in record["ms"].values() for ms in shapes.values())
