@@ -8,7 +8,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.measure import in_turns, stopwatch
 from train.network import STRIDE, DeepImageMatting
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES = {
+    "fp32": torch.float32,
+    "winograd": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
 SIDES = {"cpu": (1024, 2048), "cuda": (4096, 8192)}
 
 

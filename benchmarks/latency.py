@@ -25,7 +25,7 @@ from benchmarks.measure import Samples, in_turns, median, percentiles, stopwatch
 from benchmarks.peers import REFERENCE, open_peers
 from benchmarks.service import add_server_arguments, picture_of, serving, size, what_serves
 from benchmarks.tables import Row, Section
-from export.export import ARTIFACTS
+from export.export import ARTIFACTS, CPU
 from export.manifest import WEIGHTS, newest_version, sha256
 from export.parity import Matting
 from export.repository import MODEL
@@ -77,7 +77,7 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
         engine = engine_in_process(version, served)
         alone = None
         if served.engine != "tensorrt":
-            alone = network_alone(version / ARTIFACTS[served.engine], served)
+            alone = network_alone(version / ARTIFACTS[CPU], served)
         largest = tuple(np.max(sizes, axis=0).tolist())
         peers, skipped = open_peers(network, version, Path(scratch), largest, options.quick)
         for height, width in sizes:
@@ -152,6 +152,9 @@ def peer_rows(record: dict) -> list[Row]:
 def notes(record: dict) -> list[str]:
     """Return what a request costs besides, how near the machine's limit it is, what was not run."""
     points = []
+    computed_in = record["precision"].upper()
+    if record["precision"] == "winograd":
+        computed_in = "FP32; products that Winograd's convolutions save count as done"
     for name, measured in record["sizes"].items():
         layers = measured["layers_ms"]
         shares = ", ".join(f"{what} {share:.1%}" for what, share in overheads(layers).items())
@@ -159,7 +162,7 @@ def notes(record: dict) -> list[str]:
         points.append(
             f"{name}: of a request's time is {shares}; {rate / 1e9:.0f} GFLOP/s, "
             f"{rate / record['matrix_rate']:.0%} of this machine's best matrix product "
-            f"in {record['precision'].upper()}."
+            f"in {computed_in}."
         )
     return points + [f"Not run: {name}. {reason}." for name, reason in record["skipped"].items()]
 

@@ -13,9 +13,10 @@ from benchmarks.load import END_TO_END, Client
 from benchmarks.measure import Samples, in_turns, median, stopwatch
 from benchmarks.service import Served
 from export.engine import engine_matte
-from export.export import ARTIFACTS
+from export.export import ARTIFACTS, MNN_MODEL
+from export.mnn import write_mnn
 from export.parity import Matting
-from export.runtime import compile_openvino, onnx_matte
+from export.runtime import compile_openvino, load_mnn, mnn_matte, onnx_matte
 from train.predict import prepare
 
 NETWORK = "network alone"
@@ -25,6 +26,8 @@ INFER = "server: compute_infer"
 
 def engine_in_process(version: Path, served: Served) -> Matting:
     """Load what is served from a version folder of the repository, without a server."""
+    if served.engine == "mnn":
+        return mnn_matte(version / MNN_MODEL)
     artifact = version / ARTIFACTS[served.engine]
     if served.engine == "tensorrt":
         return engine_matte(artifact.read_bytes(), served.engine)
@@ -45,6 +48,9 @@ def network_alone(model: Path, served: Served) -> Callable[[np.ndarray], np.ndar
     with tempfile.TemporaryDirectory() as folder:
         cut = Path(folder) / "network.onnx"
         onnx.utils.extract_model(model, cut, [first], [last], check_model=False)
+        if served.engine == "mnn":
+            write_mnn(cut, Path(folder) / MNN_MODEL)
+            return load_mnn(Path(folder) / MNN_MODEL, [first], last)
         if served.engine == "openvino":
             compiled = compile_openvino(cut, served.precision)
             return lambda x: compiled({first: x})[0]

@@ -21,6 +21,7 @@ PACKAGES = (
     "torch",
     "onnxruntime",
     "openvino",
+    "mnn",
     "tensorrt",
     "tritonclient",
     "nvidia-pytriton",

@@ -26,8 +26,9 @@ from benchmarks.tables import Section
 from benchmarks.worst import draw_worst
 from client.connection import Matte
 from export.errors import ExportError
-from export.export import expected_alphas, prove_in_bf16, write_onnx
-from export.manifest import sha256
+from export.export import CPU, MNN_MODEL, expected_alphas, prove_in_bf16, write_onnx
+from export.manifest import WEIGHTS, describe, sha256, write_entry
+from export.mnn import write_mnn
 from export.parity import (
     Matting,
     Parity,
@@ -39,8 +40,8 @@ from export.parity import (
     matte_with,
     read_pictures,
 )
-from export.repository import CONFIG, MODEL, fill, with_parameters
-from export.runtime import onnx_matte, openvino_precision
+from export.repository import MODEL, fill
+from export.runtime import mnn_matte, onnx_matte, openvino_precision
 from export.tolerance import TOLERANCES
 from train.checkpoint import load_checkpoint
 from train.network import DeepImageMatting
@@ -146,9 +147,12 @@ def exported_forms(
     (folder / "fp16").mkdir()
     fp16 = write_onnx(network, options.weights, "fp16", folder / "fp16")
 
-    served_in = "auto" if is_itself_in_bf16(network, fp32) else "fp32"
-    config = version.parent / CONFIG
-    config.write_text(with_parameters(config.read_text(), engine="openvino", precision=served_in))
+    mnn = version / MNN_MODEL
+    write_mnn(fp32, mnn)
+    entry = describe(fp32, CPU, "fp32")
+    entry["bf16"] = {} if is_itself_in_bf16(network, fp32) else "not equal, or not run"
+    entry["files"] = {path.name: sha256(path) for path in (fp32, version / WEIGHTS, mnn)}
+    write_entry(version, fp32.name, entry)
     address = stack.enter_context(serving(repository, options.url))
 
     def tensorrt() -> Matting:
@@ -158,11 +162,12 @@ def exported_forms(
     return {
         "ONNX FP32, ONNX Runtime": ("fp32", lambda: onnx_matte(fp32, "onnxruntime")),
         "ONNX FP32, OpenVINO": ("fp32", lambda: onnx_matte(fp32, "openvino")),
+        "FP32 by Winograd, MNN": ("winograd", lambda: mnn_matte(mnn)),
         IN_BF16: ("bf16", lambda: openvino_bf16_matte(fp32)),
         "ONNX FP16, ONNX Runtime": ("fp16", lambda: onnx_matte(fp16, "onnxruntime")),
         "TensorRT FP16": ("fp16", tensorrt),
         "served over gRPC": (
-            options.precision or what_serves(address).precision,
+            options.precision or what_serves(address, repository).precision,
             lambda: stack.enter_context(served(address)),
         ),
     }

@@ -14,10 +14,11 @@ import torch
 from benchmarks.measure import instructions
 from export.engine import Profile, build_engine, engine_matte
 from export.errors import ExportError
-from export.export import write_onnx
+from export.export import MNN_MODEL, write_onnx
 from export.manifest import WEIGHTS
+from export.mnn import write_mnn
 from export.parity import Matting, matte_with
-from export.runtime import onnx_matte
+from export.runtime import mnn_matte, onnx_matte
 from train.network import DeepImageMatting
 
 REFERENCE = "PyTorch FP32, as mmediting runs it"
@@ -154,6 +155,10 @@ def open_peers(
         fp16 = write_onnx(network, version / WEIGHTS, "fp16", scratch)
         return tensorrt_matte(fp16, (1, *largest))
 
+    def mnn() -> Matting:
+        write_mnn(fp32, scratch / MNN_MODEL)
+        return mnn_matte(scratch / MNN_MODEL)
+
     starts: dict[str, Callable[[], Matting]] = {
         REFERENCE: lambda: matte_with(on_device(network)),
         "PyTorch FP32, channels_last": lambda: matte_with(
@@ -164,6 +169,7 @@ def open_peers(
         "ONNX Runtime FP32": lambda: onnx_matte(fp32, "onnxruntime"),
         "OpenVINO FP32": lambda: onnx_matte(fp32, "openvino"),
         "OpenVINO bf16": lambda: openvino_bf16_matte(fp32),
+        "MNN FP32": mnn,
         "PyTorch FP16 on the GPU": on_gpu,
         "torch.compile FP16 on the GPU": lambda: on_gpu("max-autotune"),
         "TensorRT FP16": tensorrt,

@@ -17,7 +17,7 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 from client.connection import MODEL, Matte
 from client.errors import ServerUnavailableError
 from export.errors import ExportError
-from export.export import ARTIFACTS
+from export.export import ARTIFACTS, CPU, MNN_MODEL
 from export.manifest import newest_version, read_manifest
 from export.parity import read_pictures
 from export.runtime import openvino_precision
@@ -101,7 +101,10 @@ def answered(server: Server) -> int:
 
 @dataclass(frozen=True)
 class Served:
-    """What runs the model: "openvino", "onnxruntime" or "tensorrt", and its precision."""
+    """What runs the model: "openvino", "mnn", "onnxruntime" or "tensorrt", and its precision.
+
+    That of MNN is "winograd", see `export.tolerance`.
+    """
 
     engine: str
     precision: str
@@ -128,14 +131,18 @@ def what_serves(url: str, repository: Path | None = None) -> Served:
                 "--repository with its manifest.json, or to `benchmarks parity` its --precision"
             )
         return Served(engine, entry["precision"])
-    if engine != "openvino":
+    if engine not in (CPU, "openvino"):
         return Served(engine, "fp32")
     if entry.get("precision", said) == "int8":
-        return Served(engine, "int8")
+        return Served("openvino", "int8")
     # As model.py decides; OpenVINO's native backend does not ask.
     is_equal_in_bf16 = not entry or isinstance(entry.get("bf16"), dict)
     in_fp32 = config.backend == "python" and (said == "fp32" or not is_equal_in_bf16)
-    return Served(engine, "fp32" if in_fp32 else openvino_precision())
+    precision = "fp32" if in_fp32 else openvino_precision()
+    has_mnn = repository is None or MNN_MODEL in entry.get("files", ())
+    if engine == CPU and precision == "fp32" and has_mnn:
+        return Served("mnn", "winograd")
+    return Served("openvino", precision)
 
 
 def model_config(url: str) -> ModelConfig:

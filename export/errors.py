@@ -5,6 +5,6 @@ class ExportError(RuntimeError):
     """The export could not be made, or is not equal to the network; nothing was written."""
 
 
-def one_line(error: Exception) -> str:
+def one_line(error: object) -> str:
     """Return an error's text, of as many lines as it may be, as one."""
     return " ".join(str(error).split())

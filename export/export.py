@@ -13,6 +13,7 @@ from export.engine import CAPABILITY, Profile, build_engine, check_machine, engi
 from export.errors import ExportError
 from export.graph import build_graph, save_graph, store_weights_outside
 from export.manifest import WEIGHTS, describe, sha256
+from export.mnn import write_mnn
 from export.overflow import largest_magnitudes, overflows
 from export.parity import (
     PAIRS,
@@ -37,11 +38,17 @@ from export.repository import (
     with_parameters,
     with_profile,
 )
-from export.runtime import onnx_matte, openvino_precision
+from export.runtime import mnn_matte, onnx_matte, openvino_precision
 from train.checkpoint import load_checkpoint, read_state, save_checkpoint
 from train.network import DeepImageMatting
 
+CPU = "cpu"
+"""The target that runs each precision by what is fastest at it, see `model.py`."""
+
+MNN_MODEL = "model.mnn"
+
 ARTIFACTS = {
+    CPU: "model.onnx",
     "openvino": "model.onnx",
     "onnxruntime": "model.onnx",
     "tensorrt": "model.plan",
@@ -57,18 +64,20 @@ COMPANY = 3
 class Exported:
     """What an export wrote, and how equal it is (None for "tensorrt-rtx", which is not run).
 
-    `in_bf16` is the same of a graph that OpenVINO computes in bf16, or why it may not.
+    `in_bf16` is the same of a graph that OpenVINO computes in bf16, or why it may not;
+    `in_winograd` of what MNN makes of it.
     """
 
     artifact: Path
     parity: Parity | None
     in_bf16: Parity | str | None = None
+    in_winograd: Parity | str | None = None
 
 
 def export(
     weights: Path,
     repository: Path,
-    target: str = "openvino",
+    target: str = CPU,
     precision: str = "fp32",
     *,
     pictures: Path = PAIRS,
@@ -91,7 +100,7 @@ def export(
     target : str
         One of `TARGETS`.
     precision : "fp32", "fp16" or "int8"
-        What the network computes in. "int8", for "openvino" alone, rounds decoder and refiner.
+        What the network computes in. "int8", for "cpu" and "openvino", rounds decoder and refiner.
     pictures : Path
         Data set, see `train.layouts`, on whose photographs parity is proven and the ranges are
         measured that eight bits are spread over.
@@ -151,10 +160,15 @@ def export(
         entry["parity"] = parity.summary() if parity else NOT_RUN
         files = [artifact.name] if artifact != onnx else [onnx.name, WEIGHTS]
         entry["files"] = {name: sha256(build / name) for name in files}
-        in_bf16 = None
-        if target == "openvino" and precision == "fp32":
+        in_bf16 = in_winograd = None
+        if target in (CPU, "openvino") and precision == "fp32":
             in_bf16 = prove_in_bf16(expected, onnx, known)
-            entry["bf16"] = in_bf16 if isinstance(in_bf16, str) else in_bf16.summary()
+            entry["bf16"] = verdict(in_bf16)
+        if target == CPU and precision == "fp32":
+            in_winograd = prove_in_winograd(expected, onnx, known)
+            entry["winograd"] = verdict(in_winograd)
+            if isinstance(in_winograd, Parity):
+                entry["files"][MNN_MODEL] = sha256(build / MNN_MODEL)
         if artifact == onnx:
             computed_in = "auto" if isinstance(in_bf16, Parity) else "fp32"
             configs[CONFIG] = with_parameters(
@@ -163,7 +177,12 @@ def export(
                 precision=INT8 if precision == INT8 else computed_in,
             )
         put_in_place(build, model, artifact.name, entry, configs)
-    return Exported(model / "1" / artifact.name, parity, in_bf16)
+    return Exported(model / "1" / artifact.name, parity, in_bf16, in_winograd)
+
+
+def verdict(proof: Parity | str) -> dict[str, object] | str:
+    """Return for a manifest how equal something is, or why it is not."""
+    return proof if isinstance(proof, str) else proof.summary()
 
 
 def check_int8(target: str) -> None:
@@ -174,8 +193,8 @@ def check_int8(target: str) -> None:
     ExportError
         It is elsewhere.
     """
-    if target != "openvino":
-        raise ExportError(f"--precision int8 is for --target openvino, not {target}")
+    if target not in (CPU, "openvino"):
+        raise ExportError(f"--precision int8 is for --target cpu or openvino, not {target}")
     if not has_vnni():
         raise ExportError("int8 takes a processor with VNNI (avx512_vnni or avx_vnni); use fp32")
 
@@ -243,6 +262,8 @@ def prove(
         return None
     if target == "tensorrt":
         exported = engine_matte(artifact.read_bytes(), target)
+    elif artifact.name == MNN_MODEL:
+        exported = mnn_matte(artifact)
     else:
         # A graph in FP16 says so itself.
         exported = onnx_matte(artifact, target, "fp32" if precision == "fp16" else precision)
@@ -261,5 +282,16 @@ def prove_in_bf16(expected: list[np.ndarray], onnx: Path, pictures: list[Picture
         return "not run: this processor does not compute in bf16"
     try:
         return prove(expected, onnx, "openvino", "bf16", pictures)
+    except ExportError as error:
+        return str(error)
+
+
+def prove_in_winograd(
+    expected: list[np.ndarray], onnx: Path, pictures: list[Picture]
+) -> Parity | str:
+    """Convert an FP32 graph for MNN, beside it, and compare that, or say why it is not served."""
+    try:
+        write_mnn(onnx, onnx.with_name(MNN_MODEL))
+        return prove(expected, onnx.with_name(MNN_MODEL), CPU, "winograd", pictures)
     except ExportError as error:
         return str(error)

@@ -20,7 +20,7 @@ MANIFEST = "manifest.json"
 WEIGHTS = "weights.safetensors"
 """What every exported model.onnx points into, beside it."""
 
-TOOLS = ("torch", "onnx", "onnxscript", "onnxruntime", "openvino", "polygraphy", "numpy")
+TOOLS = ("torch", "onnx", "onnxscript", "onnxruntime", "openvino", "mnn", "polygraphy", "numpy")
 
 
 def sha256(path: Path) -> str:

@@ -1,7 +1,13 @@
-"""An ONNX file run on the CPU, by OpenVINO or ONNX Runtime."""
+"""A model run on the CPU: a graph by OpenVINO or ONNX Runtime, what `export.mnn` wrote by MNN."""
 
+import ctypes
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from export.parity import Matting
 
@@ -10,18 +16,65 @@ if TYPE_CHECKING:
 
 
 def onnx_matte(onnx: Path, target: str, precision: str = "fp32") -> Matting:
-    """Return an ONNX file as the wire contract's function, run by the target's runtime.
+    """Return an ONNX file as the wire contract's function: "cpu" and "openvino" are OpenVINO.
 
     `precision` is how OpenVINO computes a graph, see `compile_openvino`; ONNX Runtime computes
     every graph as it is.
     """
-    if target == "openvino":
+    if target in ("cpu", "openvino"):
         compiled = compile_openvino(onnx, precision)
         return lambda image, trimap: compiled({"image": image, "trimap": trimap})["alpha"]
     import onnxruntime
 
     session = onnxruntime.InferenceSession(onnx, providers=["CPUExecutionProvider"])
     return lambda image, trimap: session.run(["alpha"], {"image": image, "trimap": trimap})[0]
+
+
+def mnn_matte(model: Path) -> Matting:
+    """Return a model.mnn as the wire contract's function; the images of a batch run one by one."""
+    run = load_mnn(model, ["image", "trimap"], "alpha")
+
+    def matte(images: np.ndarray, trimaps: np.ndarray) -> np.ndarray:
+        pairs = [(images[i : i + 1], trimaps[i : i + 1]) for i in range(len(images))]
+        return np.concatenate([run(*pair) for pair in pairs])
+
+    return matte
+
+
+def load_mnn(model: Path, inputs: list[str], output: str) -> Callable[..., np.ndarray]:
+    """Return what MNN computes in FP32 of a file that `export.mnn` wrote: arrays to an array."""
+    settings = {"backend": "CPU", "numThread": len(os.sched_getaffinity(0)), "precision": "high"}
+    with stdout_as_stderr():
+        import MNN
+
+        network = MNN.nn.load_module_from_file(
+            str(model),
+            inputs,
+            [output],
+            runtime_manager=MNN.nn.create_runtime_manager((settings,)),
+        )
+    types = {np.dtype(np.uint8): MNN.expr.uint8, np.dtype(np.float32): MNN.expr.float}
+
+    def run(*arrays: np.ndarray) -> np.ndarray:
+        given = [MNN.expr.const(x, x.shape, MNN.expr.NCHW, types[x.dtype]) for x in arrays]
+        (found,) = network.forward(given)
+        return np.array(found.read())
+
+    return run
+
+
+@contextmanager
+def stdout_as_stderr() -> Iterator[None]:
+    """Let a library in C that prints where results go print where messages do."""
+    flush = ctypes.CDLL(None).fflush
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        flush(None)
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def compile_openvino(onnx: Path, precision: str) -> "openvino.CompiledModel":

@@ -56,7 +56,7 @@ def test_all_peers_compute_the_same(network: DeepImageMatting, tmp_path: Path) -
         assert np.abs(alpha - expected).mean() / 255 < allowed, name
 
 
-@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino", "mnn"])
 def test_the_network_alone_is_the_network(network: DeepImageMatting, engine: str) -> None:
     image, trimap = (torch.from_numpy(x) for x in picture_of(64, 96))
     inputs = prepare(image.permute(2, 0, 1)[None], trimap[None, None])

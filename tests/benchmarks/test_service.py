@@ -58,8 +58,34 @@ def test_what_model_py_computes_in(
     if entry is not None:
         write_manifest(tmp_path, "model.onnx", {"precision": "fp32", **entry})
     assert what_serves("", tmp_path) == Served("openvino", precision)
+    configure(with_parameters(own, engine="cpu", precision=setting))
+    assert what_serves("", tmp_path) == Served("openvino", precision)  # there is no model.mnn
     configure(with_parameters(own, engine="onnxruntime", precision=setting))
     assert what_serves("", tmp_path) == Served("onnxruntime", "fp32")
+
+
+@pytest.mark.parametrize(
+    ("setting", "in_bf16", "served"),
+    [
+        ("fp32", True, Served("mnn", "winograd")),
+        ("auto", False, Served("mnn", "winograd")),
+        (
+            "auto",
+            True,
+            Served("mnn", "winograd") if NATIVE == "fp32" else Served("openvino", "bf16"),
+        ),
+    ],
+)
+def test_mnn_serves_what_is_not_computed_in_bf16(
+    setting: str, in_bf16: bool, served: Served, configure: Callable, tmp_path: Path
+) -> None:
+    configure(with_parameters(read_config(TEMPLATE, CONFIG), engine="cpu", precision=setting))
+    files = {"model.onnx": "…", "model.mnn": "…"}
+    bf16 = {"pictures": 5} if in_bf16 else "not equal"
+    write_manifest(tmp_path, "model.onnx", {"precision": "fp32", "files": files, "bf16": bf16})
+    assert what_serves("", tmp_path) == served
+    if in_bf16:
+        assert what_serves("") == served  # as long as nothing speaks against it
 
 
 def test_what_openvinos_native_backend_computes_in(configure: Callable, tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def test_the_drawn_network_is_served_in_fp32_since_bf16_changes_it(exported: Exp
     own_bf16 = openvino_precision() == "bf16"
     assert exported.in_bf16.startswith("not equal" if own_bf16 else "not run")
     config = config_of(exported.artifact.parents[1])
-    assert 'key: "engine" value { string_value: "openvino" }' in config
+    assert 'key: "engine" value { string_value: "cpu" }' in config
     assert 'key: "precision" value { string_value: "fp32" }' in config
 
 

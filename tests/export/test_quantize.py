@@ -129,7 +129,7 @@ def test_int8_is_refused_before_work_where_it_cannot_be_proven(
     models = tmp_path / "models"
     arguments = [str(DEFAULT), "--precision", "int8", "--repository", str(models)]
     assert main([*arguments, "--target", "onnxruntime"]) == 1
-    assert "--precision int8 is for --target openvino" in capsys.readouterr().err
+    assert "--precision int8 is for --target cpu or openvino" in capsys.readouterr().err
     monkeypatch.setattr("export.export.has_vnni", lambda: False)
     assert main(arguments) == 1
     assert "takes a processor with VNNI" in capsys.readouterr().err

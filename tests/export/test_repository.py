@@ -30,7 +30,7 @@ OWN = read_config(TEMPLATE, CONFIG)
 @pytest.mark.parametrize("space", [" ", "\n    "])
 def test_engine_and_precision_are_set_and_nothing_else(tmp_path: Path, space: str) -> None:
     written = OWN.replace(" value { ", f"{space}value {{{space}")
-    expected = written.replace('"openvino"', '"onnxruntime"').replace('"auto"', '"fp32"')
+    expected = written.replace('"cpu"', '"onnxruntime"').replace('"auto"', '"fp32"')
     assert with_parameters(written, engine="onnxruntime", precision="fp32") == expected != written
 
 

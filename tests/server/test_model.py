@@ -2,6 +2,7 @@
 
 import ast
 import json
+import os
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,8 @@ import tritonclient.grpc as grpc
 from tritonclient.utils import InferenceServerException
 
 from server.launcher import LaunchError, Server, launch
+
+SHIPPED = Path(__file__).parents[2] / "model_repository/dim"
 
 Infer = Callable[[Server, np.ndarray, np.ndarray], np.ndarray]
 RandomPair = Callable[..., tuple[np.ndarray, np.ndarray]]
@@ -211,7 +214,7 @@ def test_bf16_is_for_versions_that_are_equal_in_it(
 def test_a_missing_onnxruntime_is_named(tiny_repository: Path, tmp_path: Path) -> None:
     shutil.copytree(tiny_repository, tmp_path, dirs_exist_ok=True)
     config = tmp_path / "dim" / "config.pbtxt"
-    config.write_text(config.read_text().replace('"openvino"', '"onnxruntime"'))
+    config.write_text(config.read_text().replace('"cpu"', '"onnxruntime"'))
     program = tmp_path / "dim" / "1" / "model.py"
     without = "import sys\nsys.modules['onnxruntime'] = None\n"
     program.write_text(without + program.read_text())
@@ -225,9 +228,73 @@ def test_onnxruntime_gives_the_same_alpha(
     shutil.copytree(tiny_repository, tmp_path, dirs_exist_ok=True)
     config = tmp_path / "dim" / "config.pbtxt"
     text = config.read_text()
-    assert text.count('"openvino"') == 1
-    config.write_text(text.replace('"openvino"', '"onnxruntime"'))
+    assert text.count('"cpu"') == 1
+    config.write_text(text.replace('"cpu"', '"onnxruntime"'))
     image, trimap = random_pair(11, 13, 2)
     with launch(tmp_path) as server:
         alpha = infer(server, image, trimap)
     np.testing.assert_array_equal(alpha, expected(image, trimap))
+
+
+@pytest.mark.parametrize(
+    ("setting", "processor_in_bf16", "change", "engine"),
+    [
+        ("auto", True, "", "openvino"),
+        ("auto", False, "", "mnn"),
+        ("fp32", True, "", "mnn"),
+        ("fp32", True, "no model.mnn", "openvino"),
+        ("fp32", True, "no MNN", "openvino"),
+    ],
+)
+def test_what_is_fastest_serves(
+    tmp_path: Path, setting: str, processor_in_bf16: bool, change: str, engine: str
+) -> None:
+    copy = copy_shipped(tmp_path)
+    rewrite(copy / "config.pbtxt", '"auto"', f'"{setting}"')
+    program = copy / "1/model.py"
+    rewrite(program, "return hint == openvino.Type.bf16", f"return {processor_in_bf16}")
+    # The choice is what is tested; what loads takes seconds.
+    told = "raise pb_utils.TritonModelException(f'would load {name} in {precision}')"
+    rewrite(program, '    if name == "mnn":', f'    {told}\n    if name == "mnn":')
+    if change == "no model.mnn":
+        rewrite(copy / "1/manifest.json", '"model.mnn"', '"another"')
+        rewrite(
+            program,
+            "entry = check_files(folder)",
+            "entry = json.loads((folder / 'manifest.json').read_text())['model.onnx']",
+        )
+    if change == "no MNN":
+        rewrite(program, "import json\n", "import json, sys\nsys.modules['MNN'] = None\n")
+    with pytest.raises(LaunchError, match=f"would load {engine} in {setting}"), launch(tmp_path):
+        pass
+
+
+def copy_shipped(repository: Path) -> Path:
+    """Return a copy of the default model, to be changed by `rewrite`; it is of links."""
+    return Path(shutil.copytree(SHIPPED, repository / "dim", copy_function=os.symlink))
+
+
+def rewrite(path: Path, old: str, new: str) -> None:
+    """Put a changed file in the place of a link."""
+    text = path.read_text()
+    assert text.count(old) == 1
+    path.unlink()
+    path.write_text(text.replace(old, new))
+
+
+def test_mnn_serves_the_network_and_ends_when_memory_runs_out(
+    server: Server, tmp_path: Path, infer: Infer, random_pair: RandomPair
+) -> None:
+    copy = copy_shipped(tmp_path)
+    rewrite(copy / "config.pbtxt", '"auto"', '"fp32"')
+    found = "outputs = network.forward(inputs)"
+    rewrite(copy / "1/model.py", found, f"{found} if pair[0].shape[1] != 77 else []")
+    image, trimap = random_pair(50, 60, 2)
+    with launch(tmp_path) as running:
+        alpha = infer(running, image, trimap)
+        default = infer(server, image, trimap).astype(int)  # in bf16, where there is that
+        assert np.ptp(default) == 255
+        assert np.abs(alpha - default).mean() / 255 < 5e-3
+        with pytest.raises(InferenceServerException):
+            infer(running, *random_pair(77, 8))
+        assert running.wait() == "a process that ran a model was killed, by lack of memory perhaps"
