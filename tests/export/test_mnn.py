@@ -3,6 +3,8 @@
 import importlib.metadata
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ import pytest
 
 from export.export import Exported, export
 from export.manifest import WEIGHTS, check, read_manifest
-from export.mnn import in_two_halves, pool_by_signs, write_mnn
+from export.mnn import CONVERT, in_two_halves, pool_by_signs, write_mnn
 from export.parity import Matting, matte_with
 from export.repository import TEMPLATE
 from export.runtime import mnn_matte, onnx_matte
@@ -143,3 +145,13 @@ def test_without_mnns_converter_openvino_serves(
     files = read_manifest(made.artifact.parent)["model.onnx"]["files"]
     assert set(files) == {"model.onnx", WEIGHTS}
     assert not made.artifact.with_name("model.mnn").exists()
+
+
+def test_nothing_of_mnn_that_reports_to_its_makers_is_loaded() -> None:
+    program = f"import MNN; {CONVERT.partition(';')[0]}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    modules = done.stdout.split()
+    assert {"MNN", "_tools"} <= set(modules), done.stderr
+    assert not [
+        name for name in modules if name.startswith(("MNN.tools", "aliyun", "urllib.request"))
+    ]
