@@ -31,8 +31,12 @@ def onnx_matte(onnx: Path, target: str, precision: str = "fp32") -> Matting:
 
 
 def mnn_matte(model: Path) -> Matting:
-    """Return a model.mnn as the wire contract's function; the images of a batch run one by one."""
+    """Return a model.mnn as the wire contract's function; the images of a batch run one by one.
+
+    Its first run picks how each layer is computed: of an image of the same size as in `model.py`.
+    """
     run = load_mnn(model, ["image", "trimap"], "alpha")
+    run(np.zeros((1, 512, 512, 3), np.uint8), np.full((1, 512, 512, 1), 128, np.uint8))
 
     def matte(images: np.ndarray, trimaps: np.ndarray) -> np.ndarray:
         pairs = [(images[i : i + 1], trimaps[i : i + 1]) for i in range(len(images))]
