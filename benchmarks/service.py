@@ -14,6 +14,7 @@ import psutil
 from tritonclient.grpc import InferenceServerClient
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
+from benchmarks.measure import instructions
 from client.connection import MODEL, Matte
 from client.errors import ServerUnavailableError
 from export.errors import ExportError
@@ -140,7 +141,8 @@ def what_serves(url: str, repository: Path | None = None) -> Served:
     in_fp32 = config.backend == "python" and (said == "fp32" or not is_equal_in_bf16)
     precision = "fp32" if in_fp32 else openvino_precision()
     has_mnn = repository is None or MNN_MODEL in entry.get("files", ())
-    if engine == CPU and precision == "fp32" and has_mnn:
+    on_avx2 = {"avx2", "avx512f"} & instructions() == {"avx2"}
+    if engine == CPU and precision == "fp32" and has_mnn and on_avx2:
         return Served("mnn", "winograd")
     return Served("openvino", precision)
 

@@ -65,27 +65,29 @@ def test_what_model_py_computes_in(
 
 
 @pytest.mark.parametrize(
-    ("setting", "in_bf16", "served"),
+    ("setting", "in_bf16", "flags", "served"),
     [
-        ("fp32", True, Served("mnn", "winograd")),
-        ("auto", False, Served("mnn", "winograd")),
-        (
-            "auto",
-            True,
-            Served("mnn", "winograd") if NATIVE == "fp32" else Served("openvino", "bf16"),
-        ),
+        ("fp32", True, {"avx2"}, Served("mnn", "winograd")),
+        ("auto", False, {"avx2"}, Served("mnn", "winograd")),
+        ("fp32", True, {"avx2", "avx512f"}, Served("openvino", "fp32")),
+        ("auto", False, {"bf16"}, Served("openvino", "fp32")),
     ],
 )
-def test_mnn_serves_what_is_not_computed_in_bf16(
-    setting: str, in_bf16: bool, served: Served, configure: Callable, tmp_path: Path
+def test_mnn_serves_fp32_on_avx2(
+    setting: str,
+    in_bf16: bool,
+    flags: set[str],
+    served: Served,
+    configure: Callable,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("benchmarks.service.instructions", lambda: flags)
     configure(with_parameters(read_config(TEMPLATE, CONFIG), engine="cpu", precision=setting))
     files = {"model.onnx": "…", "model.mnn": "…"}
     bf16 = {"pictures": 5} if in_bf16 else "not equal"
     write_manifest(tmp_path, "model.onnx", {"precision": "fp32", "files": files, "bf16": bf16})
     assert what_serves("", tmp_path) == served
-    if in_bf16:
-        assert what_serves("") == served  # as long as nothing speaks against it
 
 
 def test_what_openvinos_native_backend_computes_in(configure: Callable, tmp_path: Path) -> None:

@@ -3,10 +3,13 @@
 import ast
 import json
 import os
+import runpy
 import shutil
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -162,10 +165,7 @@ def test_int8_is_served_only_where_its_sums_are_right(
         config.write_text(config.read_text().replace('"auto"', '"int8"'))
     else:
         write_manifest(tmp_path / "dim" / "1", {"precision": "int8"})
-    processor = tmp_path / "cpuinfo"
-    processor.write_text(f"flags\t: fpu {flags} sse\n")
-    program = tmp_path / "dim" / "1" / "model.py"
-    program.write_text(program.read_text().replace("/proc/cpuinfo", str(processor)))
+    have_processor(tmp_path / "dim" / "1" / "model.py", flags)
     if "vnni" in flags:
         with launch(tmp_path) as server:
             assert server.grpc_url
@@ -237,22 +237,25 @@ def test_onnxruntime_gives_the_same_alpha(
 
 
 @pytest.mark.parametrize(
-    ("setting", "processor_in_bf16", "change", "engine"),
+    ("setting", "flags", "computes_in_bf16", "change", "engine"),
     [
-        ("auto", True, "", "openvino"),
-        ("auto", False, "", "mnn"),
-        ("fp32", True, "", "mnn"),
-        ("fp32", True, "no model.mnn", "openvino"),
-        ("fp32", True, "no MNN", "openvino"),
+        ("auto", "avx2", False, "", "mnn"),
+        ("fp32", "avx2", False, "", "mnn"),
+        ("auto", "avx2", True, "", "openvino"),
+        ("auto", "avx2 avx512f", False, "", "openvino"),
+        ("fp32", "asimd", False, "", "openvino"),
+        ("fp32", "avx2", False, "no model.mnn", "openvino"),
+        ("fp32", "avx2", False, "no MNN", "openvino"),
     ],
 )
 def test_what_is_fastest_serves(
-    tmp_path: Path, setting: str, processor_in_bf16: bool, change: str, engine: str
+    tmp_path: Path, setting: str, flags: str, computes_in_bf16: bool, change: str, engine: str
 ) -> None:
     copy = copy_shipped(tmp_path)
     rewrite(copy / "config.pbtxt", '"auto"', f'"{setting}"')
     program = copy / "1/model.py"
-    rewrite(program, "return hint == openvino.Type.bf16", f"return {processor_in_bf16}")
+    have_processor(program, flags)
+    rewrite(program, "return hint == openvino.Type.bf16", f"return {computes_in_bf16}")
     # The choice is what is tested; what loads takes seconds.
     told = "raise pb_utils.TritonModelException(f'would load {name} in {precision}')"
     rewrite(program, '    if name == "mnn":', f'    {told}\n    if name == "mnn":')
@@ -269,6 +272,13 @@ def test_what_is_fastest_serves(
         pass
 
 
+def have_processor(program: Path, flags: str) -> None:
+    """Let model.py read other flags of the processor."""
+    processor = program.with_name("cpuinfo")
+    processor.write_text(f"flags\t: fpu {flags} sse\n")
+    rewrite(program, "/proc/cpuinfo", str(processor))
+
+
 def copy_shipped(repository: Path) -> Path:
     """Return a copy of the default model, to be changed by `rewrite`; it is of links."""
     return Path(shutil.copytree(SHIPPED, repository / "dim", copy_function=os.symlink))
@@ -282,11 +292,39 @@ def rewrite(path: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new))
 
 
+@pytest.mark.parametrize(
+    ("siblings", "allowed", "cores"),
+    [
+        (["0,2", "1,3", "0,2", "1,3"], {0, 1, 2, 3}, 2),
+        (["0,2", "1,3", "0,2", "1,3"], {0, 2}, 1),
+        (["0", "1"], {0, 1}, 2),
+        ([], {3, 5, 7}, 3),  # nothing is said of them
+    ],
+)
+def test_two_threads_of_one_core_count_once(
+    siblings: list[str],
+    allowed: set[int],
+    cores: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "triton_python_backend_utils", ModuleType("of Triton"))
+    physical_cores = runpy.run_path(str(SHIPPED / "1/model.py"))["physical_cores"]
+    monkeypatch.setitem(physical_cores.__globals__, "Path", lambda path: tmp_path / path[1:])
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: allowed)
+    for number, text in enumerate(siblings):
+        topology = tmp_path / f"sys/devices/system/cpu/cpu{number}/topology"
+        topology.mkdir(parents=True)
+        (topology / "core_cpus_list").write_text(f"{text}\n")
+    assert physical_cores() == cores
+
+
 def test_mnn_serves_the_network_and_ends_when_memory_runs_out(
     server: Server, tmp_path: Path, infer: Infer, random_pair: RandomPair
 ) -> None:
     copy = copy_shipped(tmp_path)
     rewrite(copy / "config.pbtxt", '"auto"', '"fp32"')
+    have_processor(copy / "1/model.py", "avx2")
     found = "outputs = network.forward(inputs)"
     rewrite(copy / "1/model.py", found, f"{found} if pair[0].shape[1] != 77 else []")
     image, trimap = random_pair(50, 60, 2)

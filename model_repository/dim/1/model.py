@@ -98,11 +98,13 @@ def physical_cores() -> int:
 def fastest(precision: str, entry: dict) -> str:
     """Return the engine that is fastest on this processor at what the version is computed in.
 
-    That is OpenVINO in bf16 and in eight bits. In FP32 it is MNN, if the export made a model.mnn.
+    That is OpenVINO, in bf16 and in eight bits. In FP32 it is MNN on AVX2, if the export made a
+    model.mnn; of AVX-512, which MNN's wheel does not use, and Arm that has not been measured.
     """
     if precision == "int8" or MNN_MODEL not in entry.get("files", ()):
         return "openvino"
-    if precision == "auto" and computes_in_bf16():
+    flags = CPU_INFO.read_text().split()
+    if "avx2" not in flags or "avx512f" in flags or (precision == "auto" and computes_in_bf16()):
         return "openvino"
     if importlib.util.find_spec("MNN") is None:
         pb_utils.Logger.log_warn("pip install mnn makes this twice as fast; OpenVINO serves it now")
