@@ -12,8 +12,9 @@ bf16: of an FP32 graph that OpenVINO computes in bf16, 8 bits of a number instea
     complaint: of the project's pictures MSE moves by -0.6 to +2.6 %, in the mean by +0.4 %, and by
     +0.99 % with the smallest's mirror images, as in an export: there is little room left.
 winograd: of an FP32 graph that MNN computes with fewer products, whose sums are less exact: as for
-    bf16, but closer. Of seven pictures the metrics' means move by 0.06 % at most, alpha's by 8e-5;
-    of twelve composites on pure white, where most windows are ties, by 0.02 % and 2e-4.
+    bf16, but closer, metrics 0.5 %, mean alpha 1e-3. Of 37 pictures no mean moves by more than
+    0.012 %, of the project's three GRAD's by -0.19 %; of twelve composites on pure white, where
+    most windows are ties, alpha's by 1.3e-4 at most.
 int8: no metric worse by more than 2 %, for it is chosen for its speed; mean alpha 5e-3.
 
 By how much the default weights move is in `benchmarks/results/parity.json`.
@@ -40,6 +41,6 @@ TOLERANCES = {
     "fp32": Tolerance(metric=0.001, mean_alpha=5e-4),
     "fp16": Tolerance(metric=0.01, mean_alpha=5e-3),
     "bf16": Tolerance(metric=0.01, mean_alpha=5e-3, may_improve=True),
-    "winograd": Tolerance(metric=0.01, mean_alpha=2e-3, may_improve=True),
+    "winograd": Tolerance(metric=0.005, mean_alpha=1e-3, may_improve=True),
     "int8": Tolerance(metric=0.02, mean_alpha=5e-3, may_improve=True),
 }

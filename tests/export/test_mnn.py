@@ -56,7 +56,7 @@ def test_any_size_in_any_order_equals_the_network(
 def test_an_export_for_cpus_writes_and_judges_it(pairs: Path, tmp_path: Path) -> None:
     made = export(DEFAULT / WEIGHTS, tmp_path / "models", pictures=pairs)
     summary = made.in_winograd.summary()
-    assert 0 < summary["mean_difference"] <= 2e-3  # it is another way to compute
+    assert 0 < summary["mean_difference"] <= 1e-3  # it is another way to compute
     entry = read_manifest(made.artifact.parent)["model.onnx"]
     assert set(entry["files"]) == {"model.onnx", "model.mnn", WEIGHTS}
     assert entry["winograd"] == summary
