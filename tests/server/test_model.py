@@ -333,6 +333,6 @@ def test_mnn_serves_the_network_and_ends_when_memory_runs_out(
         default = infer(server, image, trimap).astype(int)  # in bf16, where there is that
         assert np.ptp(default) == 255
         assert np.abs(alpha - default).mean() / 255 < 5e-3
-        with pytest.raises(InferenceServerException):
+        with pytest.raises(InferenceServerException, match="failed: not enough memory for 8x77"):
             infer(running, *random_pair(77, 8))
         assert running.wait() == "a process that ran a model was killed, by lack of memory perhaps"

@@ -9,6 +9,7 @@ import importlib.util
 import json
 import os
 import re
+import threading
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -77,10 +78,10 @@ def load_mnn(model: Path, threads: int) -> Engine:
         inputs = [MNN.expr.const(x, x.shape, MNN.expr.NCHW, MNN.expr.uint8) for x in pair]
         outputs = network.forward(inputs)
         if not outputs:
-            # Memory ran out in the midst, and MNN would crash with the next picture: the launcher
-            # notices that this process has ended.
-            pb_utils.Logger.log_error(f"MNN has not enough memory for {pair[0].shape}")
-            os._exit(1)
+            # Memory ran out in the midst, and MNN crashes with the next picture. Once this one is
+            # answered the process ends, which the launcher notices.
+            threading.Timer(1, os._exit, [1]).start()
+            raise MemoryError(f"not enough memory for {pair[0].shape[2]}x{pair[0].shape[1]}")
         return np.array(outputs[0].read())
 
     # The first run picks how each layer is computed, and that should suit what comes, not 64x64.
