@@ -156,7 +156,10 @@ def open_peers(
         return tensorrt_matte(fp16, (1, *largest))
 
     def mnn() -> Matting:
-        write_mnn(fp32, scratch / MNN_MODEL)
+        try:
+            write_mnn(fp32, scratch / MNN_MODEL)
+        except ExportError as error:
+            raise SkippedError(str(error)) from error
         return mnn_matte(scratch / MNN_MODEL)
 
     starts: dict[str, Callable[[], Matting]] = {

@@ -98,7 +98,7 @@ def run_export(arguments: list[str]) -> int:
     elif exported.in_bf16:
         print(f"served in FP32; in bf16 {exported.in_bf16}")
     if isinstance(exported.in_winograd, Parity):
-        print(f"in FP32 by MNN, where the processor does not:\n{table(exported.in_winograd)}")
+        print(f"in FP32 by MNN, where there is AVX2 alone:\n{table(exported.in_winograd)}")
     elif exported.in_winograd:
-        print(f"in FP32 served by OpenVINO; by MNN {exported.in_winograd}")
+        print(f"FP32 is OpenVINO's everywhere; by MNN {exported.in_winograd}")
     return 0
