@@ -13,7 +13,8 @@ from benchmarks.load import END_TO_END, Client
 from benchmarks.measure import Samples, in_turns, median, stopwatch
 from benchmarks.service import Served
 from export.engine import engine_matte
-from export.export import ARTIFACTS, MNN_MODEL
+from export.export import ARTIFACTS
+from export.manifest import MNN_MODEL
 from export.mnn import write_mnn
 from export.parity import Matting
 from export.runtime import compile_openvino, load_mnn, mnn_matte, onnx_matte

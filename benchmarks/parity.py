@@ -28,14 +28,13 @@ from client.connection import Matte
 from export.errors import ExportError
 from export.export import (
     CPU,
-    MNN_MODEL,
     expected_alphas,
     prove_in_bf16,
     prove_in_winograd,
     verdict,
     write_onnx,
 )
-from export.manifest import WEIGHTS, describe, sha256, write_entry
+from export.manifest import MNN_MODEL, WEIGHTS, describe, sha256, write_entry
 from export.parity import (
     Matting,
     Parity,
@@ -47,7 +46,7 @@ from export.parity import (
     matte_with,
     read_pictures,
 )
-from export.repository import MODEL, fill
+from export.repository import CONFIG, MODEL, fill, with_parameters
 from export.runtime import mnn_matte, onnx_matte
 from export.tolerance import TOLERANCES
 from train.checkpoint import load_checkpoint
@@ -155,6 +154,8 @@ def exported_forms(
     (folder / "fp16").mkdir()
     fp16 = write_onnx(network, options.weights, "fp16", folder / "fp16")
 
+    config = version.parent / CONFIG
+    config.write_text(with_parameters(config.read_text(), engine=CPU, precision="auto"))
     mnn = version / MNN_MODEL
     known = list(read_pictures())
     expected = expected_alphas(network, known)

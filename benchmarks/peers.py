@@ -14,8 +14,8 @@ import torch
 from benchmarks.measure import instructions
 from export.engine import Profile, build_engine, engine_matte
 from export.errors import ExportError
-from export.export import MNN_MODEL, write_onnx
-from export.manifest import WEIGHTS
+from export.export import write_onnx
+from export.manifest import MNN_MODEL, WEIGHTS
 from export.mnn import write_mnn
 from export.parity import Matting, matte_with
 from export.runtime import mnn_matte, onnx_matte

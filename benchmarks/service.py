@@ -18,8 +18,8 @@ from benchmarks.measure import instructions
 from client.connection import MODEL, Matte
 from client.errors import ServerUnavailableError
 from export.errors import ExportError
-from export.export import ARTIFACTS, CPU, MNN_MODEL
-from export.manifest import newest_version, read_manifest
+from export.export import ARTIFACTS, CPU
+from export.manifest import MNN_MODEL, newest_version, read_manifest
 from export.parity import read_pictures
 from export.runtime import openvino_precision
 from matting.images import read_image
@@ -113,6 +113,8 @@ class Served:
 
 def what_serves(url: str, repository: Path | None = None) -> Served:
     """Ask a server on this machine what runs the model, and the manifest of its repository.
+
+    Without a repository it is taken for an export that is equal in bf16 and by Winograd.
 
     Raises
     ------

@@ -86,7 +86,7 @@ def find_gpu() -> Gpu:
     except (OSError, subprocess.CalledProcessError, IndexError, TypeError):
         raise ExportError(
             "no NVIDIA GPU here (nvidia-smi found none), and TensorRT builds an engine on the GPU "
-            "that runs it: export there, or use --target openvino for the CPU"
+            "that runs it: export there, or use --target cpu"
         ) from None
 
 

@@ -12,7 +12,7 @@ import torch
 from export.engine import CAPABILITY, Profile, build_engine, check_machine, engine_matte
 from export.errors import ExportError
 from export.graph import build_graph, save_graph, store_weights_outside
-from export.manifest import WEIGHTS, describe, sha256
+from export.manifest import MNN_MODEL, WEIGHTS, describe, sha256
 from export.mnn import write_mnn
 from export.overflow import largest_magnitudes, overflows
 from export.parity import (
@@ -44,8 +44,6 @@ from train.network import DeepImageMatting
 
 CPU = "cpu"
 """The target that runs each precision by what is fastest at it, see `model.py`."""
-
-MNN_MODEL = "model.mnn"
 
 ARTIFACTS = {
     CPU: "model.onnx",

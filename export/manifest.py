@@ -20,6 +20,9 @@ MANIFEST = "manifest.json"
 WEIGHTS = "weights.safetensors"
 """What every exported model.onnx points into, beside it."""
 
+MNN_MODEL = "model.mnn"
+"""What `export.mnn` makes of a model.onnx, beside it."""
+
 TOOLS = ("torch", "onnx", "onnxscript", "onnxruntime", "openvino", "mnn", "polygraphy", "numpy")
 
 

@@ -38,8 +38,8 @@ def write_mnn(onnx: Path, path: Path) -> None:
     """
     model = ir.load(onnx)
     ir.external_data.load_to_model(model)
-    dtypes = {value.dtype for value in model.graph.initializers.values()}
-    half = ir.DataType.FLOAT16 in dtypes
+    # Those in FP16 have a Cast, which has their names, see `export.graph.store_weights_outside`.
+    half = not any(name.endswith((".weight", ".bias")) for name in model.graph.initializers)
     pool_by_signs(model)
     if half:
         in_two_halves(model)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from export.engine import Profile, as_text
 from export.errors import ExportError
-from export.manifest import write_entry
+from export.manifest import MNN_MODEL, write_entry
 from matting.files import whole, write_whole
 
 MODEL, CONFIG, FOR_TENSORRT = "dim", "config.pbtxt", "configs/tensorrt.pbtxt"
@@ -94,12 +94,17 @@ def with_profile(config: str, profile: Profile) -> str:
 
 
 def fill(model: Path) -> None:
-    """Copy what a model lacks of `TEMPLATES` into its folder."""
+    """Copy what a model lacks of `TEMPLATES` into its folder, and the program that is there anew.
+
+    That of an older export may not know what a new one's configuration asks for.
+    """
     for source in (path for pattern in TEMPLATES for path in TEMPLATE.glob(pattern)):
         place = model / source.relative_to(TEMPLATE)
         if not place.exists():
             place.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(source, place)
+        elif place.suffix == ".py" and place.read_bytes() != source.read_bytes():
+            copy_all({source: place})
 
 
 def copy_all(places: dict[Path, Path]) -> None:
@@ -133,3 +138,5 @@ def put_in_place(
     for name, text in configs.items():
         write_whole(model / name, text.encode())
     write_entry(model / "1", artifact, entry)
+    if artifact == "model.onnx" and MNN_MODEL not in entry["files"]:
+        (model / "1" / MNN_MODEL).unlink(missing_ok=True)  # of another network

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from export.errors import ExportError
 from export.parity import Matting
 
 if TYPE_CHECKING:
@@ -33,7 +34,8 @@ def onnx_matte(onnx: Path, target: str, precision: str = "fp32") -> Matting:
 def mnn_matte(model: Path) -> Matting:
     """Return a model.mnn as the wire contract's function; the images of a batch run one by one.
 
-    Its first run picks how each layer is computed: of an image of the same size as in `model.py`.
+    Its first run picks how each layer is computed, by the size and the number of cores: both are as
+    in `model.py`. Elsewhere sums differ in the last digits.
     """
     run = load_mnn(model, ["image", "trimap"], "alpha")
     run(np.zeros((1, 512, 512, 3), np.uint8), np.full((1, 512, 512, 1), 128, np.uint8))
@@ -47,7 +49,7 @@ def mnn_matte(model: Path) -> Matting:
 
 def load_mnn(model: Path, inputs: list[str], output: str) -> Callable[..., np.ndarray]:
     """Return what MNN computes in FP32 of a file that `export.mnn` wrote: arrays to an array."""
-    settings = {"backend": "CPU", "numThread": len(os.sched_getaffinity(0)), "precision": "high"}
+    settings = {"backend": "CPU", "numThread": physical_cores(), "precision": "high"}
     with stdout_as_stderr():
         import MNN
 
@@ -61,10 +63,21 @@ def load_mnn(model: Path, inputs: list[str], output: str) -> Callable[..., np.nd
 
     def run(*arrays: np.ndarray) -> np.ndarray:
         given = [MNN.expr.const(x, x.shape, MNN.expr.NCHW, types[x.dtype]) for x in arrays]
-        (found,) = network.forward(given)
-        return np.array(found.read())
+        found = network.forward(given)
+        if not found:
+            raise ExportError(f"MNN has not enough memory for {arrays[0].shape}")
+        return np.array(found[0].read())
 
     return run
+
+
+def physical_cores() -> int:
+    """Return on how many cores this process may run, as `model.py` counts them on Linux."""
+    if not hasattr(os, "sched_getaffinity"):
+        return os.cpu_count() or 1
+    siblings = "/sys/devices/system/cpu/cpu{}/topology/core_cpus_list"
+    files = [Path(siblings.format(number)) for number in os.sched_getaffinity(0)]
+    return len({file.read_text() if file.exists() else file for file in files})
 
 
 @contextmanager

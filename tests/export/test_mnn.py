@@ -1,6 +1,5 @@
 """What MNN runs is the network, with other words for its pooling and fewer products."""
 
-import importlib.metadata
 import re
 import shutil
 import subprocess
@@ -11,14 +10,16 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime
 import pytest
+import torch
 
-from export.export import Exported, export
-from export.manifest import WEIGHTS, check, read_manifest
+from export.export import Exported, export, write_onnx
+from export.manifest import WEIGHTS, check, installed_versions, read_manifest
 from export.mnn import CONVERT, in_two_halves, pool_by_signs, write_mnn
 from export.parity import Matting, matte_with
 from export.repository import TEMPLATE
 from export.runtime import mnn_matte, onnx_matte
-from train.checkpoint import load_checkpoint
+from export.tolerance import TOLERANCES, Tolerance
+from train.checkpoint import load_checkpoint, save_checkpoint
 
 pytestmark = pytest.mark.usefixtures("traced_once")
 
@@ -63,12 +64,21 @@ def test_an_export_for_cpus_writes_and_judges_it(pairs: Path, tmp_path: Path) ->
     assert check(made.artifact.parent) == []
 
 
-def test_the_drawn_network_is_run_by_openvino_since_winograd_changes_it(exported: Exported) -> None:
-    assert exported.in_winograd.startswith("not equal")
-    assert set(read_manifest(exported.artifact.parent)["model.onnx"]["files"]) == {
-        "model.onnx",
-        WEIGHTS,
-    }
+def test_one_that_is_not_equal_is_left_out_and_an_older_one_goes(
+    exported: Exported,
+    seeded_weights: Path,
+    pairs: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    models = tmp_path / "models"
+    shutil.copytree(exported.artifact.parents[2], models)
+    (models / "dim/1/model.mnn").write_bytes(b"of another network")
+    monkeypatch.setitem(TOLERANCES, "winograd", Tolerance(metric=-1, mean_alpha=-1))
+    made = export(seeded_weights, models, pictures=pairs)
+    assert made.in_winograd.startswith("not equal to the network")
+    assert set(read_manifest(models / "dim/1")["model.onnx"]["files"]) == {"model.onnx", WEIGHTS}
+    assert not (models / "dim/1/model.mnn").exists()
 
 
 def test_pooling_by_signs_gives_the_same_bytes(
@@ -114,7 +124,8 @@ def test_two_halves_of_constants_are_nearly_the_whole(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(
-    importlib.metadata.version("mnn") != read_manifest(DEFAULT)["model.onnx"]["tools"].get("mnn"),
+    installed_versions(("mnn",)).get("mnn")
+    != read_manifest(DEFAULT)["model.onnx"]["tools"].get("mnn"),
     reason="another version of MNN than the one that wrote it",
 )
 def test_the_default_models_file_is_what_its_graph_gives(tmp_path: Path) -> None:
@@ -155,3 +166,11 @@ def test_nothing_of_mnn_that_reports_to_its_makers_is_loaded() -> None:
     assert not [
         name for name in modules if name.startswith(("MNN.tools", "aliyun", "urllib.request"))
     ]
+
+
+def test_weights_in_fp32_stay_so(tmp_path: Path) -> None:
+    network = load_checkpoint(DEFAULT / WEIGHTS)
+    save_checkpoint(network, tmp_path / "fp32.safetensors", {}, torch.float32)
+    onnx = write_onnx(network, tmp_path / "fp32.safetensors", "fp32", tmp_path)
+    write_mnn(onnx, tmp_path / "model.mnn")
+    assert (tmp_path / "model.mnn").stat().st_size > 1.9 * (DEFAULT / "model.mnn").stat().st_size

@@ -96,6 +96,8 @@ def test_an_export_is_made_of_the_template_alone(
     old, new = tmp_path / "old", tmp_path / "new"
     old.mkdir()
     (old / "config.pbtxt").write_text("own")
+    (old / "1").mkdir()
+    (old / "1/model.py").write_text("of an older export")
     for model in (old, new):
         build = tmp_path / f"build of {model.name}"
         build.mkdir()
@@ -112,6 +114,7 @@ def test_an_export_is_made_of_the_template_alone(
             "configs/openvino.pbtxt",
             "configs/tensorrt.pbtxt",
         ]
+        assert (model / "1/model.py").read_bytes() == (TEMPLATE / "1/model.py").read_bytes()
     assert read_config(old, CONFIG) == "own" != read_config(new, CONFIG)
 
 

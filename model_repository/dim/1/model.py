@@ -134,7 +134,7 @@ def check_files(folder: Path) -> dict:
         targets = " and ".join(entry["target"] for entry in entries.values())
         raise pb_utils.TritonModelException(
             f"{folder} was exported for {targets} only: start with --model-config-name=tensorrt "
-            "for tensorrt, or export for openvino"
+            "for tensorrt, or export for cpu"
         )
     for name, expected in entries["model.onnx"]["files"].items():
         path = folder / name
