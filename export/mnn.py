@@ -19,7 +19,6 @@ CONVERT = "import sys, _tools; _tools.mnnconvert(sys.argv)"
 UUID = rb"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 """In the first bytes of a converted file; a new one each time, for those reports."""
 
-
 NEAR = 2.0**-14
 """How far below a window's maximum, as a share of it, a value is taken for equal to it.
 

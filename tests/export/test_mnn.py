@@ -51,7 +51,7 @@ def test_any_size_in_any_order_equals_the_network(
     alpha = by_mnn(image, trimap)
     assert alpha.dtype == np.uint8 and alpha.shape == (2, *size, 1)
     assert (alpha[trimap == 0] == 0).all() and (alpha[trimap == 255] == 255).all()
-    assert np.abs(alpha.astype(int) - expected).mean() <= 1.5  # 1 of a single pixel, 0.1 of 5x200
+    assert np.abs(alpha.astype(int) - expected).mean() <= 1.5  # 1 of one pixel, 0.03 of 96x64
 
 
 def test_an_export_for_cpus_writes_and_judges_it(pairs: Path, tmp_path: Path) -> None:
