@@ -53,22 +53,25 @@ def build_graph(network: DeepImageMatting, precision: str) -> ir.Model:
             verbose=False,
         )
     model = program.model
-    drop_origins(model)
+    drop_notes(model)
     take_sizes_by_gather(model)
     for name in [name for name in model.graph.initializers if name.startswith("network.")]:
         model.graph.initializers[name].name = name.removeprefix("network.")
     return model
 
 
-def drop_origins(model: ir.Model) -> None:
-    """Drop what the exporter notes of where everything comes from, this machine's paths among it.
+def drop_notes(model: ir.Model) -> None:
+    """Drop what the exporter notes of where everything comes from, and of the sizes within.
 
-    So the same network gives the same bytes wherever it is exported.
+    This machine's paths are among it: without them the same network gives the same bytes wherever
+    it is exported. The sizes are those of one picture, see `export.served`.
     """
     graph = model.graph
     results = [value for node in graph for value in node.outputs]
     for part in (graph, *graph, *graph.inputs, *graph.initializers.values(), *results):
         part.metadata_props.clear()
+    for value in set(results) - set(graph.outputs):
+        value.shape = None
 
 
 def take_sizes_by_gather(model: ir.Model) -> None:

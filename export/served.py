@@ -24,6 +24,11 @@ def symbolic(
     )
 
 
+def of_size(x: Tensor, shape: tuple) -> Tensor:
+    """Return a tensor that the tracer takes to be of another shape; in the graph it is the same."""
+    return symbolic("Identity", [x], shape)
+
+
 class PhasePool(nn.Module):
     """2x2 max pooling without an index output, which TensorRT does not have.
 
@@ -105,10 +110,15 @@ class ServedMatting(nn.Module):
         return alpha.to(torch.uint8)
 
     def alpha(self, x: Tensor) -> Tensor:
-        """Return N×1×H×W alpha in 0..1 of the normalised N×4×H×W input."""
+        """Return N×1×H×W alpha in 0..1 of the normalised N×4×H×W input.
+
+        The network is traced at one size, for no operator in it says a size, and symbolic ones take
+        four times as long. `export.graph` drops what the graph notes of it.
+        """
         backbone, refiner = self.network.backbone, self.network.refiner
-        x = x.to(backbone.encoder.conv6.weight.dtype)
+        n, c, h, w = x.shape
+        x = of_size(x.to(backbone.encoder.conv6.weight.dtype), (2, c, 64, 96))
         logit = backbone(x)
         if refiner is not None:
             logit = refiner(x[:, :3], logit)
-        return logit.float().sigmoid()
+        return of_size(logit, (n, 1, h, w)).float().sigmoid()

@@ -26,6 +26,4 @@ fetch_faketime() {
 # Much of their time is waiting for servers. Three take 7 GB of memory; more would not fit small
 # machines. PyTorch's threads would wait for each other.
 export OMP_NUM_THREADS=1
-# This cache costs more than it saves where shapes are symbolic: ONNX exports are a quarter faster.
-export TORCH_FAKE_TENSOR_DISPATCH_CACHE=0
 exec .venv/bin/python -m pytest --numprocesses 3 --dist loadfile "$@"
