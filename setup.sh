@@ -44,7 +44,8 @@ wanted="$(cksum pyproject.toml) $*"
 if ! grep -qxF "$wanted" .venv/installed 2>/dev/null; then
     python=$(find_python)
     [ -x .venv/bin/python ] || "$python" -m venv .venv
-    .venv/bin/python -m pip --disable-pip-version-check install "$@"
+    # Python compiles what it imports; all that is installed would take as long as everything else.
+    .venv/bin/python -m pip --disable-pip-version-check install --no-compile "$@"
     if ! .venv/bin/python -c 'import server.installation as i; i.libpython_folders()' 2>/dev/null
     then
         # Where this fails too, the server says what to install.

@@ -19,11 +19,11 @@ fetch_faketime() {
 }
 
 [ -d .venv/faketime ] || (fetch_faketime) >/dev/null 2>&1 || rm -rf .venv/faketime
-# Its first import compiles for a minute: beside the linters, which leave a core idle.
-.venv/bin/python -c 'import pymatting' &
 .venv/bin/python -m ruff check .
 .venv/bin/python -m mypy
 # Much of their time is waiting for servers. Three take 7 GB of memory; more would not fit small
 # machines. PyTorch's threads would wait for each other.
 export OMP_NUM_THREADS=1
+# To compile pymatting takes a minute, to run its few lines on small pictures as they are seconds.
+export NUMBA_DISABLE_JIT=1
 exec .venv/bin/python -m pytest --numprocesses 3 --dist loadfile "$@"
