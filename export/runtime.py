@@ -38,7 +38,7 @@ def mnn_matte(model: Path) -> Matting:
     in `model.py`. Elsewhere sums differ in the last digits.
     """
     run = load_mnn(model, ["image", "trimap"], "alpha")
-    run(np.zeros((1, 512, 512, 3), np.uint8), np.full((1, 512, 512, 1), 128, np.uint8))
+    run(np.zeros((1, 256, 256, 3), np.uint8), np.full((1, 256, 256, 1), 128, np.uint8))
 
     def matte(images: np.ndarray, trimaps: np.ndarray) -> np.ndarray:
         pairs = [(images[i : i + 1], trimaps[i : i + 1]) for i in range(len(images))]

@@ -31,6 +31,8 @@ CLOSED = {
     "--grpc-restricted-protocol": f"{SHARING},{NOT_FOR_CLIENTS}",
     "--http-restricted-api": f"inference,{SHARING},{NOT_FOR_CLIENTS}",
 }
+HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+"""Asks Linux for memory in pages of 2 MB: MNN is 5 to 10 % faster with them, OpenVINO 1 to 3 %."""
 START_TIMEOUT = 300
 """Seconds until all models must be loaded and warm: as many as Kubernetes' startup probe allows."""
 # Seconds that tritonserver gives requests in flight when it is asked to stop (its own default).
@@ -183,7 +185,7 @@ def launch(
                 *restrictions(flags, shm),
                 *flags,
             ],
-            env={**os.environ, **installation.environment},
+            env={**HUGE_PAGES, **os.environ, **installation.environment},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

@@ -1,5 +1,6 @@
 """The life of a server: it starts, says why it does not, and leaves nothing behind."""
 
+import re
 import shutil
 import socket
 import tempfile
@@ -41,6 +42,15 @@ def test_nothing_is_left_behind(
     assert server.process.returncode == 0
     assert wait_until_gone(processes)
     assert not list(tmp_path.iterdir())
+
+
+def test_memory_comes_in_huge_pages(tiny_server: Server) -> None:
+    setting = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+    if not setting.exists() or "[never]" in setting.read_text():
+        pytest.skip("this machine gives no huge pages")
+    (stub,) = psutil.Process(tiny_server.process.pid).children()
+    sizes = Path(f"/proc/{stub.pid}/smaps_rollup").read_text()
+    assert re.search(r"AnonHugePages: +[1-9]", sizes)
 
 
 def test_an_error_inside_the_context_stops_even_a_kept_server(quick_repository: Path) -> None:

@@ -85,7 +85,7 @@ def load_mnn(model: Path, threads: int) -> Engine:
         return np.array(outputs[0].read())
 
     # The first run picks how each layer is computed, and that should suit what comes, not 64x64.
-    run(np.zeros((1, 512, 512, 3), np.uint8), np.full((1, 512, 512, 1), 128, np.uint8))
+    run(np.zeros((1, 256, 256, 3), np.uint8), np.full((1, 256, 256, 1), 128, np.uint8))
     return run
 
 
