@@ -69,8 +69,8 @@ def once_for_all_workers(tmp_path_factory: pytest.TempPathFactory) -> Callable:
 def shared_graph(once_for_all_workers: Callable) -> Callable:
     """In place of `build_graph`: one graph for all networks of a kind, with each one's weights.
 
-    Tracing takes most of an export's time. Exports are compared with their own networks: what a
-    graph had of another's weights would be found.
+    Tracing takes seconds, longer than the rest of a small export. Exports are compared with their
+    own networks: what a graph had of another's weights would be found.
     """
     pytest.importorskip("onnxscript", reason="needs pip install -e '.[export]'")
     import onnx_ir

@@ -135,6 +135,9 @@ def test_graph_keeps_the_contract_and_is_small(exported: Exported) -> None:
     assert not any(node.attribute for node in graph.node if node.op_type == "Shape")
     assert exported.artifact.stat().st_size < 100_000
     assert not any(node.metadata_props for node in graph.node)
+    # The network is traced at one size.
+    sized = {v.name for v in graph.value_info if v.type.tensor_type.HasField("shape")}
+    assert not sized & {node.output[0] for node in graph.node if node.op_type == "Conv"}
     assert str(Path(__file__).parents[2]).encode() not in exported.artifact.read_bytes()
 
 
