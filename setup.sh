@@ -44,8 +44,10 @@ wanted="$(cksum pyproject.toml) $*"
 if ! grep -qxF "$wanted" .venv/installed 2>/dev/null; then
     python=$(find_python)
     [ -x .venv/bin/python ] || "$python" -m venv .venv
-    # Python compiles what it imports; all that is installed would take as long as everything else.
-    .venv/bin/python -m pip --disable-pip-version-check install --no-compile "$@"
+    # Python compiles what it imports, unless it is told not to. To compile all that is installed
+    # takes as long as everything else.
+    [ -n "${PYTHONDONTWRITEBYTECODE:-}" ] || set -- --no-compile "$@"
+    .venv/bin/python -m pip --disable-pip-version-check install "$@"
     if ! .venv/bin/python -c 'import server.installation as i; i.libpython_folders()' 2>/dev/null
     then
         # Where this fails too, the server says what to install.

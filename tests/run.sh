@@ -3,6 +3,8 @@
 #   sh tests/run.sh [arguments of pytest; --numprocesses 0: one at a time]
 set -eu
 cd "$(dirname "$0")/.."
+# What tests import is compiled once, not in each of their many processes.
+unset PYTHONDONTWRITEBYTECODE
 # The version of torch that the tolerances were measured with.
 sh setup.sh torch==2.13.0 -e '.[client,page,server,export,evaluate,tensorrt-rtx,benchmarks,dev]'
 
