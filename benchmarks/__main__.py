@@ -11,10 +11,15 @@ import os
 import shlex
 import sys
 
+from server.launcher import HUGE_PAGES
+
+# Other ways get what the server is given; before what takes seconds to import.
+if __name__ == "__main__" and not HUGE_PAGES.keys() <= os.environ.keys():
+    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**HUGE_PAGES, **os.environ})
+
 from benchmarks import readme, report, suite
 from client.errors import AddressError
 from matting.images import ImageError
-from server.launcher import HUGE_PAGES
 from train.checkpoint import CheckpointError
 from train.layouts import DataError
 
@@ -45,8 +50,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    if not HUGE_PAGES.keys() <= os.environ.keys():  # other ways get what the server is given
-        os.execve(
-            sys.executable, [sys.executable, *sys.orig_argv[1:]], {**HUGE_PAGES, **os.environ}
-        )
     sys.exit(main())
