@@ -1,10 +1,16 @@
-"""What the benchmarks' command lines refuse."""
+"""What the benchmarks' command lines refuse, and what they start with."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 pytest.importorskip("torch")
 
 from benchmarks.__main__ import main
+from server.launcher import HUGE_PAGES
 
 
 @pytest.mark.parametrize(
@@ -29,3 +35,22 @@ def test_counts_are_more_than_0(command: str, capsys: pytest.CaptureFixture) -> 
     assert ended.value.code == 2
     _, option, *_, count = command.split()
     assert f"argument {option}: {count} is not more than 0" in capsys.readouterr().err
+
+
+def test_peers_have_the_memory_of_the_server(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, sys\n"
+        f"if {HUGE_PAGES!r}.items() <= os.environ.items():\n"
+        "    print(sys.orig_argv[1:], flush=True)\n"
+        "    os._exit(0)\n"
+    )
+    called = ["-X", "utf8", "-m", "benchmarks", "latency", "--rounds", "2"]
+    environment = {name: value for name, value in os.environ.items() if name not in HUGE_PAGES}
+    said = subprocess.run(
+        [sys.executable, *called],
+        env={**environment, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert said.stdout == f"{called}\n"
