@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -23,6 +23,7 @@ from client.errors import (
 )
 from client.failures import explain, is_busy, is_gone, last_error, pause
 from client.half import PRIOR_AT_HALF_SIZE, SMALLEST, at_half_size
+from client.in_order import in_order
 from client.request import Request
 from client.tensors import Carrier, InMessage, InSharedMemory
 from client.tiles import LARGEST, Tile, join_tiles, plan_tiles
@@ -34,10 +35,10 @@ MODEL = "dim"
 DEFAULT_TIMEOUT = 300.0
 """Seconds: 8 megapixels, whole, in FP32 on two CPU cores take up to 90, and two may be in front."""
 TILES_IN_FLIGHT = 2
-"""For each server: one waits while one is run.
+"""For each server, of all photos together: one waits while one is run.
 
-More would end slowly: into a bounded queue Triton 2.51 looks when something arrives, and otherwise
-twice a second.
+Of one photo no more than there are servers: into a bounded queue Triton 2.51 looks when something
+arrives, and otherwise twice a second, so that the last tile would wait though nothing is run.
 """
 LARGEST_ALWAYS_WHOLE = 512 * 512
 """Pixels in an image that is quick enough, and exact, whole."""
@@ -121,6 +122,7 @@ class Matte:
         self._carrier: Carrier = InSharedMemory(self._client) if shm else InMessage()
         # One for all threads that share this object, so that they do not flood the server together.
         self._tile_pool = ThreadPoolExecutor(TILES_IN_FLIGHT * len(urls))
+        self._tiles_of_a_photo = len(urls)
 
     def __enter__(self) -> "Matte":
         return self
@@ -280,16 +282,13 @@ class Matte:
         def infer(tile: Tile) -> np.ndarray:
             return self._infer(request, tile.cut(image), tile.cut(trimap))
 
-        under_way = [self._tile_pool.submit(infer, tile) for tile in tiles]
-        answers = (tile.result() for tile in under_way)
-        with tqdm(
-            answers, total=len(tiles), unit="tile", leave=False, disable=not show_progress
-        ) as progress:
-            try:
-                return join_tiles(trimap, tiles, progress)
-            finally:  # of a failure: the rest need not be asked for
-                for tile in under_way:
-                    tile.cancel()
+        with (
+            closing(in_order(self._tile_pool, infer, tiles, self._tiles_of_a_photo)) as answers,
+            tqdm(
+                answers, total=len(tiles), unit="tile", leave=False, disable=not show_progress
+            ) as progress,
+        ):
+            return join_tiles(trimap, tiles, progress)
 
     def _infer(self, request: Request, image: np.ndarray, trimap: np.ndarray) -> np.ndarray:
         """Send a photo or a tile: H x W x 3 and H x W in, H x W out."""

@@ -6,15 +6,15 @@ release Python's lock), so with asyncio they would need a thread pool all the sa
 
 import csv
 import errno
-from collections import deque
 from collections.abc import Generator, Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from client.connection import Matte
 from client.errors import ModelMissingError, ServerError, ServerUnavailableError
+from client.in_order import in_order
 from client.job import Options, Pair, matte_pair
 from client.pairs import PairError
 from client.request import Request
@@ -66,14 +66,8 @@ def matte_pairs(
     pool = ThreadPoolExecutor(jobs)
     # Waiting records are few, so that a million pairs are not a million futures, and enough that
     # one slow photo at the head does not idle the other threads.
-    waiting: deque[Future[Record]] = deque()
     try:
-        for pair in pairs:
-            waiting.append(pool.submit(work, pair))
-            if len(waiting) > 16 * jobs:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+        yield from in_order(pool, work, pairs, 16 * jobs)
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 
