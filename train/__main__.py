@@ -12,11 +12,9 @@ examples:
 """
 
 import argparse
-import json
 import os
 import statistics
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -26,10 +24,20 @@ from tabulate import tabulate
 
 from matting.files import write_whole
 from matting.images import ImageError
-from train.arguments import count, decay, rate, side
+from train.arguments import count, decay, devices, rate, seed_number, side
 from train.checkpoint import CheckpointError
 from train.dataset import BACKGROUNDS, TrainingData
-from train.fit import BEST, Machine, Run, RunError, fit, starting_network
+from train.fit import (
+    BEST,
+    LAST,
+    Machine,
+    Run,
+    RunError,
+    check_resumable,
+    check_unused,
+    fit,
+    starting_network,
+)
 from train.layouts import DataError
 from train.stages import STAGES, Stage, stage
 
@@ -59,10 +67,11 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "-o", "--output", type=Path, required=True, metavar="DIR", help="folder for this run"
     )
-    parser.add_argument(
+    weights = parser.add_mutually_exclusive_group()
+    weights.add_argument(
         "--from", dest="start", type=Path, metavar="FILE", help="checkpoint to start from"
     )
-    parser.add_argument(
+    weights.add_argument(
         "--vgg16",
         type=Path,
         metavar="FILE",
@@ -70,7 +79,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--resume", action="store_true", help="go on where the run was cut off")
     parser.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="of the first run (default: 0)"
+        "--seed", type=seed_number, default=0, metavar="N", help="of the first run (default: 0)"
     )
     parser.add_argument(
         "--seeds",
@@ -110,9 +119,18 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         help="only so many, evenly chosen (default: %(default)s); they are held in memory",
     )
     machine = parser.add_argument_group("machine")
-    machine.add_argument("--accelerator", default="auto", help="cpu, gpu or auto (default)")
     machine.add_argument(
-        "--devices", default="auto", metavar="N", help="how many of them (default: all GPUs)"
+        "--accelerator",
+        choices=("auto", "cpu", "gpu"),
+        default="auto",
+        help="(default: %(default)s)",
+    )
+    machine.add_argument(
+        "--devices",
+        type=devices,
+        default="auto",
+        metavar="N",
+        help="how many of them (default: all GPUs)",
     )
     machine.add_argument(
         "--nodes", type=count, default=1, metavar="N", help="machines (default: 1)"
@@ -137,15 +155,56 @@ def check_nodes(nodes: int) -> None:
         )
 
 
-def run_seeds(
-    options: argparse.Namespace, number: int, start: Path | None, data: TrainingData, folder: Path
-) -> list[Run]:
-    """Train a stage with every seed; the best weights of all come to lie in `folder`."""
+def chosen_stage(options: argparse.Namespace, number: int) -> Stage:
+    """Return a stage with what the command line changes in it."""
+    return stage(
+        number,
+        steps=options.steps,
+        validate_every=options.validate_every,
+        batch_size=options.batch_size,
+        crop=options.crop,
+        learning_rate=options.learning_rate,
+        averaging=options.averaging,
+    )
+
+
+def stage_folder(options: argparse.Namespace, number: int) -> Path:
+    """Return where the best weights of a stage come to lie."""
+    return options.output / f"stage{number}" if options.stage == "all" else options.output
+
+
+def run_folders(options: argparse.Namespace, number: int) -> dict[int, Path]:
+    """Return the folder of each seed's run: the stage's own if there is one run only."""
+    folder = stage_folder(options, number)
     if options.seeds == 1:
-        return [run(options, number, start, data, options.seed, folder)]
+        return {options.seed: folder}
     seeds = range(options.seed, options.seed + options.seeds)
-    runs = [run(options, number, start, data, s, folder / f"seed{s}") for s in seeds]
-    rank_zero_only(write_whole)(folder / BEST, best(runs).weights.read_bytes())
+    return {seed: folder / f"seed{seed}" for seed in seeds}
+
+
+def check_folders(options: argparse.Namespace, numbers: list[int]) -> None:
+    """Refuse to write over any run, or to go on with another one than was cut off."""
+    for number in numbers:
+        folder, runs = stage_folder(options, number), run_folders(options, number)
+        if options.resume:
+            for seed, own in runs.items():
+                check_resumable(own, chosen_stage(options, number), seed)
+        else:
+            for used in (folder, *runs.values()):
+                check_unused(used)
+        if options.seeds > 1 and (folder / LAST).exists():
+            raise RunError(f"{folder}: has a run of one seed in it; choose another -o")
+
+
+def run_seeds(
+    options: argparse.Namespace, number: int, start: Path | None, data: TrainingData
+) -> list[Run]:
+    """Train a stage with every seed; the best weights of all come to lie in its folder."""
+    folders = run_folders(options, number)
+    runs = [run(options, number, start, data, seed, own) for seed, own in folders.items()]
+    if len(runs) > 1:
+        weights = best(runs).weights.read_bytes()
+        rank_zero_only(write_whole)(stage_folder(options, number) / BEST, weights)
     return runs
 
 
@@ -158,36 +217,12 @@ def run(
     folder: Path,
 ) -> Run:
     """Train a stage with a seed, unless that was done before the run was cut off."""
-    chosen = stage(
-        number,
-        steps=options.steps,
-        validate_every=options.validate_every,
-        batch_size=options.batch_size,
-        crop=options.crop,
-        learning_rate=options.learning_rate,
-        averaging=options.averaging,
-    )
-    if options.resume and (folder / BEST).exists():
-        return finished(folder, chosen, seed)
-    if not options.resume and (folder / "last.ckpt").exists():
-        raise RunError(f"{folder}: has a run in it; go on with --resume, or choose another -o")
+    if (folder / BEST).exists():
+        return Run.finished(folder)
+    chosen = chosen_stage(options, number)
     machine = Machine(options.accelerator, options.devices, options.nodes, options.precision)
     network = starting_network(chosen, seed, start, options.vgg16)
     return fit(chosen, network, data, seed, folder, machine)
-
-
-def finished(folder: Path, chosen: Stage, seed: int) -> Run:
-    """Return the run that a folder has, if it is the one that was asked for."""
-    done = Run.finished(folder)
-    has = {"seed": done.seed, **done.recipe}
-    asked = json.loads(json.dumps({"seed": seed, **asdict(chosen)}))
-    other = [f"{name} {has.get(name)}" for name, value in asked.items() if has.get(name) != value]
-    if other:
-        raise RunError(
-            f"{folder}: has a finished run of {', '.join(other)}; choose another -o, and maybe go "
-            f"on from its {BEST} with --from"
-        )
-    return done
 
 
 def best(runs: list[Run]) -> Run:
@@ -212,18 +247,18 @@ def main(arguments: list[str] | None = None) -> int:
     runs, start = [], options.start
     try:
         check_nodes(options.nodes)
-        # What is wrong with these files is said before all pictures are read.
+        # What is wrong with these folders and files is said before all pictures are read.
+        check_folders(options, numbers)
         starting_network(STAGES[numbers[0]], options.seed, start, options.vgg16)
         data = TrainingData.read(options.data, options.validation_images, options.backgrounds)
         for number in numbers:
-            folder = options.output / f"stage{number}" if len(numbers) > 1 else options.output
-            runs_of_stage = run_seeds(options, number, start, data, folder)
+            runs_of_stage = run_seeds(options, number, start, data)
             start = best(runs_of_stage).weights
             runs += runs_of_stage
     except WRONG_INPUT as error:
         print(f"train: {error}", file=sys.stderr)
         return 2
-    rank_zero_only(print)(f"{table(runs)}\n{folder / BEST}")
+    rank_zero_only(print)(f"{table(runs)}\n{stage_folder(options, number) / BEST}")
     return 0
 
 

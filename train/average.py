@@ -10,7 +10,6 @@ examples:
 
 import argparse
 import hashlib
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +21,7 @@ from train.checkpoint import (
     CheckpointError,
     differences,
     load_checkpoint,
-    read_safetensors,
+    read_facts,
     save_checkpoint,
 )
 
@@ -33,8 +32,11 @@ def average(paths: Sequence[Path], output: Path) -> None:
     Raises
     ------
     CheckpointError
-        One cannot be read, or they are not of the same stage's network.
+        One cannot be read, or they are not of the same stage's network; or the output is named
+        like another format.
     """
+    if output.suffix != ".safetensors":
+        raise CheckpointError(f"{output}: would hold safetensors; let it end in .safetensors")
     networks = [load_checkpoint(path) for path in paths]
     states = [network.state_dict() for network in networks]
     for path, state in zip(paths, states, strict=True):
@@ -51,8 +53,7 @@ def facts_of(path: Path) -> dict[str, object]:
     """Return the facts in a file of ours that are also its mean's; none in mmediting's."""
     if path.suffix != ".safetensors":
         return {}
-    facts = read_safetensors(path)[1]
-    return {name: json.loads(value) for name, value in facts.items() if name != SCORE}
+    return {name: fact for name, fact in read_facts(path).items() if name != SCORE}
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -17,6 +17,7 @@ import json
 import re
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -173,6 +174,15 @@ def save_checkpoint(
     state = {name: value.to(dtype).contiguous() for name, value in network.state_dict().items()}
     # Not save_file, which makes a file that only its owner may read.
     write_whole(path, save(state, metadata=metadata))
+
+
+def read_facts(path: Path) -> dict[str, object]:
+    """Return the facts that `save_checkpoint` wrote; other programs' metadata may be no JSON."""
+    facts = {}
+    for name, text in read_safetensors(path)[1].items():
+        with suppress(json.JSONDecodeError):
+            facts[name] = json.loads(text)
+    return facts
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -18,11 +18,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 from tqdm import tqdm
 
 from matting.files import whole
-from matting.images import ImageError, write_image
+from matting.images import ImageError, to_depth, write_image
 from matting.trimaps import trimap_from_alpha
 from train.layouts import (
     BACKGROUNDS_EACH,
@@ -238,10 +238,20 @@ def read_layers(composite: Composite) -> tuple[Image.Image, Image.Image]:
 
 
 def read_picture(path: Path, mode: str | None) -> Image.Image:
-    """Read a picture with Pillow, and convert it to a mode of Pillow's."""
+    """Read a picture with Pillow, and convert it to a mode of Pillow's; a cut-out stays as it is.
+
+    It is turned by its EXIF, and 16 bits become 8, as in `matting.images`.
+    """
     try:
-        with Image.open(path) as picture:
+        # A file, not its path: what Pillow maps into memory it turns wrongly.
+        with path.open("rb") as file, Image.open(file) as picture:
             picture.load()
-            return picture.convert(mode) if mode else picture
+            if mode is None:
+                return picture
+            ImageOps.exif_transpose(picture, in_place=True)
+            if picture.mode.startswith("I;16"):  # `convert` would cut off what is above 255
+                deep = np.asarray(picture).astype(np.uint16)
+                return Image.fromarray(to_depth(deep, np.uint8)).convert(mode)
+            return picture.convert(mode)
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ImageError(f"{path}: cannot be read by Pillow ({error})") from error

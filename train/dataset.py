@@ -4,11 +4,13 @@ Pictures stay uint8 in memory; `train.synthesis` makes training samples of them.
 found by `train.layouts`.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import ExifTags, Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -72,6 +74,15 @@ def read_foregrounds(files: Files) -> list[Foreground]:
     return usable
 
 
+def stated_size(path: Path) -> tuple[int, int] | None:
+    """Return a picture's width and height as its header has them; None where to read it tells."""
+    with suppress(OSError, SyntaxError, Image.DecompressionBombError), Image.open(path) as picture:
+        # Where EXIF comes behind a PNG's pixels, `getexif` alone would decode them.
+        exif = picture.getexif() if "exif" in picture.info else {}
+        return picture.size if exif.get(ExifTags.Base.Orientation, 1) == 1 else None
+    return None
+
+
 class Photographs(Dataset):
     """Whole photographs: name, image H×W×3, trimap H×W and true alpha H×W, uint8 arrays."""
 
@@ -82,6 +93,16 @@ class Photographs(Dataset):
     def find(cls, data: Path) -> "Photographs":
         """Find those of a data set, or of a folder with image/, trimap/ and alpha/."""
         return cls(required(find_photographs(data), data, PHOTOGRAPHS))
+
+    def check(self) -> None:
+        """Raise what to read them would, where a file is missing or not of its image's size.
+
+        Where headers show that sizes are equal nothing more is read.
+        """
+        for index, files in enumerate(self.files):
+            sizes = {stated_size(path) for path in files}
+            if len(sizes) > 1 or None in sizes:
+                self[index]
 
     def __len__(self) -> int:
         return len(self.files)
@@ -118,9 +139,8 @@ class TrainingData:
         files = find_files(data)
         required(files.cutouts + files.pairs, data, "train/cutouts/ and train/pairs/")
         chosen = required(evenly(files.backgrounds, backgrounds), data, "train/backgrounds/")
-        judges = required(evenly(files.photographs, photographs), data, PHOTOGRAPHS)
+        judges = Photographs(required(evenly(files.photographs, photographs), data, PHOTOGRAPHS))
+        judges.check()  # a run opens them at its first validation, which may be hours away
         return cls(
-            read_foregrounds(files),
-            [as_tensor(read_image(path)) for path in chosen],
-            Photographs(judges),
+            read_foregrounds(files), [as_tensor(read_image(path)) for path in chosen], judges
         )

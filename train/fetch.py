@@ -23,6 +23,10 @@ PUBLISHED = {
 
 ATTEMPTS = 5
 TIMEOUT = urllib3.Timeout(connect=10, read=30)
+# Redirects alone: what fails is asked for again here. With a total it would heed Retry-After.
+REDIRECTS = urllib3.Retry(
+    total=None, connect=False, read=False, other=0, redirect=5, raise_on_redirect=False
+)
 BLOCK = 1 << 16
 
 
@@ -99,12 +103,13 @@ def download_rest(url: str, partial: Path) -> None:
     have = partial.stat().st_size if partial.exists() else 0
     headers = {"Range": f"bytes={have}-"} if have else {}
     try:
-        with urllib3.PoolManager(retries=False, timeout=TIMEOUT) as pool:
+        with urllib3.PoolManager(retries=REDIRECTS, timeout=TIMEOUT) as pool:
             response = pool.request("GET", url, headers=headers, preload_content=False)
             with response:
                 save_body(response, url, partial, have)
     except urllib3.exceptions.HTTPError as error:
-        raise ConnectionLostError(f"the connection failed ({type(error).__name__})") from error
+        reason = getattr(error, "reason", error)  # what is neither connect nor read is wrapped
+        raise ConnectionLostError(f"the connection failed ({type(reason).__name__})") from error
 
 
 def save_body(response: urllib3.BaseHTTPResponse, url: str, partial: Path, have: int) -> None:

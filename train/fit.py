@@ -1,6 +1,6 @@
 """One run: a stage with a seed, from its start or where it was cut off, to its best weights."""
 
-import json
+import io
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -8,16 +8,18 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import EMAWeightAveraging, ModelCheckpoint, TQDMProgressBar
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from pytorch_lightning.plugins import TorchCheckpointIO
 
-from train.checkpoint import SCORE, load_checkpoint, read_safetensors, save_checkpoint
+from matting.files import write_whole
+from train.checkpoint import SCORE, load_checkpoint, read_facts, save_checkpoint
 from train.dataset import TrainingData
 from train.initialise import randomise, start_from_vgg16
 from train.memory import keep_freed_memory, memory_format
 from train.module import Training, ValidationPictures
 from train.network import DeepImageMatting
-from train.stages import Stage
+from train.stages import Stage, run_facts
 
-BEST = "best.safetensors"
+BEST, LAST = "best.safetensors", "last.ckpt"
 
 
 class RunError(ValueError):
@@ -37,12 +39,25 @@ class CheckpointHere(ModelCheckpoint):
         super().load_state_dict(state | moved | {"dirpath": self.dirpath, "best_k_models": ranking})
 
 
+class WholeCheckpoints(TorchCheckpointIO):
+    """Lightning's, but at every moment there is a whole file, the new one or the one before.
+
+    Lightning moves it from $TMPDIR, and where that is another file system, to move is to copy.
+    """
+
+    def save_checkpoint(self, checkpoint: dict, path: str, storage_options: None = None) -> None:
+        content = io.BytesIO()  # into a file torch.save would not say that a disk is full
+        torch.save(checkpoint, content)
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        write_whole(Path(path), content.getbuffer())
+
+
 @dataclass(frozen=True)
 class Machine:
     """Where runs run: Lightning's `accelerator`, `devices`, `num_nodes` and `precision`."""
 
     accelerator: str
-    devices: str
+    devices: str | int
     nodes: int
     precision: str
 
@@ -65,7 +80,7 @@ class Run:
     def finished(cls, folder: Path) -> "Run":
         """Read the facts that `fit` wrote into a run's best weights."""
         weights = folder / BEST
-        facts = {name: json.loads(value) for name, value in read_safetensors(weights)[1].items()}
+        facts = read_facts(weights)
         try:
             own = (facts[name] for name in ("stage", "seed", "recipe", SCORE))
             return cls(*own, folder)
@@ -73,6 +88,51 @@ class Run:
             raise RunError(
                 f"{weights}: is not of a run, it does not say its {error}; choose another -o"
             ) from None
+
+
+def check_unused(folder: Path) -> None:
+    """Raise `RunError` if a folder has a run, over whose files another one would write."""
+    if (folder / BEST).exists() or (folder / LAST).exists():
+        raise RunError(f"{folder}: has a run in it; go on with --resume, or choose another -o")
+
+
+def check_resumable(folder: Path, stage: Stage, seed: int) -> None:
+    """Raise `RunError` if a folder has another run than this one, finished or cut off."""
+    if (folder / BEST).exists():
+        done = Run.finished(folder)
+        has, state = {"seed": done.seed, **done.recipe}, "a finished"
+        way = f"choose another -o, and maybe go on from its {BEST} with --from"
+    elif (folder / LAST).exists():
+        has, state = facts_of_cut_off(folder / LAST), "an unfinished"
+        way = "resume it as that, or choose another -o"
+    else:
+        return
+    if other := other_facts(has, stage, seed):
+        raise RunError(f"{folder}: has {state} run of {other}; {way}")
+
+
+def other_facts(has: dict, stage: Stage, seed: int) -> str:
+    """Say in what a run is another one than that of a stage and seed; nothing if it is that."""
+    if has.get("number") != stage.number:  # the rest differs with it
+        return f"stage {has.get('number')}"
+    asked = run_facts(stage, seed).items()
+    return ", ".join(f"{name} {has.get(name)}" for name, value in asked if has.get(name) != value)
+
+
+def facts_of_cut_off(last: Path) -> dict:
+    """Read from a last.ckpt what run it is of."""
+    way = f"start anew in another -o, maybe from {last.with_name('best.ckpt')} with --from"
+    try:
+        content = torch.load(last, map_location="cpu", weights_only=True, mmap=True)
+    except OSError:
+        raise
+    except Exception as error:  # a damaged file makes the unpickler fail in any way
+        raise RunError(
+            f"{last}: damaged or cut short ({last.stat().st_size} bytes); {way}"
+        ) from error
+    if "run" not in content:
+        raise RunError(f"{last}: does not say what run it is of, as older ones do not; {way}")
+    return content["run"]
 
 
 def starting_network(
@@ -135,12 +195,13 @@ def fit(
             # To show a loss is to wait for the GPU, which must not happen at every step.
             TQDMProgressBar(refresh_rate=10 if torch.cuda.is_available() else 1),
         ],
+        plugins=WholeCheckpoints(),
     )
     device = trainer.strategy.root_device
     network.to(memory_format=memory_format(device))
     if device.type == "cpu":
         keep_freed_memory()
-    last = folder / "last.ckpt"
+    last = folder / LAST
     trainer.fit(module, ckpt_path=str(last) if last.exists() else None)
     if not best.best_model_path or not best.best_model_score.isfinite():
         raise RunError(f"{folder}: no validation had a finite SAD; lower the learning rate")

@@ -83,44 +83,26 @@ def load_vgg16(encoder: Encoder, path: Path) -> None:
 def carry_trimap(network: DeepImageMatting) -> None:
     """Give two channels of every layer to the known foreground and the known background.
 
-    In a layer that is pooled, the decoder's layer of the same size uses the same two channels,
-    because unpooling writes every channel to where its own maxima were.
+    They are the same two in all layers, because unpooling writes every channel to where its own
+    maxima were.
     """
     encoder, decoder = network.backbone.encoder, network.backbone.decoder
-    blocks = [encoder.layer1, encoder.layer2, encoder.layer3, encoder.layer4, encoder.layer5]
     identity, blur = torch.ones(1, 1), gaussian(5, sigma=1.2) * 4
-    first = encoder.layer1[0]
-    carriers = least_used(convolutions(encoder)[1])
+    first, *rest = convolutions(encoder)
+    carriers = least_used(rest[0])
     for channel, (slope, offset) in zip(carriers, ((4, -3), (-4, 1)), strict=True):
         first.weight[channel] = 0
         first.weight[channel, 3, 1, 1] = slope * CARRIED
         first.bias[channel] = offset * CARRIED
-    pooled = []
-    for block in blocks:
-        layers = convolutions(block)
-        for layer in layers[1:] if block is encoder.layer1 else layers:
-            carriers = pass_on(layer, carriers, identity)
-        pooled.append(carriers)
-    carriers = pass_on(encoder.conv6, carriers, identity, pooled[-1])
-    for layer, channels in zip(convolutions(decoder)[:5], reversed(pooled), strict=True):
-        kernel = identity if layer is decoder.deconv6_1 else blur
-        carriers = pass_on(layer, carriers, kernel, channels)
-    carriers = pass_on(decoder.deconv1_1, carriers, blur)
+    *blurring, last = convolutions(decoder)[1:]
+    for layers, kernel in (([*rest, decoder.deconv6_1], identity), (blurring, blur)):
+        for layer in layers:
+            pad = (layer.kernel_size[0] - len(kernel)) // 2
+            layer.weight[carriers] = 0
+            layer.weight[carriers, carriers] = F.pad(kernel, (pad,) * 4)
+            layer.bias[carriers] = 0
     for channel, sign in zip(carriers, (1, -1), strict=True):
-        decoder.deconv1.weight[0, channel, 2, 2] = sign * FIRST_LOGIT / CARRIED
-
-
-def pass_on(
-    layer: nn.Conv2d, carriers: list[int], kernel: Tensor, to: list[int] | None = None
-) -> list[int]:
-    """Make two output channels copies of two input channels, through `kernel`; return them."""
-    to = carriers if to is None else to
-    pad = (layer.kernel_size[0] - len(kernel)) // 2
-    for source, target in zip(carriers, to, strict=True):
-        layer.weight[target] = 0
-        layer.weight[target, source] = F.pad(kernel, (pad, pad, pad, pad))
-        layer.bias[target] = 0
-    return to
+        last.weight[0, channel, 2, 2] = sign * FIRST_LOGIT / CARRIED
 
 
 def least_used(layer: nn.Conv2d) -> list[int]:

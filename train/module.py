@@ -15,7 +15,7 @@ from train.losses import matting_losses
 from train.network import DeepImageMatting
 from train.predict import predict_shares, to_pixels
 from train.sheet import contact_sheet, sheet_row
-from train.stages import Stage
+from train.stages import Stage, run_facts
 from train.synthesis import Samples, Synthesis
 
 
@@ -83,6 +83,10 @@ class Training(pl.LightningModule):
         parts = torch.stack([own.sum(), own.new_tensor(len(own))])
         total, count = self.trainer.strategy.reduce(parts, reduce_op="sum")
         self.log("SAD", total / count, prog_bar=True, sync_dist=True)
+
+    def on_save_checkpoint(self, checkpoint: dict) -> None:
+        """Say what run it is of, for no other one may go on from it."""
+        checkpoint["run"] = run_facts(self.stage, self.seed)
 
     def configure_optimizers(self) -> dict:
         learning = [p for p in self.network.parameters() if p.requires_grad]

@@ -6,8 +6,9 @@ to zero on a cosine, and clipped gradients. Losses and their weights are mmediti
 squared errors of stage 3.
 """
 
+import json
 import math
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -60,3 +61,8 @@ def stage(number: int, **changes: int | float | None) -> Stage:
     chosen = replace(STAGES[number], **{k: v for k, v in changes.items() if v is not None})
     every = min(chosen.validate_every, chosen.steps)
     return replace(chosen, validate_every=every, steps=math.ceil(chosen.steps / every) * every)
+
+
+def run_facts(stage: Stage, seed: int) -> dict:
+    """Return what tells a run from others: its seed and its stage's fields, as JSON has them."""
+    return json.loads(json.dumps({"seed": seed, **asdict(stage)}))

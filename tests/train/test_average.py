@@ -5,6 +5,7 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from train.average import main
 from train.checkpoint import load_checkpoint, read_safetensors, save_checkpoint
@@ -42,6 +43,25 @@ def test_mmeditings_file_has_no_facts(tmp_path, oracle_network, checkpoints):
     output = tmp_path / "mean.safetensors"
     assert main([str(checkpoints[0]), str(published), "-o", str(output)]) == 0
     assert read_safetensors(output)[1]["stage"] == '"2 or 3"'
+
+
+def test_facts_that_are_not_json_are_left_out(tmp_path, checkpoints):
+    """Hugging Face's files have such."""
+    other, output = tmp_path / "other.safetensors", tmp_path / "mean.safetensors"
+    metadata = {"format": "pt", "seed": "5"}
+    save_file(load_checkpoint(checkpoints[0]).state_dict(), other, metadata)
+    assert main([str(checkpoints[0]), str(other), "-o", str(output)]) == 0
+    facts = read_safetensors(output)[1]
+    assert facts["seed"] == "5"
+    assert "format" not in facts
+
+
+def test_a_name_of_another_format_is_refused(tmp_path, capsys):
+    """Before work: the checkpoints, which are not there, are not missed."""
+    output = tmp_path / "mean.pth"
+    assert main([str(tmp_path / "none.safetensors"), "-o", str(output)]) == 2
+    error = capsys.readouterr().err
+    assert error == f"train.average: {output}: would hold safetensors; let it end in .safetensors\n"
 
 
 def test_other_networks_are_refused(tmp_path, oracle_network, checkpoints, capsys):

@@ -6,8 +6,15 @@ from collections import OrderedDict
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
-from train.checkpoint import CheckpointError, load_checkpoint, read_safetensors, save_checkpoint
+from train.checkpoint import (
+    CheckpointError,
+    load_checkpoint,
+    read_facts,
+    read_safetensors,
+    save_checkpoint,
+)
 
 META = {
     "mmedit_version": "0.16.1",
@@ -62,6 +69,12 @@ def test_safetensors_keep_weights_and_facts(tmp_path, oracle_network, state):
     assert [file.name for file in tmp_path.iterdir()] == ["weights.safetensors"]
     (tmp_path / "plain").touch()
     assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_facts_are_read_and_other_metadata_is_not(tmp_path, state):
+    metadata = {"format": "pt", "seed": "3", "scores": '{"SAD": 1.5}'}
+    save_file(state, tmp_path / "weights.safetensors", metadata)
+    assert read_facts(tmp_path / "weights.safetensors") == {"seed": 3, "scores": {"SAD": 1.5}}
 
 
 def test_exact_weights_on_request(tmp_path, oracle_network, state):

@@ -6,13 +6,14 @@ import shutil
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
-from matting.images import read_gray, read_image, write_image
+from matting.images import read_cutout, read_gray, read_image, write_image
 from matting.trimaps import trimap_from_alpha
+from train.compose import read_layers, read_picture
 from train.data import main
 from train.dataset import Photographs, TrainingData
-from train.layouts import find_files
+from train.layouts import Composite, find_files
 
 BACKGROUNDS = {
     f"{name}{number}": size
@@ -112,6 +113,30 @@ def test_fractions_are_cut_off(copy, tmp_path):
     assert prepare(copy, tmp_path / "data", "--test-backgrounds", str(tmp_path / "voc")) == 0
     assert (read_image(tmp_path / "data/val/image/wool_0.png") == 150).all()
     assert not any((tmp_path / "data/train").rglob("*.*"))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", ["png", "tif", "webp", "jpg"])
+def test_pictures_are_read_as_the_trainer_reads_them(suffix, orientation, tmp_path):
+    """Turned by EXIF, but for cut-outs, and of 16 bits, or 8."""
+    random, path = np.random.default_rng(3), tmp_path / f"picture.{suffix}"
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+
+    def save(pixels):
+        lossless = {"lossless": True, "exact": True} if suffix == "webp" else {}
+        Image.fromarray(pixels).save(path, exif=exif, **lossless)
+
+    save(random.integers(0, 256, (9, 16, 3), np.uint8))
+    assert np.array_equal(read_picture(path, "RGB"), read_image(path))
+    if suffix in ("png", "tif"):
+        save(np.arange(65536, dtype=np.uint16).reshape(128, 512))
+        assert np.array_equal(read_picture(path, "L"), read_gray(path))
+        assert np.array_equal(read_picture(path, "RGB"), read_image(path))
+    if suffix != "jpg":
+        save(random.integers(0, 256, (9, 16, 4), np.uint8))
+        layers = read_layers(Composite("cut-out", path, path, path))
+        assert all(map(np.array_equal, layers, read_cutout(path)))
 
 
 def test_the_same_set_comes_out_each_time_and_its_digest_says_so(

@@ -5,6 +5,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from PIL import ExifTags, Image
 
 from matting.images import ImageError, read_gray, read_image, write_image
 from train.dataset import TrainingData, as_tensor
@@ -60,6 +61,28 @@ def test_hidden_files_are_no_pictures(copy):
 def test_sizes_that_differ_are_named(copy):
     write_image(copy / "train/pairs/alpha/moon.png", np.full((5, 5), 128, np.uint8))
     with pytest.raises(DataError, match=r"alpha/moon\.png: its size is not that of .*moon\.jpg"):
+        TrainingData.read(copy)
+
+
+def test_photographs_of_other_sizes_are_named_before_all_is_read(copy):
+    (copy / "train/cutouts/disc.png").write_bytes(b"junk")
+    write_image(copy / "val/alpha/two.png", np.full((5, 6), 128, np.uint8))
+    with pytest.raises(DataError, match=r"alpha/two\.png: is 6 x 5 pixels, its image 50 x 70"):
+        TrainingData.read(copy)
+    (copy / "val/alpha/two.png").write_bytes(b"junk")
+    with pytest.raises(ImageError, match=r"alpha/two\.png: is not an image"):
+        TrainingData.read(copy)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp"])
+def test_photographs_are_turned_before_their_sizes_are_compared(copy, suffix):
+    (copy / "val/image/two.jpg").unlink()
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.new("RGB", (70, 50)).save(copy / f"val/image/two.{suffix}", exif=exif)
+    assert len(TrainingData.read(copy).photographs) == 3
+    Image.new("RGB", (50, 70)).save(copy / f"val/image/two.{suffix}", exif=exif)
+    with pytest.raises(DataError, match=r"two\.png: is 50 x 70 pixels, its image 70 x 50"):
         TrainingData.read(copy)
 
 

@@ -22,11 +22,19 @@ class Handler(BaseHTTPRequestHandler):
         server, start, status = self.server, 0, 200
         asked = self.headers.get("Range")
         server.ranges.append(asked)
+        if server.behaviour == "loops" or (server.behaviour == "moved" and "/dim/" in self.path):
+            self.send_response(302)
+            self.send_header("Location", self.path.replace("/dim/", "/new/"))
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
         if server.behaviour == "missing":
             self.send_error(404)
             return
         if server.behaviour == "busy" and len(server.ranges) < 3:
-            self.send_error(503)
+            self.send_response(503)
+            self.send_header("Retry-After", "3600")
+            self.end_headers()
             return
         if asked and server.behaviour != "ignores ranges":
             start, status = int(asked.removeprefix("bytes=").rstrip("-")), 206
@@ -94,6 +102,20 @@ def test_a_server_that_ignores_ranges_sends_all_again(server, tmp_path):
     assert len(server.ranges) == 3
 
 
+def test_a_file_that_has_moved_is_followed(server, tmp_path):
+    server.behaviour = "moved"
+    (tmp_path / f"{NAME}.partial").write_bytes(CONTENT[:2_000_000])
+    assert_fetched(fetch("stage3", tmp_path, server.url), tmp_path)
+    assert server.ranges == ["bytes=2000000-"] * 2
+
+
+def test_a_file_that_moves_on_and_on_is_given_up(server, tmp_path):
+    server.behaviour = "loops"
+    with pytest.raises(FetchError, match="the server answered 302 Found"):
+        fetch("stage3", tmp_path, server.url)
+    assert len(server.ranges) == 1 + 5
+
+
 def test_a_busy_server_is_asked_again(server, tmp_path):
     server.behaviour = "busy"
     assert_fetched(fetch("stage3", tmp_path, server.url), tmp_path)
@@ -132,6 +154,11 @@ def test_no_server(server, tmp_path, capsys):
     error = capsys.readouterr().err
     assert "the connection failed" in error
     assert error.count("\n") == 1
+
+
+def test_no_encryption(server, tmp_path):
+    with pytest.raises(FetchError, match=r"the connection failed \(SSLError\), 5 times"):
+        fetch("stage3", tmp_path, server.url.replace("http:", "https:"))
 
 
 def test_a_folder_that_is_a_file(server, tmp_path, capsys):

@@ -10,12 +10,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from matting.images import read_image
 from train.checkpoint import load_checkpoint, read_state, save_checkpoint
@@ -127,6 +129,46 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(data, oracle_network, folde
     shutil.copy(start, cut / "best.safetensors")
     assert main([*command, str(cut), "--resume"]) == 2
     assert "is not of a run, it does not say its 'seed'" in capsys.readouterr().err
+
+
+def test_only_the_same_run_goes_on(command, folder, tmp_path, capsys):
+    """What it is not is said before any picture is read."""
+    command += ["--validate-every", "1", "--steps", "2", "-o", str(folder)]
+    assert main(command) == 0
+    (folder / "best.safetensors").unlink()
+    nowhere = [*command, "--resume", "--data", str(tmp_path / "nowhere")]
+
+    def refused(complaint, *changes):
+        assert main([*nowhere, *changes]) == 2
+        error = capsys.readouterr().err
+        assert complaint in error
+        assert error.splitlines()[-1].startswith("train: ")
+
+    capsys.readouterr()
+    refused("runs: has an unfinished run of seed 0; resume it as that, or", "--seed", "1")
+    refused("of learning_rate 0.0002, averaging 0.999;", "--learning-rate", "1", "--averaging", "0")
+    refused("has an unfinished run of steps 2;", "--steps", "3")
+    refused("has an unfinished run of stage 1; resume", "--stage", "2")
+    refused("runs: has a run of one seed in it; choose another -o", "--seeds", "2")
+    refused("nowhere: no such folder")
+    assert main([*command, "--resume"]) == 0
+    (folder / "best.safetensors").unlink()
+
+    last = folder / "last.ckpt"
+    content = torch.load(last, weights_only=True)
+    del content["run"]
+    torch.save(content, last)
+    refused("last.ckpt: does not say what run it is of")
+    for length in (100_000, 0):
+        last.write_bytes(last.read_bytes()[:length])
+        refused(f"last.ckpt: damaged or cut short ({length} bytes); start anew in another -o")
+
+
+def test_the_file_to_go_on_from_is_not_written_elsewhere(command, folder, monkeypatch):
+    """Where $TMPDIR is on another file system, to move a file here takes time to be killed in."""
+    monkeypatch.setattr(tempfile, "tempdir", str(folder / "none"))
+    assert main([*command, "--steps", "1", "-o", str(folder)]) == 0
+    assert (folder / "last.ckpt").exists()
 
 
 def test_the_best_so_far_is_known_where_the_folder_was_moved(tmp_path):
@@ -245,21 +287,32 @@ def test_seeds_and_their_table(command, folder, capsys):
     assert finished(folder).seed == sads.argmin()
 
 
-def test_mistakes_are_one_line(command, start, tmp_path, capsys):
-    (tmp_path / "old").mkdir()
-    (tmp_path / "old/last.ckpt").touch()
+def test_mistakes_are_one_line(command, start, tmp_path, monkeypatch, capsys):
+    for name in ("old/last.ckpt", "done/best.safetensors", "seeds/seed1/best.safetensors"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).touch()
+    (tmp_path / "all/stage3").mkdir(parents=True)
+    save_file(read_state(start), tmp_path / "all/stage3/best.safetensors", {"format": "pt"})
     output, nowhere = ["-o", str(tmp_path / "new")], ["--data", str(tmp_path / "nowhere")]
+    monkeypatch.chdir(tmp_path)
+    old = [*command, *nowhere, "-o"]
     for arguments, complaint in (
-        ([*command, "-o", str(tmp_path / "old")], "has a run in it; go on with --resume"),
         ([*command, "--data", str(tmp_path), *output], "no pictures in train/cutouts/ and"),
         # Before any picture is read.
+        ([*old, "old"], "old: has a run in it; go on with --resume, or choose another -o"),
+        ([*old, "done"], "done: has a run in it"),
+        ([*old, "done", "--seeds", "2"], "done: has a run in it"),
+        ([*old, "seeds", "--seeds", "2"], "seeds/seed1: has a run in it"),
+        ([*old, "all", "--stage", "all"], "all/stage3: has a run in it"),
+        ([*old, "all", "--stage", "all", "--resume"], "is not of a run, it does not say its"),
         (["--stage", "1", *nowhere, *output], "give --vgg16 FILE or --from CHECKPOINT"),
         (["--stage", "2", *nowhere, *output], "give --from CHECKPOINT"),
+        (["--stage", "2", *nowhere, "--vgg16", "v.npz", *output], "give --from CHECKPOINT"),
         (["--stage", "1", *nowhere, "--from", "no.pth", *output], "no.pth: no such file"),
         (["--stage", "1", *nowhere, "--vgg16", "no.npz", *output], "no.npz: no such file"),
         (["--stage", "1", *nowhere, "--vgg16", str(start), *output], "not VGG16 under torchvision"),
         ([*command, "--nodes", "2", *output], "MASTER_ADDR, MASTER_PORT, NODE_RANK not set"),
-        ([*command, "--devices", "0", *output], "devices"),
+        ([*command, "--accelerator", "gpu", "--devices", "99", *output], "gpu"),
     ):
         assert main(arguments) == 2
         error = capsys.readouterr().err
@@ -274,6 +327,13 @@ def test_mistakes_are_one_line(command, start, tmp_path, capsys):
         ("--averaging", "1.5", "1.5 is not a number from 0, below 1"),
         ("--batch-size", "few", "few is not a number from 1"),
         ("--precision", "16-true", "invalid choice"),
+        ("--accelerator", "foo", "invalid choice"),
+        ("--devices", "two", "two is not a number from 1"),
+        ("--devices", "0.5", "0.5 is not a number from 1"),
+        ("--devices", "0", "0 is not a number from 1"),
+        ("--seed", "20261129120000", "20261129120000 is not a number from 0, below 2^32"),
+        ("--seed", "-1", "-1 is not a number from 0"),
+        ("--vgg16", "vgg16.npz", "--vgg16: not allowed with argument --from"),
     ):
         with pytest.raises(SystemExit) as caught:
             main([*command, *output, option, value])
