@@ -26,6 +26,7 @@ import numpy as np
 
 from export.engine import CAPABILITY, Profile, as_text, build_engine, check_machine, size
 from export.errors import ExportError, one_line
+from export.references import read_arrays
 from matting.files import write_whole
 
 RECORD = "engine.json"
@@ -178,11 +179,12 @@ def measure(
 
     `RECORD` there is written anew with every result. What fails at one shape leaves the others.
     """
+    known = {picture.stem: read_arrays(picture, "image", "trimap") for picture in pictures}
     trt = check_machine("tensorrt", CAPABILITY)
     from polygraphy.cuda import wrapper
 
     cuda = Cuda(wrapper().handle)  # before minutes of work, not after
-    asked = [(1, *np.load(picture)["trimap"].shape) for picture in pictures]
+    asked = [(1, *trimap.shape) for _, trimap in known.values()]
     largest = tuple(int(side) for side in np.max([Profile.best, *shapes, *asked], axis=0))
     is_cached = timing_cache is not None and timing_cache.exists()
     started = time.perf_counter()
@@ -199,10 +201,9 @@ def measure(
     note(f"built in {took} s")
     runner = Runner(engine, trt, cuda)
     try:
-        for picture in pictures:
-            with np.load(picture) as stored:
-                runner.put(stored["image"][None], stored["trimap"][None, ..., None])
-            np.save(folder / f"{picture.stem}.npy", runner.alpha()[0, ..., 0])
+        for name, (image, trimap) in known.items():
+            runner.put(image[None], trimap[None, ..., None])
+            np.save(folder / f"{name}.npy", runner.alpha()[0, ..., 0])
     except ExportError as error:
         record["failed"]["pictures"] = str(error)
         note(f"pictures: {error}")

@@ -12,8 +12,12 @@ Needs no PyTorch, and no newer Python than 3.9, for the sake of `export.plan`.
 from __future__ import annotations
 
 import argparse
+import ctypes
+import errno
 import importlib
+import os
 import subprocess
+import weakref
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
@@ -72,7 +76,7 @@ class Gpu:
 
 
 def find_gpu() -> Gpu:
-    """Return the first GPU of this machine.
+    """Return the GPU of this machine that TensorRT takes.
 
     Raises
     ------
@@ -80,14 +84,37 @@ def find_gpu() -> Gpu:
         There is none.
     """
     query = ["nvidia-smi", "--query-gpu=name,compute_cap,driver_version", "--format=csv,noheader"]
+
+    def ask(*options: str) -> list[str]:
+        done = subprocess.run([*query, *options], capture_output=True, text=True, check=True)
+        return done.stdout.splitlines()
+
     try:
-        answer = subprocess.run(query, capture_output=True, text=True, check=True).stdout
-        return Gpu(*(part.strip() for part in answer.splitlines()[0].split(",")))
+        gpus = ask()
+        if len(gpus) > 1 or "CUDA_VISIBLE_DEVICES" in os.environ:
+            gpus = ask(f"--id={first_device()}")
+        return Gpu(*(part.strip() for part in gpus[0].split(",")))
     except (OSError, subprocess.CalledProcessError, IndexError, TypeError):
         raise ExportError(
-            "no NVIDIA GPU here (nvidia-smi found none), and TensorRT builds an engine on the GPU "
-            "that runs it: export there, or use --target cpu"
+            "no NVIDIA GPU here (nvidia-smi or CUDA found none), and TensorRT builds an engine on "
+            "the GPU that runs it: export there, or use --target cpu"
         ) from None
+
+
+def first_device() -> str:
+    """Return the PCI address of CUDA's device 0, which is TensorRT's; `OSError` without one.
+
+    CUDA puts the fastest first, or what CUDA_VISIBLE_DEVICES names; nvidia-smi does neither.
+    """
+    cuda = ctypes.CDLL("libcuda.so.1")
+    device, address = ctypes.c_int(), ctypes.create_string_buffer(32)
+    if (
+        cuda.cuInit(0)
+        or cuda.cuDeviceGet(ctypes.byref(device), 0)
+        or cuda.cuDeviceGetPCIBusId(address, len(address), device)
+    ):
+        raise OSError("CUDA finds no GPU")
+    return address.value.decode()
 
 
 def import_tensorrt(target: str) -> ModuleType:
@@ -107,7 +134,7 @@ def check_machine(target: str, capability: str) -> ModuleType:
     """Return TensorRT's module if an engine can be built here; `ExportError` if not."""
     tensorrt = import_tensorrt(target)
     if target == "tensorrt":
-        find_gpu()
+        check_builder(tensorrt, find_gpu())
         return tensorrt
     names = (name for name in dir(tensorrt.ComputeCapability) if name.startswith("SM"))
     known = list(map(str, sorted(int(name[2:]) / 10 for name in names)))
@@ -117,6 +144,19 @@ def check_machine(target: str, capability: str) -> ModuleType:
             + ", ".join(known)
         )
     return tensorrt
+
+
+def check_builder(tensorrt: ModuleType, gpu: Gpu) -> None:
+    """Raise an `ExportError` where TensorRT cannot use the GPU of this machine."""
+    from polygraphy.backend.trt import get_trt_logger
+
+    try:
+        tensorrt.Builder(get_trt_logger())
+    except TypeError:  # all that TensorRT's binding says of it
+        raise ExportError(
+            f"TensorRT {tensorrt.__version__} finds no GPU that it can use: the driver "
+            f"({gpu.driver}) may be too old for its CUDA; update it or take an older TensorRT"
+        ) from None
 
 
 def build_engine(
@@ -151,6 +191,8 @@ def build_engine(
     ------
     ExportError
         TensorRT or a GPU is missing, or the parser or builder refused the graph.
+    OSError
+        The timing cache cannot be written.
     """
     tensorrt = check_machine(target, capability)
     # After the choice of the module, which Polygraphy looks up when it is imported.
@@ -202,13 +244,25 @@ def gpu_config(
         known = tensorrt.TacticSource
         sources = [known.EDGE_MASK_CONVOLUTIONS, known.JIT_CONVOLUTIONS]
     if timing_cache:
-        timing_cache.parent.mkdir(parents=True, exist_ok=True)  # before minutes of work, not after
+        timing_cache.parent.mkdir(parents=True, exist_ok=True)
+        check_file(timing_cache)
     return CreateConfig(
         profiles=[input_shapes(profile)],
         fp16=fp16,
         tactic_sources=sources,
         load_timing_cache=str(timing_cache) if timing_cache and timing_cache.exists() else None,
     )
+
+
+def check_file(path: Path) -> None:
+    """Raise the `OSError` that writing a file would end in: before minutes of work, not after."""
+    folder = path.parent
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not folder.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
 
 
 def input_shapes(profile: Profile) -> object:
@@ -223,7 +277,7 @@ def input_shapes(profile: Profile) -> object:
 
 
 def engine_matte(engine: bytes, target: str) -> Matting:
-    """Return an engine as the wire contract's function.
+    """Return an engine as the wire contract's function; what it holds of the GPU goes with it.
 
     Raises
     ------
@@ -237,7 +291,8 @@ def engine_matte(engine: bytes, target: str) -> Matting:
     runner = TrtRunner(EngineFromBytes(engine))
     try:
         runner.activate()
-    except (PolygraphyException, OSError) as error:  # OSError: no CUDA runtime
+    # OSError: no CUDA runtime; TypeError: a driver too old for it.
+    except (PolygraphyException, OSError, TypeError) as error:
         raise ExportError(f"the engine cannot run here: {one_line(error)}") from error
 
     def matte(image: np.ndarray, trimap: np.ndarray) -> np.ndarray:
@@ -248,6 +303,7 @@ def engine_matte(engine: bytes, target: str) -> Matting:
             where = as_text(image.shape)
             raise ExportError(f"the engine fails on {where}: {one_line(error)}") from error
 
+    weakref.finalize(matte, runner.deactivate)
     return matte
 
 

@@ -27,7 +27,8 @@ from export.parity import (
     read_pictures,
     with_mirror_images,
 )
-from export.quantize import INT8, Ranges, has_vnni, input_ranges, quantize
+from export.processor import has_vnni
+from export.quantize import INT8, Ranges, input_ranges, quantize
 from export.repository import (
     CONFIG,
     FOR_TENSORRT,

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from export.engine import MODULES, find_gpu
 from export.errors import ExportError
+from export.processor import has_vnni
 from matting.files import write_whole
 
 MANIFEST = "manifest.json"
@@ -73,9 +74,22 @@ def read_manifest(folder: Path) -> dict[str, dict]:
     """
     path = folder / MANIFEST
     try:
-        return json.loads(path.read_text()) if path.is_file() else {}
+        entries = json.loads(path.read_text()) if path.is_file() else {}
     except ValueError as error:
-        raise ExportError(f"{path} is damaged: export the model again") from error
+        raise damaged(folder) from error
+    if not isinstance(entries, dict) or not all(map(is_entry, entries.values())):
+        raise damaged(folder)
+    return entries
+
+
+def is_entry(value: object) -> bool:
+    """Say if a value of a manifest can be an artifact's entry; `check` asks for more of it."""
+    return isinstance(value, dict) and isinstance(value.get("files", {}), dict)
+
+
+def damaged(folder: Path) -> ExportError:
+    """Return the error that says that a folder's manifest is none."""
+    return ExportError(f"{folder / MANIFEST} is damaged: export the model again")
 
 
 def versions(model: Path) -> list[Path]:
@@ -103,6 +117,8 @@ def check(folder: Path) -> list[str]:
         return [str(error)]
     if not entries:
         return [f"{folder / MANIFEST} is missing: export the model again"]
+    if not all({"target", "precision", "files"} <= entry.keys() for entry in entries.values()):
+        return [str(damaged(folder))]
     faults = []
     for artifact, entry in entries.items():
         rebuild = (
@@ -117,6 +133,11 @@ def check(folder: Path) -> list[str]:
                 faults.append(f"{name} is not the file that was exported: {rebuild}")
         if entry["target"] == "tensorrt":
             faults += [f"{artifact} {fault}: {rebuild}" for fault in misfits(entry["engine"])]
+        if entry["precision"] == "int8" and not has_vnni():
+            faults.append(
+                f"{artifact} is in int8, and this processor has no VNNI: "
+                "export it again without --precision int8"
+            )
     first, *others = map(origins, entries.values())
     if any(first.isdisjoint(other) for other in others):
         faults.append(f"{', '.join(entries)} were made from different weights: export all of them")

@@ -10,7 +10,6 @@ examples:
 import argparse
 import itertools
 import sys
-import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from export.errors import ExportError
+from export.references import read_arrays
 from export.tolerance import TOLERANCES
 from matting.files import whole
 from matting.images import ImageError, read_gray, read_image, read_trimap
@@ -127,17 +127,23 @@ def with_mirror_images(pictures: list[Picture]) -> list[Picture]:
     return turned + others
 
 
-def matte_with(network: "DeepImageMatting") -> Matting:
-    """Return the PyTorch network, the reference, on its device, as the wire contract's function."""
+def matte_with(network: "DeepImageMatting", compile_mode: str | None = None) -> Matting:
+    """Return the PyTorch network, the reference, on its device, as the wire contract's function.
+
+    `compile_mode` is torch.compile's, for all between the pixels; None leaves it out.
+    """
     import torch
 
     from train.predict import predict_alpha
 
     device = next(network.parameters()).device
+    predict = predict_alpha
+    if compile_mode:
+        predict = torch.compile(predict_alpha, mode=compile_mode, dynamic=False)
 
     def matte(image: np.ndarray, trimap: np.ndarray) -> np.ndarray:
         inputs = (torch.from_numpy(x).to(device).permute(0, 3, 1, 2) for x in (image, trimap))
-        return predict_alpha(network, *inputs).permute(0, 2, 3, 1).cpu().numpy()
+        return predict(network, *inputs).permute(0, 2, 3, 1).cpu().numpy()
 
     return matte
 
@@ -250,11 +256,7 @@ def read_reference(path: Path) -> tuple[Picture, np.ndarray]:
     ExportError
         It is no such file.
     """
-    try:
-        with np.load(path) as stored:
-            image, trimap, truth, alpha = (stored[n] for n in ("image", "trimap", "truth", "alpha"))
-    except (KeyError, ValueError, zipfile.BadZipFile) as error:
-        raise ExportError(f"{path}: write it with python -m export.parity ({error})") from error
+    image, trimap, truth, alpha = read_arrays(path, "image", "trimap", "truth", "alpha")
     return Picture(path.stem, image, trimap, truth), alpha
 
 

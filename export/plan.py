@@ -6,6 +6,9 @@ PyTorch that exports. Where both are, `python -m export` does it all.
 Pictures are what `python -m export.parity` wrote: with the network's own alphas. An engine that is
 not the network on them replaces nothing. This takes Python 3.10 and OpenCV besides.
 
+With a model.plan in a version folder of Triton's, such as model_repository/dim/1, the model's
+configs/tensorrt.pbtxt is made to fit it, as by `python -m export`.
+
 examples:
   python -m export.plan model.onnx -o model.plan
   python -m export.plan model.onnx -o model.plan --largest 1x1088x1920 --pictures pictures/*.npz
@@ -14,10 +17,8 @@ examples:
 from __future__ import annotations
 
 import argparse
-import errno
 import importlib
 import json
-import os
 import statistics
 import sys
 import time
@@ -25,13 +26,25 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from export.engine import MODULES, Profile, add_arguments, as_text, build_engine, engine_matte
+from export.engine import (
+    MODULES,
+    Profile,
+    add_arguments,
+    as_text,
+    build_engine,
+    check_file,
+    engine_matte,
+)
 from export.errors import ExportError
 from export.manifest import describe, read_manifest, sha256, write_entry
+from export.repository import FOR_TENSORRT, read_config, with_profile
 from matting.files import write_whole
 
 if TYPE_CHECKING:
     from export.parity import Matting, Parity
+
+PLAN = "model.plan"
+"""What Triton's TensorRT backend serves."""
 
 WARMUP, RUNS = 3, 20
 PRECISIONS = ("fp32", "fp16")
@@ -62,12 +75,27 @@ def graph_precision(onnx: Path, asked: str | None) -> str:
     return precision
 
 
-def check_files(output: Path, pictures: list[Path], profile: Profile) -> None:
-    """Raise what writing an engine or running it on a picture would, before it is built."""
-    if not output.parent.is_dir():
-        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(output.parent))
-    if not os.access(output.parent, os.W_OK | os.X_OK):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(output.parent))
+def config_beside(output: Path, profile: Profile) -> dict[Path, str]:
+    """Return the configuration that Triton would serve an engine by, as it has to be for it.
+
+    Empty where the engine is not a model.plan in a version folder of a model that has one.
+
+    Raises
+    ------
+    ExportError
+        It cannot be made to fit, see `export.repository.with_profile`.
+    """
+    version = output.absolute().parent
+    config = version.parent / FOR_TENSORRT
+    if output.name != PLAN or not version.name.isdecimal() or not config.is_file():
+        return {}
+    return {config: with_profile(read_config(version.parent, FOR_TENSORRT), profile)}
+
+
+def check_files(places: list[Path], pictures: list[Path], profile: Profile) -> None:
+    """Raise what writing files or running an engine on a picture would, before it is built."""
+    for place in places:
+        check_file(place)
     if pictures:
         read_reference = import_parity().read_reference
         for picture, _ in map(read_reference, pictures):
@@ -118,9 +146,13 @@ def measure(matte: Matting, pictures: list[Path], precision: str) -> Parity:
     return parity_of.proven(comparisons, precision)
 
 
-def put_in_place(engine: bytes, output: Path, entry: dict[str, object]) -> None:
+def put_in_place(
+    engine: bytes, output: Path, entry: dict[str, object], configs: dict[Path, str]
+) -> None:
     """Write an engine, whole or not at all, and then its entry into the manifest beside it."""
     write_whole(output, engine)
+    for config, text in configs.items():
+        write_whole(config, text.encode())
     entry["files"] = {output.name: sha256(output)}
     write_entry(output.parent, output.name, entry)
 
@@ -136,7 +168,7 @@ def main(arguments: list[str] | None = None) -> int:
         "-o",
         "--output",
         type=Path,
-        default=Path("model.plan"),
+        default=Path(PLAN),
         metavar="FILE",
         help="the engine (%(default)s)",
     )
@@ -157,7 +189,9 @@ def main(arguments: list[str] | None = None) -> int:
         options.onnx.stat()
         precision = graph_precision(options.onnx, options.precision)
         profile = Profile(options.smallest, options.best, options.largest)
-        check_files(options.output, options.pictures, profile)
+        for_triton = options.target == "tensorrt"
+        configs = config_beside(options.output, profile) if for_triton else {}
+        check_files([options.output, *configs], options.pictures, profile)
         engine, facts = build_engine(
             options.onnx,
             options.target,
@@ -173,8 +207,13 @@ def main(arguments: list[str] | None = None) -> int:
         if options.pictures:
             matte = engine_matte(engine, options.target)
             entry["parity"] = measure(matte, options.pictures, precision).summary()
-        put_in_place(engine, options.output, entry)
+        put_in_place(engine, options.output, entry, configs)
         print(options.output, json.dumps(facts))
+        if for_triton and not configs:
+            print(
+                f"for Triton, {FOR_TENSORRT} has to say max_batch_size: {profile.largest[0]} and "
+                f"a warm-up of {as_text(profile.best[1:])}"
+            )
     except ExportError as error:
         print(f"export.plan: {error}", file=sys.stderr)
         return 1

@@ -6,10 +6,8 @@ The sums must be right, too: a processor with AVX2 and without VNNI adds product
 sixteen, which overflow.
 """
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
@@ -32,12 +30,6 @@ SMALLEST_SCALE = 1e-8
 
 Ranges = dict[str, tuple[float, float]]
 """By layer, the lowest and the highest value of its input that eight bits are spread over."""
-
-
-def has_vnni() -> bool:
-    """Can this processor multiply eight bits and add them up in 32? Asks Linux; elsewhere no."""
-    cpuinfo = Path("/proc/cpuinfo")
-    return cpuinfo.exists() and bool(re.search(r"\bavx(512)?_vnni\b", cpuinfo.read_text()))
 
 
 @contextmanager

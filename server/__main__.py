@@ -71,7 +71,7 @@ def main() -> int:
         return 1
     except KeyboardInterrupt:
         return 0
-    except NotADirectoryError as error:
+    except OSError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except (InstallationError, LaunchError) as error:

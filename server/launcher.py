@@ -158,8 +158,8 @@ def launch(
     NotADirectoryError
         There is no such repository.
     LaunchError
-        Nothing can listen on host or port, a flag is not allowed, or the server died or was not
-        ready in time.
+        Nothing can listen on host or port, a flag is not allowed, there is no folder for temporary
+        files that Triton can use, or the server died or was not ready in time.
     server.installation.InstallationError
         No tritonserver can run on this machine.
     """
@@ -168,7 +168,7 @@ def launch(
     _refuse_own(flags)
     host = _ipv4(host)
     with ExitStack() as stack:
-        folder = Path(tempfile.mkdtemp(prefix="tritonserver-"))
+        folder = _temporary_folder()
         stack.callback(shutil.rmtree, folder)
         stack.callback(_free_shared_memory, folder.name)
         log_file = folder / "log"
@@ -228,6 +228,19 @@ def _shell_safe(repository: Path | str, folder: Path) -> Path | str:
     link = folder / "repository"
     link.symlink_to(Path(repository).absolute())
     return link
+
+
+def _temporary_folder() -> Path:
+    """Make a folder for temporary files that a shell would not take apart, see `_shell_safe`."""
+    usual = tempfile.gettempdir()
+    place = usual if shlex.quote(usual) == usual else "/tmp"
+    try:
+        return Path(tempfile.mkdtemp(prefix="tritonserver-", dir=place))
+    except OSError as error:
+        raise LaunchError(
+            f"no temporary folder in {place} ({error.strerror}): set TMPDIR to one that can be "
+            "written to and has no spaces in its path"
+        ) from None
 
 
 def _free_shared_memory(prefix: str) -> None:

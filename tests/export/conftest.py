@@ -47,6 +47,7 @@ def nvidia_smi(
     """Give this machine a GPU of some name and compute capability, as far as nvidia-smi goes."""
     folder = tmp_path_factory.mktemp("bin")
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
 
     def install(name: str, capability: str) -> None:
         command = folder / "nvidia-smi"

@@ -1,22 +1,29 @@
 """Engines where there is no PyTorch: what is asked of the machine, and what is said of alphas."""
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from unittest.mock import create_autospec
+from unittest.mock import Mock, create_autospec
 
 import numpy as np
 import pytest
+from google.protobuf import text_format
+from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-from export.engine import Profile, build_engine, find_gpu, import_tensorrt
+from benchmarks.engine import main as benchmark
+from export.engine import Profile, build_engine, engine_matte, find_gpu, import_tensorrt
 from export.errors import ExportError
 from export.export import Exported
 from export.manifest import WEIGHTS, check, read_manifest, sha256, write_entry
 from export.parity import main as write_references
+from export.parity import read_reference
 from export.plan import graph_precision, main, measure
+from export.repository import FOR_TENSORRT, TEMPLATE
 from export.runtime import onnx_matte
 
 ROOT = Path(__file__).parents[2]
@@ -29,6 +36,30 @@ from export.plan import main
 code = main(sys.argv[1:])
 print([name for name in sys.modules if name.startswith(("export.", "matting."))])
 sys.exit(code)
+"""
+
+CUDA = """
+#include <stdlib.h>
+#include <string.h>
+
+int cuInit(unsigned flags) {
+  const char *visible = getenv("CUDA_VISIBLE_DEVICES");
+  return visible && !*visible ? 100 : 0;
+}
+int cuDeviceGet(int *device, int ordinal) { *device = 7 + ordinal; return 0; }
+int cuDeviceGetPCIBusId(char *address, int size, int device) {
+  strncpy(address, device == 7 ? "0000:3B:00.0" : "another", size);
+  return 0;
+}
+"""
+"""Of CUDA's driver, which here names the second GPU of nvidia-smi's first."""
+
+NVIDIA_SMI = """#!/bin/sh
+case "$*" in
+*--id=0000:3B:00.0) echo 'NVIDIA H200, 9.0, 570.1' ;;
+*--id=*) exit 6 ;;
+*) printf 'NVIDIA T4, 7.5, 570.1\\n%s' "$OTHERS" ;;
+esac
 """
 
 
@@ -59,6 +90,7 @@ def test_an_engine_is_built_with_little_more_than_tensorrt(
     }
     vermin = [Path(sys.executable).with_name("vermin"), "-t=3.9-", "--no-tips"]
     files = [f"{name.replace('.', '/')}.py" for name in eval(modules)]
+    files.append("export/references.py")  # what `benchmarks.engine` needs besides
     assert {"export/engine.py", "export/plan.py", "matting/files.py"} <= set(files)
     subprocess.run([*vermin, *files], cwd=ROOT, check=True, capture_output=True)
 
@@ -95,15 +127,42 @@ def test_alphas_are_held_against_the_networks(
     def all_black(image: np.ndarray, trimap: np.ndarray) -> np.ndarray:
         return np.zeros_like(trimap)
 
-    plain = tmp_path / "plain.npz"
-    np.savez(plain, image=np.zeros(1))
-
     with pytest.raises(ExportError, match=r"SAD is .* MSE is .* GRAD is .* CONN is .* alpha diff"):
         measure(darker, references[:1], "fp32")
     with pytest.raises(ExportError, match=r"the prediction is not 255 in \d+ pixels"):
         measure(all_black, references[:1], "fp32")
-    with pytest.raises(ExportError, match=r"plain\.npz: write it with python -m export\.parity"):
-        measure(matte, [plain], "fp32")
+
+
+@pytest.fixture(params=["another", "array", "empty", "cut", "damaged"])
+def no_reference(references: list[Path], tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    """A file that is none of those that the network's alphas are in."""
+    content = bytearray(references[0].read_bytes())
+    path = tmp_path / "none.npz"
+    with path.open("wb") as file:
+        if request.param == "another":
+            np.savez(file, image=np.zeros(1))
+        elif request.param == "array":
+            np.save(file, np.zeros(1))
+        elif request.param == "cut":
+            file.write(content[:1000])
+        elif request.param == "damaged":
+            content[60:1000] = bytes(940)
+            file.write(content)
+    return path
+
+
+def test_a_picture_that_is_none_is_named(no_reference: Path) -> None:
+    with pytest.raises(ExportError, match=r"none\.npz: write it with python -m export\.parity"):
+        read_reference(no_reference)
+
+
+def test_the_benchmark_names_it_before_it_builds(
+    no_reference: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    (tmp_path / "model.onnx").touch()
+    options = ["-o", str(tmp_path / "out"), "--pictures", str(no_reference)]
+    assert benchmark([str(tmp_path / "model.onnx"), *options]) == 1
+    assert "none.npz: write it with python -m export.parity" in capsys.readouterr().err
 
 
 def test_a_picture_that_an_engine_would_not_take_is_refused_before_it_is_built(
@@ -133,6 +192,30 @@ def test_an_engine_that_cannot_be_proven_replaces_nothing(
     assert plan.read_text() == "of yesterday"
 
 
+@pytest.fixture
+def trt() -> ModuleType:
+    """What Polygraphy does with TensorRT, by that for RTX."""
+    pytest.importorskip("tensorrt_rtx", reason="needs pip install -e '.[tensorrt-rtx]'")
+    import_tensorrt("tensorrt-rtx")  # what Polygraphy stays with in this process
+    from polygraphy.backend import trt
+
+    return trt
+
+
+@pytest.fixture
+def tensorrt(
+    trt: ModuleType, nvidia_smi: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> ModuleType:
+    """A TensorRT with little more than a version, on a machine with a GPU."""
+    tensorrt = ModuleType("tensorrt")
+    tensorrt.__version__ = "10.13.3"
+    tensorrt.TacticSource = SimpleNamespace(EDGE_MASK_CONVOLUTIONS="edge", JIT_CONVOLUTIONS="jit")
+    tensorrt.Builder = lambda logger: None
+    monkeypatch.setitem(sys.modules, "tensorrt", tensorrt)
+    nvidia_smi("NVIDIA H200", "9.0")
+    return tensorrt
+
+
 @pytest.mark.parametrize(
     ("version", "strongly_typed", "flags"),
     [
@@ -145,24 +228,17 @@ def test_precision_is_the_graphs_from_tensorrt_10_on(
     version: str,
     strongly_typed: bool,
     flags: list[str],
-    nvidia_smi: Callable[..., None],
+    tensorrt: ModuleType,
+    trt: ModuleType,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """What Polygraphy is asked for, on a machine whose TensorRT has nothing but a version."""
-    pytest.importorskip("tensorrt_rtx", reason="needs pip install -e '.[tensorrt-rtx]'")
-    import_tensorrt("tensorrt-rtx")  # what Polygraphy stays with in this process
-    from polygraphy.backend import trt
-
-    tensorrt = ModuleType("tensorrt")
+    """What Polygraphy is asked for."""
     tensorrt.__version__ = version
-    tensorrt.TacticSource = SimpleNamespace(EDGE_MASK_CONVOLUTIONS="edge", JIT_CONVOLUTIONS="jit")
-    monkeypatch.setitem(sys.modules, "tensorrt", tensorrt)
     parse = create_autospec(trt.network_from_onnx_path)
     build = create_autospec(trt.engine_bytes_from_network, return_value=b"engine")
     monkeypatch.setattr(trt, "network_from_onnx_path", parse)
     monkeypatch.setattr(trt, "engine_bytes_from_network", build)
-    nvidia_smi("NVIDIA H200", "9.0")
     engine, facts = build_engine(tmp_path / "model.onnx", "tensorrt", "fp16", Profile())
     assert engine == b"engine"
     assert (facts["version"], facts["flags"]) == (version, flags)
@@ -172,6 +248,143 @@ def test_precision_is_the_graphs_from_tensorrt_10_on(
     assert config.fp16 != strongly_typed
     assert config.tactic_sources == (None if strongly_typed else ["edge", "jit"])
     assert config.profiles[0]["image"].max == (8, 1088, 1920, 3)
+
+
+def test_a_driver_that_is_too_old_is_named(
+    tensorrt: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(logger: object) -> None:
+        raise TypeError("pybind11::init(): factory function returned nullptr")
+
+    tensorrt.Builder = refuse
+    with pytest.raises(ExportError, match=r"TensorRT 10\.13\.3 finds no GPU .* the driver \(570"):
+        build_engine(tmp_path / "model.onnx", "tensorrt", "fp16", Profile())
+
+
+@pytest.mark.parametrize(
+    ("cache", "error"), [("sealed/x", PermissionError), ("", IsADirectoryError)]
+)
+@pytest.mark.usefixtures("tensorrt")
+def test_a_timing_cache_that_cannot_be_written_is_found_before_an_engine_is_built(
+    cache: str,
+    error: type[OSError],
+    trt: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sealed = tmp_path / "sealed"
+    monkeypatch.setattr(os, "access", lambda path, mode: path != sealed)  # root may do anything
+    build = create_autospec(trt.engine_bytes_from_network)
+    monkeypatch.setattr(trt, "engine_bytes_from_network", build)
+    with pytest.raises(error, match=str(tmp_path / cache.partition("/")[0])):
+        build_engine(
+            tmp_path / "model.onnx",
+            "tensorrt",
+            "fp16",
+            Profile(),
+            timing_cache=tmp_path / cache,
+        )
+    assert not build.called
+
+
+def test_an_engine_leaves_the_gpu_with_the_function_that_asks_it(
+    trt: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from polygraphy.backend.base import BaseRunner
+
+    class Runner(BaseRunner):
+        def infer(self, pair: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+            return {"alpha": pair["trimap"]}
+
+    runner = Runner()
+    monkeypatch.setattr(trt, "TrtRunner", lambda _: runner)
+    matte = engine_matte(b"engine", "tensorrt-rtx")
+    image, trimap = np.zeros((1, 2, 3, 3), np.uint8), np.full((1, 2, 3, 1), 255, np.uint8)
+    np.testing.assert_array_equal(matte(image, trimap), trimap)
+    assert runner.is_active
+    del matte
+    assert not runner.is_active
+
+
+@pytest.mark.parametrize(
+    ("others", "visible", "name"),
+    [
+        ("", None, "NVIDIA T4"),
+        ("NVIDIA H200, 9.0, 570.1", None, "NVIDIA H200"),
+        ("", "1", "NVIDIA H200"),
+        ("NVIDIA H200, 9.0, 570.1", "", None),
+    ],
+)
+def test_the_gpu_is_the_one_that_cuda_takes(
+    others: str, visible: str | None, name: str | None, tmp_path: Path
+) -> None:
+    if not shutil.which("gcc"):
+        pytest.skip("needs gcc, for a library in the driver's place")
+    (tmp_path / "cuda.c").write_text(CUDA)
+    compile_ = ["gcc", "-shared", "-fPIC", "-o", tmp_path / "libcuda.so.1", tmp_path / "cuda.c"]
+    subprocess.run(compile_, check=True)
+    (tmp_path / "nvidia-smi").write_text(NVIDIA_SMI)
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    environment = {
+        **os.environ,
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+        "LD_LIBRARY_PATH": str(tmp_path),
+        "OTHERS": others,
+    }
+    environment.pop("CUDA_VISIBLE_DEVICES", None)
+    if visible is not None:
+        environment["CUDA_VISIBLE_DEVICES"] = visible
+    program = "from export.engine import find_gpu; print(find_gpu().name)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    if name is None:
+        assert "ExportError: no NVIDIA GPU here" in done.stderr
+    else:
+        assert done.stdout == f"{name}\n", done.stderr
+
+
+@pytest.fixture
+def built(monkeypatch: pytest.MonkeyPatch) -> Mock:
+    """What builds an engine, at once."""
+    build = create_autospec(build_engine, return_value=(b"engine", {"version": "10.13.3"}))
+    monkeypatch.setattr("export.plan.build_engine", build)
+    return build
+
+
+@pytest.mark.usefixtures("built")
+def test_tritons_config_fits_an_engine_that_it_will_serve(
+    exported: Exported, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    config = tmp_path / "dim" / FOR_TENSORRT
+    config.parent.mkdir(parents=True)
+    shutil.copy(TEMPLATE / FOR_TENSORRT, config)
+    (tmp_path / "dim/1").mkdir()
+    options = ["--best", "1x96x160", "--largest", "2x1088x1920"]
+    assert main([str(exported.artifact), "-o", str(tmp_path / "dim/1/model.plan"), *options]) == 0
+    assert "for Triton" not in capsys.readouterr().out
+    parsed = text_format.Parse(config.read_text(), ModelConfig())
+    assert parsed.max_batch_size == 2
+    assert list(parsed.model_warmup[0].inputs["image"].dims) == [96, 160, 3]
+    before = config.read_text()
+    for elsewhere in ("dim/1/another.plan", "model.plan"):
+        assert main([str(exported.artifact), "-o", str(tmp_path / elsewhere)]) == 0
+        assert capsys.readouterr().out.endswith(
+            "has to say max_batch_size: 8 and a warm-up of 1024x1024\n"
+        )
+    assert config.read_text() == before
+
+
+def test_a_config_that_cannot_fit_is_found_before_an_engine_is_built(
+    built: Mock, exported: Exported, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    config = tmp_path / "dim" / FOR_TENSORRT
+    config.parent.mkdir(parents=True)
+    config.write_text("own")
+    (tmp_path / "dim/1").mkdir()
+    assert main([str(exported.artifact), "-o", str(tmp_path / "dim/1/model.plan")]) == 1
+    assert "says 0 times what max_batch_size is" in capsys.readouterr().err
+    assert not built.called
 
 
 @pytest.mark.parametrize(
@@ -199,6 +412,7 @@ def test_mistakes_end_in_one_line(
         ("int8", [], "was exported in int8: TensorRT takes fp32 or fp16"),
         (None, [], "says its precision: give --precision"),
         ("fp32", ["-o", "{here}/nowhere/model.plan"], "Not a directory: '{here}/nowhere'"),
+        ("fp32", ["-o", "{here}"], "Is a directory: '{here}'"),
         ("fp32", ["--pictures", "{here}/nowhere.npz"], "No such file or directory: "),
         ("fp32", ["--pictures", "{here}/model.onnx"], "model.onnx: write it with python -m export"),
     ],
@@ -207,8 +421,8 @@ def test_mistakes_are_found_before_an_engine_is_built(
     exported_in: str | None,
     options: list[str],
     message: str,
+    built: Mock,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture,
 ) -> None:
     onnx = tmp_path / "model.onnx"
@@ -216,13 +430,11 @@ def test_mistakes_are_found_before_an_engine_is_built(
     if exported_in:
         entry = {"precision": exported_in, "files": {onnx.name: sha256(onnx)}}
         write_entry(tmp_path, onnx.name, entry)
-    build = create_autospec(build_engine)
-    monkeypatch.setattr("export.plan.build_engine", build)
     arguments = [option.format(here=tmp_path) for option in options]
     assert main([str(onnx), "-o", str(tmp_path / "model.plan"), *arguments]) in (1, 2)
     error = capsys.readouterr().err
     assert message.format(here=tmp_path) in error and error.count("\n") == 1
-    assert not build.called
+    assert not built.called
     assert not (tmp_path / "model.plan").exists()
 
 

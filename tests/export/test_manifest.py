@@ -1,5 +1,6 @@
 """Does a TensorRT engine fit this machine? Asked of TensorRT's version and nvidia-smi's answer."""
 
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -7,7 +8,8 @@ from types import ModuleType
 
 import pytest
 
-from export.manifest import check, sha256, write_entry
+from export.errors import ExportError
+from export.manifest import check, read_manifest, sha256, write_entry
 
 REBUILD = "rebuild it: python -m export WEIGHTS --target tensorrt --precision fp16"
 
@@ -80,6 +82,36 @@ def test_a_damaged_engine_is_named(
     machine("10.13.3", "NVIDIA H200", "9.0")
     plan.write_bytes(content)
     assert check(plan.parent) == [f"{plan.name} is not the file that was exported: {REBUILD}"]
+
+
+@pytest.mark.parametrize("value", [[], 1, None, {"model.plan": 1}, {"model.plan": {"files": []}}])
+def test_what_is_no_manifest_is_damaged(value: object, plan: Path) -> None:
+    (plan.parent / "manifest.json").write_text(json.dumps(value))
+    with pytest.raises(ExportError, match=r"manifest\.json is damaged: export the model again"):
+        read_manifest(plan.parent)
+
+
+@pytest.mark.parametrize("key", ["target", "precision", "files"])
+def test_an_entry_that_lacks_something_is_damaged(key: str, plan: Path) -> None:
+    entry = read_manifest(plan.parent)[plan.name]
+    del entry[key]
+    (plan.parent / "manifest.json").write_text(json.dumps({plan.name: entry}))
+    damaged = f"{plan.parent}/manifest.json is damaged: export the model again"
+    assert check(plan.parent) == [damaged]
+
+
+@pytest.mark.parametrize("vnni", [True, False])
+def test_a_model_in_int8_asks_for_vnni(
+    vnni: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("export.manifest.has_vnni", lambda: vnni)
+    for precision in ("fp32", "int8"):
+        entry = {"target": "cpu", "precision": precision, "weights": "0" * 64, "files": {}}
+        write_entry(tmp_path, f"{precision}.onnx", entry)
+    faults = check(tmp_path)
+    assert [fault.split(": ")[0] for fault in faults] == [
+        "int8.onnx is in int8, and this processor has no VNNI"
+    ] * (not vnni)
 
 
 def test_other_engines_entries_stay(plan: Path) -> None:

@@ -14,7 +14,8 @@ from export.__main__ import main
 from export.export import expected_alphas, export, write_onnx
 from export.manifest import WEIGHTS, check, read_manifest
 from export.parity import Picture, alpha_alone, compare, judge, read_pictures
-from export.quantize import Ranges, has_vnni, input_ranges
+from export.processor import has_vnni
+from export.quantize import Ranges, input_ranges
 from export.repository import TEMPLATE
 from export.runtime import compile_openvino, onnx_matte
 from server.launcher import launch

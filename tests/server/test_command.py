@@ -96,6 +96,12 @@ def test_missing_repository_is_one_line(tmp_path: Path) -> None:
     assert result.stderr == f"error: model repository {missing} is not a folder\n"
 
 
+def test_what_cannot_be_looked_at_is_one_line() -> None:
+    result = run("--repository", "x" * 300)  # longer than a name can be
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
+
+
 def test_port_taken_is_one_line(quick_repository: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]

@@ -127,6 +127,28 @@ def test_a_path_that_a_shell_takes_apart(
     np.testing.assert_array_equal(alpha, np.maximum(image[..., :1], trimap))
 
 
+def test_a_temporary_folder_that_a_shell_takes_apart(
+    quick_repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unusual = tmp_path / "temporary files"
+    unusual.mkdir()
+    monkeypatch.setenv("TMPDIR", str(unusual))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    with launch(quick_repository, timeout=60):
+        assert not list(unusual.iterdir())
+
+
+def test_no_temporary_folder(
+    quick_repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    with (
+        pytest.raises(LaunchError, match=r"in .*missing \(No such file or directory\): set TMPDIR"),
+        launch(quick_repository),
+    ):
+        pass
+
+
 def test_missing_repository(tmp_path: Path) -> None:
     with pytest.raises(NotADirectoryError, match="missing is not a folder"):
         launch(tmp_path / "missing").__enter__()

@@ -31,7 +31,6 @@ def expected(image: np.ndarray, trimap: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize(
     ("height", "width", "count"),
-    # Of the last three images, model.py runs the first two together, then the third.
     [(1, 1, 1), (5, 200, 1), (999, 500, 1), (20, 30, 8), (700, 700, 3)],
 )
 def test_alpha_of_any_size_and_count(
