@@ -1,4 +1,4 @@
-"""Which measurements moved, and which only trembled."""
+"""Which measurements moved, which only trembled, and of which that cannot be said."""
 
 import math
 from collections.abc import Sequence
@@ -9,6 +9,8 @@ from scipy.stats import quantile_test
 from benchmarks.measure import Samples, median
 
 CONFIDENCE = 0.95
+LEAST = 0.05
+"""Smaller changes do not count: the same request, timed twice in one run, differed by as much."""
 
 
 @dataclass(frozen=True)
@@ -18,6 +20,11 @@ class Move:
     name: str
     before: float
     after: float
+
+    @property
+    def size(self) -> float:
+        """The logarithm of the ratio, whichever way it moved."""
+        return abs(math.log(self.after / self.before))
 
 
 def median_interval(samples: Sequence[float]) -> tuple[float, float]:
@@ -29,12 +36,22 @@ def median_interval(samples: Sequence[float]) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def find_moves(before: Samples, after: Samples) -> list[Move]:
-    """Return what is in both and whose intervals of the median do not touch, largest first."""
-    moves = []
+def find_moves(before: Samples, after: Samples) -> tuple[list[Move], list[str]]:
+    """Compare what is in both.
+
+    Returns
+    -------
+    list, list
+        What moved by `LEAST` or more, the intervals of its medians apart, largest first; and the
+        names of what was repeated too rarely to say.
+    """
+    moves, unclear = [], []
     for name in [name for name in after if name in before]:
         low, high = median_interval(before[name])
         new_low, new_high = median_interval(after[name])
-        if new_low > high or new_high < low:
-            moves.append(Move(name, median(before[name]), median(after[name])))
-    return sorted(moves, key=lambda move: -abs(math.log(move.after / move.before)))
+        move = Move(name, median(before[name]), median(after[name]))
+        if math.isnan(low + new_low):
+            unclear.append(name)
+        elif (new_low > high or new_high < low) and move.size >= math.log1p(LEAST):
+            moves.append(move)
+    return sorted(moves, key=lambda move: -move.size), unclear

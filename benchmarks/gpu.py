@@ -76,11 +76,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("weights", type=Path, help="checkpoint: ours or mmediting's .pth")
     add_pictures_argument(parser)
     add_shapes_argument(parser)
+    add_python_argument(parser)
+
+
+def add_python_argument(parser: argparse.ArgumentParser) -> None:
+    """Add where TensorRT is."""
     parser.add_argument(
         "--tensorrt-python",
         default=sys.executable,
         metavar="FILE",
-        help="the Python that has TensorRT, NumPy and Polygraphy (this one)",
+        help="the Python that has TensorRT, NumPy and Polygraphy, for `gpu` (this one)",
     )
 
 
@@ -145,10 +150,13 @@ def add_peer(
 
 def time_peer(network: DeepImageMatting, peer: Peer, shape: tuple[int, int, int]) -> list[float]:
     """Return a peer's milliseconds at a shape."""
-    ours = on_device(network, "cuda", peer.dtype, peer.memory_format, peer.compile_mode)
+    ours = on_device(network, "cuda", peer.dtype, peer.memory_format)
     pictures = [torch.from_numpy(x).cuda().permute(0, 3, 1, 2) for x in example(shape)]
+    predict = predict_alpha
+    if peer.compile_mode:  # all that TensorRT's graph does, not the network alone
+        predict = torch.compile(predict_alpha, mode=peer.compile_mode, dynamic=False)
     with torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=peer.tf32):
-        return time_on_gpu(lambda: predict_alpha(ours, *pictures))
+        return time_on_gpu(lambda: predict(ours, *pictures))
 
 
 def time_on_gpu(launch: Callable[[], object]) -> list[float]:
@@ -253,18 +261,20 @@ def samples(record: dict) -> Samples:
 
 
 def peer_rows(record: dict) -> list[Row]:
-    """Return, by shape and way, milliseconds, what they are of `BASE`'s, and of the ceiling."""
+    """Return, by shape and way, milliseconds, beside PyTorch's best, and of the ceiling."""
     rows = []
     for shape, work in record["flops"].items():
         found = {name: ms[shape] for name, ms in record["ms"].items() if shape in ms}
+        best = min((median(found[name]) for name in PEERS if name in found), default=None)
         for name, milliseconds in found.items():
             took = percentiles(milliseconds)
-            faster = f"{median(found[BASE]) / took['p50']:.2f}" if BASE in found else "–"
+            base = median(found[BASE]) if BASE in found else None
             rows.append(
                 {
                     "N x H x W": shape,
                     "way": name,
-                    "times as fast": faster,
+                    "times as fast": f"{base / took['p50']:.2f}" if base else "–",
+                    "as PyTorch's best": f"{best / took['p50']:.2f}" if best else "–",
                     "ms": f"{took['p50']:.2f}",
                     "p90": f"{took['p90']:.2f}" if took["p90"] else "–",
                     "of the ceiling": f"{work / took['p50'] * 1000 / record['matrix_rate']:.0%}",
@@ -279,6 +289,8 @@ def notes(record: dict) -> list[str]:
         f"Best matrix product in FP16: {record['matrix_rate'] / 1e12:.0f} TFLOP/s.",
         f"PyTorch {record['torch']}.",
     ]
+    if TENSORRT in record["ms"]:
+        points.append("TensorRT has one engine for all shapes, PyTorch tunes itself for each.")
     if "unfinished" in record:
         points += ["Cut off: what is missing was not measured."]
     points += [f"Not run: {name}. {reason}." for name, reason in record["skipped"].items()]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.ceiling import flops, matrix_rate
+from benchmarks.ceiling import flops, matrix_rate, memory_rate, moved_values
 from benchmarks.layers import (
     engine_in_process,
     measure_layers,
@@ -26,13 +26,16 @@ from benchmarks.peers import REFERENCE, open_peers
 from benchmarks.service import add_server_arguments, picture_of, serving, size, what_serves
 from benchmarks.tables import Row, Section
 from export.export import ARTIFACTS, CPU
-from export.manifest import WEIGHTS, newest_version, sha256
+from export.manifest import WEIGHTS, newest_version
 from export.parity import Matting
 from export.repository import MODEL
+from matting.trimaps import is_unknown
 from train.checkpoint import load_checkpoint
 
 SERVED = "ours, served over gRPC"
 TILED = "ours, served, the client's tiles where they pay"
+ROUNDS = 7
+"""At least: of fewer than six a median's interval cannot be told."""
 QUICK = "64x64, three rounds, no torch.compile"
 EXAMPLES = """examples:
   python -m benchmarks latency
@@ -56,14 +59,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--seconds",
         type=float,
         default=40,
-        help="for the layers of each size, and again for its peers (%(default)s)",
+        help="for the layers of each size, and again for its peers, or as long as "
+        f"{ROUNDS} rounds take (%(default)s)",
     )
 
 
 def measure(options: argparse.Namespace) -> dict[str, object]:
     """Return a result: the samples of every layer and every peer at every size."""
     sizes = [(64, 64)] if options.quick else options.sizes
-    limits = {"least": 3, "most": 100, "seconds": 0 if options.quick else options.seconds}
+    least, seconds = (3, 0) if options.quick else (ROUNDS, options.seconds)
+    limits = {"least": least, "most": 100, "seconds": seconds}
     version = newest_version(options.repository / MODEL)
     network = load_checkpoint(version / WEIGHTS)
     measured, rates = {}, []
@@ -87,6 +92,8 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
             rates.append(matrix_rate(served.precision, device))
             measured[name] = {
                 "flops": flops(network, height, width),
+                "moved_values": moved_values(network, height, width),
+                "unknown": float(is_unknown(trimap).mean()),
                 "layers_ms": measure_layers(
                     client, engine, alone, image, trimap, title=f"{name} layers", **limits
                 ),
@@ -95,9 +102,9 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
                 ),
             }
     return {
-        "weights": sha256(version / WEIGHTS),
         **asdict(served),
         "matrix_rate": max(rates),
+        "memory_rate": memory_rate(device),
         "skipped": skipped,
         "sizes": measured,
     }
@@ -122,7 +129,7 @@ def measure_peers(
 
 def render(record: dict) -> list[Section]:
     """Return a record's tables and what follows from them."""
-    return [peer_rows(record), notes(record), layer_rows(record)]
+    return [peer_rows(record), peer_notes(record), notes(record), layer_rows(record)]
 
 
 def samples(record: dict) -> Samples:
@@ -147,6 +154,16 @@ def peer_rows(record: dict) -> list[Row]:
             row[size_name] = f"{ratio:.2f}× ({median(times[name]):.0f} ms)"
         rows.append(row)
     return rows
+
+
+def peer_notes(record: dict) -> list[str]:
+    """Return how often the peers were timed, and what the client's tiles depend on."""
+    sizes = record["sizes"].values()
+    rounds = ", ".join(str(len(measured["peers_ms"][REFERENCE])) for measured in sizes)
+    points = [f"Medians of {rounds} rounds."]
+    if unknown := {f"{measured['unknown']:.0%}" for measured in sizes if "unknown" in measured}:
+        points.append(f"One photo, stretched; {' or '.join(sorted(unknown))} of it is unknown.")
+    return points
 
 
 def notes(record: dict) -> list[str]:

@@ -41,14 +41,20 @@ PERCENTILES = (50, 90, 95, 99)
 
 
 def machine() -> dict[str, object]:
-    """Describe this machine: processor, cores this process may use, memory, GPU, versions."""
+    """Describe this machine: processor, cores this process may use, memory, GPU, versions.
+
+    A virtual machine's processor may have a name that says little: family and model tell more.
+    """
+    numbers = [number for name in ("cpu family", "model") if (number := _cpu_field(name))]
     return {
         "cpu": _cpu_field("model name") or platform.processor() or platform.machine(),
+        "family_model": "/".join(numbers),
         "instructions": sorted(instructions()),
         "cores": len(os.sched_getaffinity(0)),
         "load": [round(load, 1) for load in os.getloadavg()],
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "gpu": _gpu(),
+        "tunables": os.environ.get("GLIBC_TUNABLES", ""),
         "system": platform.platform(),
         "python": platform.python_version(),
         "packages": installed_versions(PACKAGES),
@@ -83,6 +89,8 @@ def in_turns(
 ) -> Samples:
     """Run several timers round after round, so that what disturbs one disturbs all.
 
+    Each round starts with another, so that none always follows the same.
+
     Parameters
     ----------
     timers : sequence of Timer
@@ -106,7 +114,8 @@ def in_turns(
         for done in range(most):
             if done >= least and time.monotonic() > end:
                 break
-            for timer in timers:
+            first = done % len(timers)
+            for timer in [*timers[first:], *timers[:first]]:
                 for name, milliseconds in timer().items():
                     samples.setdefault(name, []).append(round(milliseconds, 3))
             bar.update()

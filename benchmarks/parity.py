@@ -124,7 +124,6 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
     files = {"parity.csv": to_csv(rows), WORST: draw_worst(pictures, reference, alphas)}
     write_files(options.output, files)
     return {
-        "weights": sha256(options.weights),
         "tolerances": {name: asdict(tolerance) for name, tolerance in TOLERANCES.items()},
         "rows": [
             {"name": row.name, "precision": row.precision, "verdict": row.verdict}

@@ -5,6 +5,7 @@ and copies to and from its device.
 """
 
 import copy
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -34,15 +35,12 @@ def on_device(
     device: str = "cpu",
     dtype: torch.dtype = torch.float32,
     memory_format: torch.memory_format = torch.contiguous_format,
-    compile_mode: str | None = None,
 ) -> DeepImageMatting:
     """Return a copy of the network on a device, which turns inputs into its type and layout."""
     network = copy.deepcopy(network).to(device, dtype, memory_format=memory_format)
     network.register_forward_pre_hook(
         lambda _, inputs: tuple(x.to(dtype, memory_format=memory_format) for x in inputs)
     )
-    if compile_mode:
-        network.compile(mode=compile_mode, dynamic=False)
     return network
 
 
@@ -66,13 +64,26 @@ def autocast_matte(network: DeepImageMatting) -> Matting:
 def compiled_matte(network: DeepImageMatting) -> Matting:
     """Return the PyTorch network through torch.compile on the CPU."""
     require_compiler("cpu")
-    return matte_with(on_device(network, memory_format=torch.channels_last, compile_mode="default"))
+    return matte_with(on_device(network, memory_format=torch.channels_last), "default")
 
 
 def openvino_bf16_matte(onnx: Path) -> Matting:
     """Return an FP32 graph run by OpenVINO in bf16, where the processor computes in it."""
     require_bf16()
     return onnx_matte(onnx, "openvino", "bf16")
+
+
+def onnxruntime_cuda_matte(onnx: Path) -> Matting:
+    """Return a graph run by ONNX Runtime on the GPU, where its CUDA build is installed."""
+    import onnxruntime
+
+    cuda = "CUDAExecutionProvider"
+    if cuda not in onnxruntime.get_available_providers():
+        raise SkippedError("ONNX Runtime has no CUDA here: pip install onnxruntime-gpu")
+    session = onnxruntime.InferenceSession(onnx, providers=[cuda])
+    if cuda not in session.get_providers():
+        raise SkippedError("ONNX Runtime finds no CUDA that it can use; it says why above")
+    return lambda image, trimap: session.run(["alpha"], {"image": image, "trimap": trimap})[0]
 
 
 def tensorrt_matte(onnx: Path, largest: tuple[int, int, int]) -> Matting:
@@ -140,9 +151,8 @@ def open_peers(
         require_gpu()
         if compile_mode:
             require_compiler("cuda")
-        matte = matte_with(
-            on_device(network, "cuda", torch.float16, torch.channels_last, compile_mode)
-        )
+        half = on_device(network, "cuda", torch.float16, torch.channels_last)
+        matte = matte_with(half, compile_mode)
 
         def with_fastest_kernels(image: np.ndarray, trimap: np.ndarray) -> np.ndarray:
             with torch.backends.cudnn.flags(enabled=True, benchmark=True):
@@ -150,10 +160,10 @@ def open_peers(
 
         return with_fastest_kernels
 
-    def tensorrt() -> Matting:
+    def in_fp16(start: Callable[[Path], Matting]) -> Matting:
         require_gpu()
-        fp16 = write_onnx(network, version / WEIGHTS, "fp16", scratch)
-        return tensorrt_matte(fp16, (1, *largest))
+        folder = Path(tempfile.mkdtemp(dir=scratch))
+        return start(write_onnx(network, version / WEIGHTS, "fp16", folder))
 
     def mnn() -> Matting:
         try:
@@ -175,7 +185,8 @@ def open_peers(
         "MNN FP32": mnn,
         "PyTorch FP16 on the GPU": on_gpu,
         "torch.compile FP16 on the GPU": lambda: on_gpu("max-autotune"),
-        "TensorRT FP16": tensorrt,
+        "ONNX Runtime FP16 on the GPU": lambda: in_fp16(onnxruntime_cuda_matte),
+        "TensorRT FP16": lambda: in_fp16(lambda fp16: tensorrt_matte(fp16, (1, *largest))),
     }
     ready, skipped = {}, {}
     for name, start in starts.items():

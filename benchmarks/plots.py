@@ -7,9 +7,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from benchmarks.ceiling import BYTES
 from benchmarks.layers import ENGINE, INFER, NETWORK
 from benchmarks.load import END_TO_END
 from benchmarks.measure import median
+from benchmarks.scaling import rates
+from benchmarks.tiles import HALF, TILED, WHOLE, pace
 
 matplotlib.rcParams["svg.fonttype"] = "none"  # letters stay text: small, and can be searched
 
@@ -48,21 +51,31 @@ def latency_figures(record: dict) -> list[Figure]:
         axis.set_xlim(left=0)
         if axis is not axes[0]:
             axis.set_yticklabels([])
-    shares, (left, right) = new_figure(2, ["what a request is made of", "share of the ceiling"])
+    shares, (left, right) = new_figure(2, ["what a request is made of", "roofline"])
     bottom = np.zeros(len(sizes))
     for part, values in request_parts(record).items():
         left.bar(list(sizes), values, bottom=bottom, label=part)
         bottom += values
     left.set_ylabel("share of the time")
     left.legend()
-    rates = [
-        measured["flops"] / median(measured["layers_ms"][END_TO_END]) / 1e6
-        for measured in sizes.values()
-    ]
-    right.bar(list(sizes), rates)
-    right.axhline(record["matrix_rate"] / 1e9, color="black", linestyle="--")
-    right.set_ylabel("GFLOP/s; dashed: best matrix product")
+    draw_roofline(right, record)
     return [distributions, shares]
+
+
+def draw_roofline(axis: Axes, record: dict) -> None:
+    """Draw what a request does beside what the machine's products and memory allow."""
+    products, memory = record["matrix_rate"], record["memory_rate"]
+    for name, measured in record["sizes"].items():
+        work = measured["flops"]
+        intensity = work / (measured["moved_values"] * BYTES[record["precision"]])
+        rate = work / (median(measured["layers_ms"][END_TO_END]) / 1000)
+        axis.loglog(intensity, rate / 1e9, "o", label=name)
+    intensities = np.geomspace(0.1, 1000)
+    roof = np.minimum(products, intensities * memory)
+    axis.loglog(intensities, roof / 1e9, "k--", label="best matrix product, memory")
+    axis.set_xlabel("FLOP for each byte that the layers move")
+    axis.set_ylabel("GFLOP/s")
+    axis.legend()
 
 
 def request_parts(record: dict) -> dict[str, list[float]]:
@@ -89,14 +102,14 @@ def throughput_figures(record: dict) -> list[Figure]:
     for axis, name, other in ((axes[0], "concurrency", "batch"), (axes[1], "batch", "concurrency")):
         chosen = [point for point in same_size if point[other] == 1]
         x = [point[name] for point in chosen]
-        rates = [point["images_per_second"] for point in chosen]
-        axis.plot(x, rates, "o-", label="this client")
+        measured = [point["images_per_second"] for point in chosen]
+        axis.plot(x, measured, "o-", label="this client")
         if "perf_analyzer" in first:
             axis.plot(x, [point["perf_analyzer"] for point in chosen], "x--", label="perf_analyzer")
             axis.legend()
         axis.set_xlabel(f"{name}, images of {first['height']}x{first['width']}")
         axis.set_ylabel("images/s")
-        axis.set_ylim(0, 1.2 * max(rates))
+        axis.set_ylim(0, 1.2 * max(measured))
     alone = [point for point in points if point["concurrency"] == point["batch"] == 1]
     megapixels = [point["height"] * point["width"] / 1e6 for point in alone]
     seconds = [median(point["samples_ms"]) / 1000 for point in alone]
@@ -109,6 +122,52 @@ def throughput_figures(record: dict) -> list[Figure]:
         axes[2].legend()
     axes[2].set_xlabel("megapixels")
     axes[2].set_ylabel("s")
+    return [figure]
+
+
+def tiles_figures(record: dict) -> list[Figure]:
+    """Time for a megapixel against the unknown share, each way, and the laws."""
+    figure, (axis,) = new_figure(1, ["cost of what is unknown"])
+    cases = record["pictures"]
+    unknown = np.array([case["unknown"] for case in cases])
+    for way in (WHOLE, TILED, HALF):
+        if all(way in case["SAD"] for case in cases):
+            paces = [pace(case, way) for case in cases]
+            (dots,) = axis.plot(unknown, paces, "o", label=way)
+            if way != WHOLE and len(cases) > 2:
+                slope, start = np.polyfit(unknown, paces, 1)
+                ends = np.array([0, unknown.max()])
+                axis.plot(ends, start + slope * ends, "--", color=dots.get_color())
+    axis.set_xlabel("unknown share of the picture")
+    axis.set_ylabel("s for a megapixel")
+    axis.set_ylim(bottom=0)
+    axis.legend()
+    return [figure]
+
+
+def scaling_figures(record: dict) -> list[Figure]:
+    """Images a second against servers, beside as many times one server's."""
+    figure, (axis,) = new_figure(1, ["servers, one core each"])
+    found = {count: median(values) for count, values in rates(record).items()}
+    axis.plot(list(found), list(found.values()), "o-", label="measured")
+    axis.plot(list(found), [count * found[1] for count in found], "--", label="times one")
+    axis.set_xlabel("servers")
+    axis.set_ylabel("images/s")
+    axis.set_ylim(bottom=0)
+    axis.legend()
+    return [figure]
+
+
+def gpu_figures(record: dict) -> list[Figure]:
+    """Rate of every way at every shape, below the card's best matrix product."""
+    figure, (axis,) = new_figure(1, ["share of the ceiling"])
+    for name, by_shape in [(name, ms) for name, ms in record["ms"].items() if ms]:
+        rate = [record["flops"][shape] / median(ms) / 1e9 for shape, ms in by_shape.items()]
+        axis.plot(list(by_shape), rate, "o-", label=name)
+    axis.axhline(record["matrix_rate"] / 1e12, color="black", linestyle="--")
+    axis.set_ylabel("TFLOP/s; dashed: best matrix product in FP16")
+    axis.tick_params("x", rotation=45)
+    axis.legend()
     return [figure]
 
 
@@ -128,6 +187,9 @@ def connectivity_figures(record: dict) -> list[Figure]:
 
 FIGURES = {
     "latency": latency_figures,
+    "gpu": gpu_figures,
     "throughput": throughput_figures,
+    "tiles": tiles_figures,
+    "scaling": scaling_figures,
     "connectivity": connectivity_figures,
 }

@@ -8,7 +8,7 @@ import argparse
 import re
 from pathlib import Path
 
-from benchmarks.latency import peer_rows
+from benchmarks.latency import peer_notes, peer_rows
 from benchmarks.record import caption, read_record, write_files
 from benchmarks.suite import BENCHMARKS
 from benchmarks.tables import Section, to_markdown
@@ -31,7 +31,9 @@ def fill(text: str) -> str:
 def tables(record: dict) -> list[Section]:
     """Return what a page shows of a result: all, but of latencies only the peers."""
     name = record["benchmark"]
-    return [peer_rows(record)] if name == "latency" else BENCHMARKS[name].render(record)
+    if name == "latency":
+        return [peer_rows(record), peer_notes(record)]
+    return BENCHMARKS[name].render(record)
 
 
 def names(text: str) -> list[str]:

@@ -11,8 +11,8 @@ import json
 import shlex
 from pathlib import Path
 
-from benchmarks import suite
-from benchmarks.against import find_moves
+from benchmarks import gpu, suite
+from benchmarks.against import LEAST, find_moves
 from benchmarks.measure import Samples
 from benchmarks.parity import WORST
 from benchmarks.record import caption, new_record, read_record, to_json, write_files
@@ -65,6 +65,7 @@ def add_command(commands: argparse._SubParsersAction) -> None:
     command.add_argument(
         "--quick", action="store_true", help="small and few, to see that all works"
     )
+    gpu.add_python_argument(command)
     suite.add_output(command, "out/report")
     command.set_defaults(run=run)
 
@@ -106,7 +107,7 @@ def measure_all(options: argparse.Namespace) -> tuple[dict[str, dict], dict[str,
     own = {
         "parity": weights,
         "precision": weights,
-        "gpu": weights,
+        "gpu": [*weights, "--tensorrt-python", options.tensorrt_python],
         "latency": server,
         "throughput": server,
         "tiles": server,
@@ -151,16 +152,22 @@ def read_report(path: Path) -> dict:
 def moved(old: dict, new: dict) -> list[Section]:
     """Return which times moved beyond noise since an older report."""
     before, after = samples(old), samples(new)
-    moves = find_moves(before, after)
+    moves, unclear = find_moves(before, after)
     common = sum(name in before for name in after)
-    text = (
-        f"{len(moves)} of {common} times moved since {old['date'][:10]}: "
-        "the 95 % confidence intervals of their medians do not touch."
-    )
-    if unknown := old["records"].keys() - suite.BENCHMARKS:
-        text += f" Left out, since no benchmark has that name now: {', '.join(sorted(unknown))}."
-    if old["machine"]["cpu"] != new["machine"]["cpu"]:
-        text += f" The other machine was {old['machine']['cpu']}."
+    points = [
+        f"{len(moves)} of {common - len(unclear)} times moved since {old['date'][:10]}: by "
+        f"{LEAST:.0%} or more, the 95 % confidence intervals of their medians apart."
+    ]
+    if unclear:
+        points.append(f"{len(unclear)} more were repeated fewer than six times, too few to say.")
+    if gone := old["records"].keys() - suite.BENCHMARKS:
+        points.append(f"Left out, since no benchmark has that name now: {', '.join(sorted(gone))}.")
+    then, now = circumstances(old), circumstances(new)
+    points += [
+        f"Not under the same circumstances: {name} was {then[name]}, is {now[name]}."
+        for name in now
+        if name in then and then[name] != now[name]
+    ]
     rows = [
         {
             "what": move.name,
@@ -170,7 +177,17 @@ def moved(old: dict, new: dict) -> list[Section]:
         }
         for move in moves
     ]
-    return [text, *([rows] if rows else [])]
+    return [points, *([rows] if rows else [])]
+
+
+def circumstances(report: dict) -> dict[str, object]:
+    """Return what times depend on: the machine, versions, and what each benchmark measured."""
+    machine = report["machine"] | report["machine"]["packages"]
+    found = {name: machine[name] for name in machine.keys() - {"packages", "load"}}
+    for name, record in report["records"].items():
+        own = {key: record[key] for key in ("weights", "engine", "precision") if key in record}
+        found |= {f"{name}'s {key}": value for key, value in own.items()}
+    return dict(sorted(found.items()))
 
 
 def samples(report: dict) -> Samples:

@@ -12,7 +12,7 @@ import signal
 import tempfile
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from benchmarks.measure import Samples, median
 from benchmarks.service import add_repository_argument, answered, picture_of, size
 from benchmarks.tables import Section
 from client.arguments import positive
-from client.connection import Matte
+from client.connection import DEFAULT_TIMEOUT, Matte
 from export.repository import CONFIG, MODEL, with_parameters
 from server import Server, launch
 
@@ -64,7 +64,9 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
         death = (
             send(servers, picture, len(servers) * images, kill=servers[0]) if servers[1:] else None
         )
-    return {"size": shape, "runs": runs, "death": death}
+    every = [*runs, death] if death else runs
+    lost = any(run["answered"] < run["sent"] for run in every)
+    return {"size": shape, "runs": runs, "death": death, "failed": lost}
 
 
 @contextmanager
@@ -86,22 +88,27 @@ def pinned_servers(repository: Path, count: int) -> Iterator[list[Server]]:
 
 
 def send(
-    servers: list[Server], picture: tuple, images: int, kill: Server | None = None
+    servers: list[Server],
+    picture: tuple,
+    images: int,
+    kill: Server | None = None,
+    timeout: float = DEFAULT_TIMEOUT,
 ) -> dict[str, object]:
     """Send a picture so many times over one connection to all servers; kill one half way."""
     before = [answered(server) for server in servers]
-    with Matte([server.grpc_url for server in servers]) as matte:
+    with Matte([server.grpc_url for server in servers], timeout) as matte:
 
         def ask(_: int) -> None:
             matte.alpha(*picture, tile="off")
 
         with ThreadPoolExecutor(UNDER_WAY * len(servers)) as pool:
             start = time.perf_counter()
-            done = 0
-            for done, _ in enumerate(pool.map(ask, range(images)), start=1):
-                if kill and done == images // 2:
+            sent = [pool.submit(ask, i) for i in range(images)]
+            for number, _ in enumerate(as_completed(sent), start=1):
+                if kill and number == images // 2:
                     os.killpg(kill.process.pid, signal.SIGKILL)
             seconds = time.perf_counter() - start
+            done = sum(answer.exception() is None for answer in sent)
     alive = [
         (server, count) for server, count in zip(servers, before, strict=True) if server != kill
     ]

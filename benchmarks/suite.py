@@ -26,6 +26,8 @@ from benchmarks.record import new_record, to_json, write_files
 from benchmarks.tables import to_markdown
 from client.errors import ServerError
 from export.errors import ExportError
+from export.manifest import WEIGHTS, newest_version, sha256
+from export.repository import MODEL
 from server import LaunchError
 from server.installation import InstallationError
 
@@ -86,6 +88,15 @@ def run(options: argparse.Namespace, line: str) -> int:
     return 1 if record.get("failed") else 0
 
 
+def weights_of(options: argparse.Namespace) -> dict[str, str]:
+    """Return the SHA-256 of the checkpoint that a command line names, itself or by a repository."""
+    if repository := getattr(options, "repository", None):
+        path = newest_version(repository / MODEL) / WEIGHTS
+    else:
+        path = getattr(options, "weights", None)
+    return {"weights": sha256(path)} if path and path.is_file() else {}
+
+
 def measure(name: str, options: argparse.Namespace, line: str) -> dict:
     """Run a benchmark, print and write its result, and return it."""
     measured = BENCHMARKS[name].measure(options)
@@ -93,7 +104,7 @@ def measure(name: str, options: argparse.Namespace, line: str) -> dict:
     try:
         # One that takes long yields what it has: it is written even where the rest is cut off.
         for result in measured if isinstance(measured, Iterator) else [measured]:
-            record = new_record(name, line, result)
+            record = new_record(name, line, weights_of(options) | result)
             text = to_markdown(BENCHMARKS[name].render(record))
             write_files(options.output, {f"{name}.json": to_json(record), f"{name}.md": text})
     finally:

@@ -135,17 +135,32 @@ def render(record: dict) -> list[Section]:
             rate = point["perf_analyzer"]
             row["perf_analyzer, images/s"] = "–" if rate is None else f"{rate:.2f}"
         rows.append(row)
-    return [rows]
+    return [rows, *agreement(record["points"])]
+
+
+def agreement(points: list[dict]) -> list[list[str]]:
+    """Return how far the two load generators are apart, where both measured."""
+    both = [point for point in points if point.get("perf_analyzer")]
+    if not both:
+        return []
+    apart = [point["perf_analyzer"] / point["images_per_second"] - 1 for point in both]
+    furthest = max(range(len(both)), key=lambda i: abs(apart[i]))
+    return [
+        [
+            f"perf_analyzer beside this client: {np.median(apart):+.1%} (median); furthest "
+            f"{apart[furthest]:+.1%}, {describe(both[furthest])}."
+        ]
+    ]
+
+
+def describe(point: dict) -> str:
+    """Name a point."""
+    return "{height}x{width}, concurrency {concurrency}, batch {batch}".format_map(point)
 
 
 def samples(record: dict) -> Samples:
     """Return all milliseconds of a record by name."""
-    return {
-        "{height}x{width}, concurrency {concurrency}, batch {batch}".format_map(point): point[
-            "samples_ms"
-        ]
-        for point in record["points"]
-    }
+    return {describe(point): point["samples_ms"] for point in record["points"]}
 
 
 def megapixels_per_second(point: dict) -> float:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from scipy.stats import linregress
 from tqdm import tqdm
 
 from benchmarks.load import END_TO_END, TIMEOUT, Client
@@ -145,7 +146,11 @@ def render(record: dict) -> list[Section]:
             "SAD, whole": f"{case['SAD'][WHOLE]:.2f}" if WHOLE in case["SAD"] else "–",
         }
         rows.append(row | {way: in_words(case, way) for way in (WHOLE, TILED, HALF)})
-    points = laws(record["pictures"])
+    rounds = {len(values) for values in samples(record).values()}
+    points = [
+        f"Medians of {max(rounds)} rounds." if max(rounds) > 1 else "Each was timed once.",
+        *laws(record["pictures"]),
+    ]
     if memory := record["memory_gib"]:
         height, width = max(
             ((case["height"], case["width"]) for case in record["pictures"]), key=math.prod
@@ -156,7 +161,7 @@ def render(record: dict) -> list[Section]:
             f"Memory of the server for {height}x{width}, at most: {', '.join(peaks)}; "
             f"{memory['ready']:.2f} GiB before."
         )
-    return [rows, *([points] if points else [])]
+    return [rows, points]
 
 
 def in_words(case: dict, way: str) -> str:
@@ -183,11 +188,12 @@ def laws(cases: list[dict]) -> list[str]:
         unknown = [case["unknown"] for case in cases]
         paces = []
         for way in (TILED, HALF):
-            slope, start = np.polyfit(unknown, [pace(case, way) for case in cases], 1)
-            paces.append(f"{start:.2f} + {slope:.2f} × unknown share, {way}")
+            law = linregress(unknown, [pace(case, way) for case in cases])
+            slope = f"({law.slope:.1f} ± {law.stderr:.1f})"
+            paces.append(f"{law.intercept:.2f} + {slope} × unknown share, {way}")
         if both:
             paces.append(f"{np.median([pace(case, WHOLE) for case in both]):.2f} whole")
-        points.append(f"Seconds for a megapixel: {'; '.join(paces)}.")
+        points.append(f"Seconds for a megapixel, ± standard error: {'; '.join(paces)}.")
     return points
 
 

@@ -29,6 +29,7 @@ from benchmarks.gpu import (
     peer_rows,
     run_tensorrt,
 )
+from benchmarks.plots import plot
 from export.engine import find_gpu
 from export.errors import ExportError
 from export.parity import read_pictures
@@ -185,11 +186,16 @@ def test_every_shape_gets_the_same_pictures_each_time() -> None:
 
 def test_shares_and_ratios_follow_from_the_times() -> None:
     slow, fast = peer_rows(RECORD)
-    assert list(slow.values())[2:] == ["1.00", "40.00", "40.00", "25%"]
-    assert list(fast.values())[2:] == ["2.00", "20.00", "20.00", "50%"]
+    assert list(slow.values())[2:] == ["1.00", "1.00", "40.00", "40.00", "25%"]
+    assert list(fast.values())[2:] == ["2.00", "2.00", "20.00", "20.00", "50%"]
     assert [row["share"] for row in layer_rows(RECORD)] == ["75.0%", "25.0%"]
     without = peer_rows(RECORD | {"ms": {"PyTorch FP32": {}, TENSORRT: RECORD["ms"][TENSORRT]}})
     assert [row["times as fast"] for row in without] == ["–"]
+    tuned = {"torch.compile FP16": {"1x64x64": [25.0] * 30}}
+    *_, last = peer_rows(RECORD | {"ms": RECORD["ms"] | tuned})
+    assert last["way"] == "torch.compile FP16" and last["as PyTorch's best"] == "1.00"
+    (drawing,) = plot(RECORD | {"benchmark": "gpu", "ms": RECORD["ms"] | {AS_GRAPH: {}}})
+    assert "TFLOP/s; dashed: best matrix product" in drawing and AS_GRAPH not in drawing
     text = "\n".join(notes(RECORD))
     assert "100 TFLOP/s" in text and "Not run: torch.compile FP16. no compiler." in text
     assert "within the tolerance" in text

@@ -1,6 +1,7 @@
 """Layers and peers: measured on the real server, and summed up right on known samples."""
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,8 @@ pytest.importorskip("torch")
 
 import torch
 
-from benchmarks.ceiling import flops
-from benchmarks.latency import SERVED, notes, peer_rows
+from benchmarks.ceiling import flops, memory_rate, moved_values
+from benchmarks.latency import SERVED, notes, peer_notes, peer_rows
 from benchmarks.layers import ENGINE, INFER, NETWORK, network_alone, overheads
 from benchmarks.load import END_TO_END, SERVER_PARTS
 from benchmarks.peers import REFERENCE, open_peers
@@ -77,6 +78,21 @@ def test_work_per_pixel_is_the_published_one() -> None:
     assert flops(network, 300, 310) == flops(network, 320, 320)
 
 
+def test_what_the_refiner_moves_is_what_its_layers_read_and_write() -> None:
+    with torch.device("meta"):
+        with_it, without = DeepImageMatting(), DeepImageMatting(refiner=False)
+    pixels = 64 * 96
+    channels = [4, 64, 64, 64, 1]
+    values = sum(
+        (read + written) * pixels + (9 * read + 1) * written for read, written in pairwise(channels)
+    )
+    assert moved_values(with_it, 60, 90) - moved_values(without, 60, 90) == values
+
+
+def test_memory_is_between_a_gigabyte_and_ten_terabytes_a_second() -> None:
+    assert 1e9 < memory_rate() < 1e13
+
+
 def test_overheads_of_known_samples() -> None:
     samples = {NETWORK: [80, 80], ENGINE: [100, 100], INFER: [90, 180], END_TO_END: [100, 200]}
     assert overheads(samples) == pytest.approx(
@@ -95,12 +111,17 @@ def test_ratios_and_shares_of_known_samples() -> None:
                 "flops": 5e10,
                 "layers_ms": layers,
                 "peers_ms": {SERVED: [49, 50, 90], REFERENCE: [90, 125, 200]},
+                "unknown": 0.204,
             }
         },
     }
     ours, reference = peer_rows(record)
     assert ours["320x320"] == "2.50× (50 ms)"
     assert reference["320x320"] == "1.00× (125 ms)"
+    assert peer_notes(record) == [
+        "Medians of 3 rounds.",
+        "One photo, stretched; 20% of it is unknown.",
+    ]
     measured, missing = notes(record)
     assert "around the network 10.0%; 500 GFLOP/s, 50% of" in measured
     assert missing == "Not run: TensorRT FP16. no GPU."

@@ -12,6 +12,9 @@ pytest.importorskip("torch")
 
 from benchmarks.__main__ import main
 from benchmarks.against import find_moves, median_interval
+from benchmarks.plots import plot
+from benchmarks.readme import RESULTS
+from benchmarks.record import read_record
 from benchmarks.report import measure_all, moved, samples
 
 
@@ -29,16 +32,27 @@ def test_the_page_has_every_table_and_loads_nothing(report: Path) -> None:
         assert ElementTree.fromstring(f"<svg{drawing}").findall(".//{*}path")
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("tiles", "unknown share of the picture"), ("scaling", "servers, one core each")],
+)
+def test_results_with_a_law_are_drawn(name: str, words: str) -> None:
+    (drawing,) = plot(read_record(RESULTS / f"{name}.json"))
+    assert words in drawing
+
+
 def test_a_report_has_not_moved_against_itself(report: Path) -> None:
     record = json.loads((report / "report.json").read_text())
-    (text,) = moved(record, record)
+    ((text, too_few),) = moved(record, record)
     times = samples(record)
     assert times.keys() >= {
         "latency, 64x64, gRPC, end to end",
         "throughput, 64x64, concurrency 1, batch 2",
         "connectivity, 480x640, matting",
     }
-    assert text.startswith(f"0 of {len(times)} times moved")
+    often = [values for values in times.values() if len(values) >= 6]
+    assert text.startswith(f"0 of {len(often)} times moved")
+    assert too_few.startswith(f"{len(times) - len(often)} more were repeated fewer than six times")
 
 
 def test_what_moved_is_named(report: Path) -> None:
@@ -46,8 +60,8 @@ def test_what_moved_is_named(report: Path) -> None:
     old = json.loads((report / "report.json").read_text())
     (case,) = old["records"]["connectivity"]["cases"]
     case["samples_ms"]["matting"] = [10 * x for x in case["samples_ms"]["matting"]]
-    text, (row,) = moved(old, new)
-    assert text.startswith("1 of ")
+    points, (row,) = moved(old, new)
+    assert points[0].startswith("1 of ")
     assert row["what"] == "connectivity, 480x640, matting"
     assert row["change"] == "-90.0%"
 
@@ -68,17 +82,39 @@ def test_noise_is_no_move() -> None:
         "few": [9, 9],
         "new": [1],
     }
-    (move,) = find_moves(before, after)
+    (move,), unclear = find_moves(before, after)
     assert (move.name, move.before, move.after) == ("b", 12.5, 18.5)
+    assert unclear == ["few"]
+
+
+def test_what_moved_less_than_two_equal_requests_of_a_run_differ_is_noise() -> None:
+    steady = [100 + i / 10 for i in range(10)]
+    assert find_moves({"a": steady}, {"a": [1.04 * x for x in steady]}) == ([], [])
+    (move,), _ = find_moves({"a": steady}, {"a": [0.9 * x for x in steady]})
+    assert move.after < move.before
+
+
+def test_other_circumstances_are_named(report: Path) -> None:
+    new = json.loads((report / "report.json").read_text())
+    old = json.loads((report / "report.json").read_text())
+    old["machine"]["packages"]["torch"] = "1.0"
+    old["records"]["latency"] |= {"engine": "another", "weights": "0" * 64}
+    points = "\n".join(moved(old, new)[0])
+    assert f"torch was 1.0, is {new['machine']['packages']['torch']}" in points
+    assert "latency's engine was another, is " in points
+    assert f"latency's weights was {'0' * 64}, is " in points
+    assert points.count("Not under the same circumstances") == 3
 
 
 def test_benchmarks_that_have_another_name_now_are_left_out(report: Path) -> None:
     new = json.loads((report / "report.json").read_text())
     old = json.loads((report / "report.json").read_text())
     old["records"]["matrix"] = old["records"].pop("connectivity")
-    (text,) = moved(old, new)
-    others = len(samples(new)) - len(new["records"]["connectivity"]["cases"][0]["samples_ms"])
-    assert text.startswith(f"0 of {others} ") and "no benchmark has that name now: matrix." in text
+    text = "\n".join(moved(old, new)[0])
+    del new["records"]["connectivity"]
+    often = [values for values in samples(new).values() if len(values) >= 6]
+    assert text.startswith(f"0 of {len(often)} ")
+    assert "no benchmark has that name now: matrix." in text
 
 
 def test_the_newest_version_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,6 +124,7 @@ def test_the_newest_version_is_measured(tmp_path: Path, monkeypatch: pytest.Monk
     options = argparse.Namespace(
         repository=tmp_path, url=None, only=["precision"], quick=False, output=tmp_path
     )
+    options.tensorrt_python = "python"
     records, _ = measure_all(options)
     assert records["precision"]["weights"] == tmp_path / "dim/10/weights.safetensors"
 

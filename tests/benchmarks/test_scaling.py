@@ -9,8 +9,8 @@ import pytest
 pytest.importorskip("torch")
 
 from benchmarks.__main__ import main
-from benchmarks.scaling import pinned_servers
-from benchmarks.service import model_config
+from benchmarks.scaling import pinned_servers, send
+from benchmarks.service import model_config, picture_of
 from export.repository import CONFIG, TEMPLATE
 
 
@@ -24,10 +24,16 @@ def test_servers_share_the_work_and_a_death_loses_no_image(tmp_path: Path) -> No
     assert sum(two["answered by each"]) == 16
     assert min(two["answered by each"]) >= 4
     death = result["death"]
-    assert death["answered"] == death["sent"] == 16
+    assert death["answered"] == death["sent"] == 16 and not result["failed"]
     # The survivor answered what the other one had not.
     assert death["answered by each"][0] >= 8
     assert "One of 2 servers killed half way: 16 images" in (tmp_path / "scaling.md").read_text()
+
+
+def test_what_no_server_answers_is_not_counted() -> None:
+    with pinned_servers(TEMPLATE.parent, 1) as servers:
+        run = send(servers, picture_of(64, 64), 2, timeout=0.001)
+    assert (run["sent"], run["answered"]) == (2, 0)
 
 
 def test_a_server_has_one_thread_whatever_its_model_asks_for(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ def test_all_ways_are_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert case["samples_ms"].keys() == case["SAD"].keys() == {WHOLE, TILED, HALF}
     assert min(min(samples) for samples in case["samples_ms"].values()) > 0
     memory = record["memory_gib"]
-    assert 0 < memory["ready"] < min(memory[way] for way in (WHOLE, TILED, HALF))
+    assert 0 < 0.9 * memory["ready"] < min(memory[way] for way in (WHOLE, TILED, HALF))
     text = (tmp_path / "tiles.md").read_text()
     assert "times faster (median)" in text and "Memory of the server for" in text
 
@@ -63,8 +63,9 @@ def test_medians_and_law_of_known_samples() -> None:
     assert laws(cases) == [
         "tiles where they pay: 2.00 times faster (median); mean SAD changes by +1.00%.",
         "--half: 5.00 times faster (median); mean SAD changes by -10.00%.",
-        "Seconds for a megapixel: 1.00 + 5.00 × unknown share, tiles where they pay; "
-        "0.50 + 1.00 × unknown share, --half; 3.00 whole.",
+        "Seconds for a megapixel, ± standard error: "
+        "1.00 + (5.0 ± 0.0) × unknown share, tiles where they pay; "
+        "0.50 + (1.0 ± 0.0) × unknown share, --half; 3.00 whole.",
     ]
 
 
