@@ -3,6 +3,7 @@
 import argparse
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import cast
 
@@ -15,7 +16,7 @@ from client.job import OUTPUTS, Band
 from client.pairs import is_many
 from client.tiles import SMALLEST, STRIDE
 from client.tls import Tls
-from client.video import DEFAULT_FPS, MAX_FPS, is_video, makes_video
+from client.video import DEFAULT_FPS, MAX_FPS, MIN_FPS, is_video, makes_video
 from client.views import VIEWS
 from matting.trimaps import MASK_BAND
 
@@ -46,8 +47,8 @@ examples:
     python client/matte.py frames/ --trimaps clip-masks/ --mask -o clip-alpha.mkv --fps 30
 
 exit codes: 0 all done; 1 some of many photos failed, or all (without a server, or on a full disk,
-the rest is not tried); 2 nothing done: bad input or usage, with one photo or a video also no server
-or a full disk; or --failures cannot be written; 130 stopped
+the rest is not tried), or standard output takes no more; 2 nothing done: bad input or usage, with
+one photo or a video also no server or a full disk; or --failures cannot be written; 130 stopped
 """
 
 
@@ -137,7 +138,8 @@ def _parser() -> argparse.ArgumentParser:
         "image",
         metavar="IMAGE",
         help="photo; or many: a folder, a quoted glob, a CSV file; or a video file (its sound is "
-        "left out, and each frame is a photo of its own, so soft edges flicker: docs/client.md)",
+        "left out, colours of HD are a little off, and each frame is a photo of its own, so soft "
+        "edges flicker: docs/client.md)",
     )
     parser.add_argument(
         "trimap",
@@ -184,7 +186,7 @@ def _parser() -> argparse.ArgumentParser:
     outputs.add_argument(
         "--fps",
         metavar="N",
-        type=positive(float, most=MAX_FPS),
+        type=_rate,
         help="frames a second of the video that is made of a folder of frames "
         f"(default {DEFAULT_FPS:g})",
     )
@@ -269,18 +271,24 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def positive(number: type[float], most: float | None = None) -> Callable[[str], float]:
-    """Return argparse's type for numbers of a type that are more than 0, and at most so many."""
-    limit = "" if most is None else f" and at most {most:g}"
+def positive(number: type[float]) -> Callable[[str], float]:
+    """Return argparse's type for numbers of a type that are more than 0."""
 
     def parse(text: str) -> float:
         value = number(text)
-        if not value > 0 or (most is not None and value > most):
-            raise argparse.ArgumentTypeError(f"{text} is not more than 0{limit}")
+        if not value > 0:
+            raise argparse.ArgumentTypeError(f"{text} is not more than 0")
         return value
 
     parse.__name__ = number.__name__  # argparse's "invalid float value" names it
     return parse
+
+
+def _rate(text: str) -> float:
+    with suppress(ValueError):
+        if MIN_FPS <= float(text) <= MAX_FPS:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"{text} is not a number from {MIN_FPS:g} to {MAX_FPS:g}")
 
 
 def _tile(text: str) -> TileOption:

@@ -21,7 +21,7 @@ from client.errors import (
     ServerUnavailableError,
     TooLargeError,
 )
-from client.failures import explain, is_busy, is_gone, last_error, pause
+from client.failures import explain, is_busy, is_gone, is_stopping, last_error, pause
 from client.half import PRIOR_AT_HALF_SIZE, SMALLEST, at_half_size
 from client.in_order import in_order
 from client.request import Request
@@ -325,6 +325,23 @@ class Matte:
                 request.count_rejection()
             return is_busy(error) or is_gone(error)
 
+        is_told = False
+
+        def tell(state: tenacity.RetryCallState) -> None:
+            # The first two retries last well under a second: not worth a word. A full queue empties
+            # by itself, and is counted. A server that stops answers more quickly than the others.
+            nonlocal is_told
+            error = last_error(state)
+            unsaid = 9 if is_stopping(error) else 2
+            if is_told or state.attempt_number <= unsaid or is_busy(error):
+                return
+            is_told = True
+            logger.warning(
+                "no server at %s yet, trying again for up to %g s (start one: python -m server)",
+                self._servers,
+                timeout,
+            )
+
         attempts = tenacity.Retrying(
             retry=tenacity.retry_if_exception(is_worth_another),
             wait=pause,
@@ -333,7 +350,7 @@ class Matte:
                 tenacity.stop_when_event_set(self._closed),
             ),
             sleep=tenacity.sleep_using_event(self._closed),
-            before_sleep=lambda state: self._say_waiting(state, timeout),
+            before_sleep=tell,
             reraise=True,
         )
         try:
@@ -342,16 +359,6 @@ class Matte:
             )
         except InferenceServerException as error:
             raise explain(error, MODEL, self._servers, timeout, request) from error
-
-    def _say_waiting(self, state: tenacity.RetryCallState, timeout: float) -> None:
-        # The first two retries last well under a second: not worth a word. A full queue empties by
-        # itself, and is counted.
-        if state.attempt_number == 3 and not is_busy(last_error(state)):
-            logger.warning(
-                "no server at %s yet, trying again for up to %g s (start one: python -m server)",
-                self._servers,
-                timeout,
-            )
 
 
 _LONGEST_CALL = 7 * 24 * 3600.0  # seconds; gRPC takes an infinite or enormous timeout for none left

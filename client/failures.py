@@ -28,6 +28,8 @@ NOT_SHARED = ("restricted", "open shared memory region")
 """What Triton says if it is closed to shared memory, or has other: on another machine."""
 FORGOTTEN = "find shared memory region"
 """What Triton says after a restart to those who shared memory before."""
+STOPPING = "has no available versions"
+"""What Triton says of a model when it was asked to stop and ends what is under way."""
 
 TOO_LARGE = re.compile(
     "this server takes at most|to be between .* but received|memory|alloc", re.IGNORECASE
@@ -46,6 +48,11 @@ def is_gone(error: BaseException | None) -> bool:
     return _has_lost(error) or (
         _is_unavailable(error) and not (_is_distrust(error) or _is_not_shared(error))
     )
+
+
+def is_stopping(error: BaseException | None) -> bool:
+    """Whether the server was asked to stop, and takes nothing new."""
+    return isinstance(error, InferenceServerException) and STOPPING in error.message()
 
 
 def last_error(state: tenacity.RetryCallState) -> BaseException | None:
@@ -106,9 +113,10 @@ def _is_not_shared(error: InferenceServerException) -> bool:
 
 
 def _has_lost(error: BaseException | None) -> bool:
-    """Whether the server lost the process that ran the model, or the memory shared with it."""
-    return isinstance(error, InferenceServerException) and (
-        DEAD_BACKEND.search(error.message()) is not None or FORGOTTEN in error.message()
+    """Whether the server lost the process that ran the model, or shared memory, or takes leave."""
+    return is_stopping(error) or (
+        isinstance(error, InferenceServerException)
+        and (DEAD_BACKEND.search(error.message()) is not None or FORGOTTEN in error.message())
     )
 
 

@@ -122,10 +122,9 @@ def _seen_from(folder: Path, path: Path) -> Path:
 
 
 def _is_gone(error: Exception, matte: Matte) -> bool:
-    # A photo that brings a server down does not end the run if the server came back.
-    return isinstance(error, ModelMissingError) or (
-        isinstance(error, ServerUnavailableError) and not matte.is_ready()
-    )
+    # A photo that brings a server down does not end the run if the server came back, nor does one
+    # server without the model if another has it.
+    return isinstance(error, ModelMissingError | ServerUnavailableError) and not matte.is_ready()
 
 
 def _is_disk_full(error: BaseException | None) -> bool:

@@ -11,18 +11,19 @@ import numpy as np
 from client.connection import Matte, TileOption
 from client.request import Request
 from matting.compositing import composite, cutout, fit_background
-from matting.files import whole
+from matting.files import whole, write_whole
 from matting.foreground import estimate_foreground
 from matting.images import (
     ALPHA_SUFFIXES,
     ImageError,
     Photo,
     WriteError,
+    check_sides,
     check_writable,
+    encode_image,
     read_photo,
     read_trimap,
     to_depth,
-    write_image,
 )
 from matting.metadata import Metadata
 from matting.trimaps import (
@@ -163,6 +164,8 @@ def matte_pair(pair: Pair, matte: Matte, options: Options, request: Request) -> 
     """
     _check_outputs(pair)
     photo, trimap = read_pair(pair, options)
+    for path in pair.outputs.values():
+        check_sides(path, *trimap.shape)
     made = matte_photo(pair.outputs, photo.pixels, trimap, matte, options, request)
     write_outputs(pair.outputs, made, photo.metadata, options.premultiplied)
     return has_unknown(trimap)
@@ -263,11 +266,13 @@ def write_outputs(
     """
     with ExitStack() as all_or_none:
         for kind, image in made.items():
+            path = outputs[kind]
+            encoded = encode_image(path, image, metadata_for(kind, metadata), premultiplied)
             try:
-                partial = all_or_none.enter_context(whole(outputs[kind], follow_symlinks=True))
-                write_image(partial, image, metadata_for(kind, metadata), premultiplied)
-            except (OSError, WriteError) as error:  # names the temporary file
-                raise WriteError(outputs[kind], error.strerror) from error
+                partial = all_or_none.enter_context(whole(path, follow_symlinks=True))
+                write_whole(partial, encoded)
+            except OSError as error:  # names the temporary file
+                raise WriteError(path, error.strerror) from error
 
 
 def _size(array: np.ndarray) -> str:

@@ -11,14 +11,13 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager, suppress
 from io import TextIOWrapper
 from itertools import chain
 from pathlib import Path
 
 try:
-    import numpy as np
     from tqdm import tqdm
     from tqdm.contrib.logging import logging_redirect_tqdm
 
@@ -28,7 +27,7 @@ try:
     from client.errors import AddressError, ServerError, TlsError
     from client.folder import Record, add_failure, matte_pairs, start_failures
     from client.job import Options, Pair, matte_pair
-    from client.pairs import PairError, find_pairs, is_many
+    from client.pairs import PairError, check_outputs, find_pairs, images_in, is_many
     from client.request import Request
     from client.signals import stop_as_with_ctrl_c
     from client.video import DEFAULT_FPS, is_video, list_frames, matte_video
@@ -65,12 +64,17 @@ def main(arguments: list[str] | None = None) -> int:
     except (AddressError, ImageError, PairError, ServerError, TlsError, WriteError) as error:
         return _fail(error, NOTHING_DONE)
     except BrokenPipeError:  # who reads our output has seen enough, as `head` has
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's last flush
         return SOME_FAILED
+    except _OutputError as error:
+        return _fail(f"standard output: {error}", SOME_FAILED)
     except OSError as error:
         return _fail(f"{error.filename}: {error.strerror}", NOTHING_DONE)
     except KeyboardInterrupt:
         return _fail("stopped; what is written is whole", INTERRUPTED)
+
+
+class _OutputError(Exception):
+    """Standard output takes no more, though what was to be written may be."""
 
 
 def _run_one(matte: Matte, options: argparse.Namespace) -> int:
@@ -78,7 +82,7 @@ def _run_one(matte: Matte, options: argparse.Namespace) -> int:
     started = time.monotonic()
     request = Request()
     with _failure_in_json(pair, request, options):
-        _check_names(pair, options.background)
+        check_outputs(_inputs([pair], options), pair.outputs.values())
         asked = matte_pair(pair, matte, _settings(options), request)
     if options.json:
         _print_json(Record(pair, "written", request=request))
@@ -94,10 +98,11 @@ def _run_one(matte: Matte, options: argparse.Namespace) -> int:
 def _run_many(matte: Matte, options: argparse.Namespace) -> int:
     folders = outputs_of(options)
     pairs, problems = find_pairs(options.image, options.trimaps, folders)
+    inputs = _inputs([*pairs, *(pair for pair, _ in problems)], options)
+    outputs = (path for pair in pairs for path in pair.outputs.values())
+    check_outputs(inputs, chain(outputs, [options.failures] if options.failures else []))
     settings = _settings(options)
     if options.failures:
-        if options.failures.resolve() == Path(options.image).resolve():
-            raise PairError(f"{options.failures}: is the list to work on; choose another name")
         start_failures(options.failures)
     for folder in folders.values():
         _make_folder(folder)
@@ -143,7 +148,9 @@ def _run_video(matte: Matte, options: argparse.Namespace) -> int:
     pair = Pair(Path(options.image), options.trimaps, outputs_of(options))
     request = Request()
     with _failure_in_json(pair, request, options):
-        _check_names(pair, options.background)
+        folders = [path for path in (pair.image, pair.trimap) if path.is_dir()]
+        frames = chain.from_iterable(map(images_in, folders))
+        check_outputs(chain(_inputs([pair], options), frames), pair.outputs.values())
         trimaps = list_frames(pair.image, pair.trimap, pair.outputs)
         matted = matte_video(
             *(pair.image, trimaps, pair.outputs, matte, _settings(options), _jobs(options)),
@@ -198,7 +205,8 @@ def _failure_in_json(pair: Pair, request: Request, options: argparse.Namespace) 
         yield
     except (ServerError, ImageError, PairError, OSError) as error:
         if options.json:
-            _print_json(Record(pair, "failed", str(error), request))
+            with suppress(_OutputError, BrokenPipeError):
+                _print_json(Record(pair, "failed", str(error), request))
         raise
 
 
@@ -219,7 +227,13 @@ def _print_json(record: Record) -> None:
 
 
 def _say(text: str) -> None:
-    print(text, flush=True)  # now, so that what goes wrong is seen here
+    try:
+        print(text, flush=True)  # now, so that what goes wrong is seen here
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's last flush
+        if isinstance(error, BrokenPipeError):
+            raise
+        raise _OutputError(error.strerror) from error
 
 
 def _fail(error: object, code: int) -> int:
@@ -247,14 +261,13 @@ def _settings(options: argparse.Namespace) -> Options:
     )
 
 
-def _check_names(pair: Pair, background: Path | np.ndarray | None) -> None:
-    """Refuse to replace an input, or one output by another."""
-    inputs = (pair.image, pair.trimap, background)
-    taken = {path.resolve() for path in inputs if isinstance(path, Path)}
-    for path in pair.outputs.values():
-        if path.resolve() in taken:
-            raise ImageError(f"{path}: is another file of this command; choose another name")
-        taken.add(path.resolve())
+def _inputs(pairs: Iterable[Pair], options: argparse.Namespace) -> Iterator[Path]:
+    """Yield what is read."""
+    yield Path(options.image)
+    if isinstance(options.background, Path):
+        yield options.background
+    for pair in pairs:
+        yield from (pair.image, pair.trimap)
 
 
 if __name__ == "__main__":

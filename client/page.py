@@ -56,7 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
                 page.close(verbose=False)
     except ModuleNotFoundError as error:
         return _fail(f"{error.name} is not installed: pip install -e '.[page]'", 2)
-    except (AddressError, TlsError) as error:
+    except (AddressError, ServerError, TlsError) as error:
         return _fail(error, 2)
     except OSError as error:
         return _fail(f"no page at {options.host}:{options.port} ({error}); try another --port", 1)

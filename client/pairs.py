@@ -3,10 +3,12 @@
 import csv
 import functools
 import glob
+import logging
 import os
 import stat
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +17,9 @@ from client.job import Pair
 from matting.images import WRITABLE_SUFFIXES
 
 OUTPUT_SUFFIX = ".png"
+NAMES_SHOWN = 3
+
+logger = logging.getLogger(__name__)
 
 
 class PairError(ValueError):
@@ -32,6 +37,9 @@ def find_pairs(
 ) -> tuple[list[Pair], list[tuple[Pair, str]]]:
     """List the pairs of a folder, a glob or a CSV file, in the order of their names.
 
+    Trimaps that no photo of a folder goes with are logged: with fewer photos than trimaps nothing
+    need be wrong.
+
     Parameters
     ----------
     source : str
@@ -48,13 +56,13 @@ def find_pairs(
     -------
     list of Pair, list of (Pair, str)
         The pairs, and those that cannot be made, with the reason: a photo without a trimap or with
-        several, photos whose outputs would have the same name or lie outside of their folders, and
-        folders that cannot be read.
+        several, a file of an unknown format for which there is a trimap, photos whose outputs would
+        have the same name or lie outside of their folders, and folders that cannot be read.
 
     Raises
     ------
     PairError
-        Nothing was found, the folders do not go together, or an output would replace an input.
+        Nothing was found, the folders do not go together, or that of the trimaps cannot be listed.
     """
     from_list = _is_list(Path(source))
     if from_list == (trimaps is not None):
@@ -76,9 +84,39 @@ def find_pairs(
         found = _pair_by_name(source, root, trimaps, folders.values())
     if not found:
         raise PairError(f"no photos in {source}")
-    pairs, problems = _name_outputs(found, folders)
-    _check_outputs(source, pairs)
-    return pairs, problems
+    return _name_outputs(found, folders)
+
+
+def check_outputs(inputs: Iterable[Path], outputs: Iterable[Path]) -> None:
+    """Refuse to replace an input or another output, or to take one for an output that is there.
+
+    Links are followed, as whoever writes follows them. Of a million files, only those that are
+    links are looked at one by one.
+
+    Raises
+    ------
+    PairError
+    """
+    folder_of, links_in = functools.cache(os.path.realpath), functools.cache(_links_in)
+
+    def place(path: Path) -> tuple[str, str]:
+        parent, name = os.path.split(path)
+        folder = folder_of(parent)
+        if name in ("", ".", "..") or name in links_in(folder):
+            return os.path.split(os.path.realpath(path))
+        return folder, name
+
+    taken = {place(path) for path in inputs}
+    for path in outputs:
+        if (own := place(path)) in taken:
+            raise PairError(f"{path}: is another file of this command; choose another name")
+        taken.add(own)
+
+
+def _links_in(folder: str) -> set[str]:
+    with suppress(OSError), os.scandir(folder) as entries:
+        return {entry.name for entry in entries if entry.is_symlink()}
+    return set()
 
 
 class _Found(NamedTuple):
@@ -118,46 +156,104 @@ def _check_folders(inputs: list[Path], folders: Mapping[str, Path]) -> None:
 
 def _pair_by_name(source: str, root: Path, trimaps: Path, outputs: Iterable[Path]) -> list[_Found]:
     by_name = defaultdict(list)
-    for trimap in images_below(trimaps, "**")[0]:
+    there, unlisted = _files_below(trimaps, "**")
+    _check_listed(trimaps, unlisted)
+    for trimap in _images(there):
         by_name[trimap.relative_to(trimaps).with_suffix("")].append(trimap)
     pattern = "**" if Path(source).is_dir() else str(Path(source).relative_to(root))
-    photos, closed = images_below(root, pattern)
+    files, closed = _files_below(root, pattern)
     # Trimaps and earlier outputs may lie below the photos' folder.
     real = functools.cache(os.path.realpath)
     others = {real(folder) for folder in (trimaps, *outputs)}
+
+    def may_be_photo(file: Path) -> bool:
+        return not any(real(root / folder) in others for folder in file.relative_to(root).parents)
+
     found = []
-    for name in (photo.relative_to(root) for photo in photos):
-        if not any(real(root / folder) in others for folder in name.parents):
-            trimap, problem = _choose(
-                by_name[name.with_suffix("")], (trimaps / name).with_suffix(OUTPUT_SUFFIX)
-            )
-            found.append(_Found(root / name, trimap, name.with_suffix(OUTPUT_SUFFIX), problem))
+    for name in (photo.relative_to(root) for photo in _images(files) if may_be_photo(photo)):
+        like = (trimaps / name).with_suffix(OUTPUT_SUFFIX)
+        trimap, problem = _choose(by_name.get(name.with_suffix(""), []), like, unlisted)
+        found.append(_Found(root / name, trimap, name.with_suffix(OUTPUT_SUFFIX), problem))
     for error in closed:
         name = Path(error.filename).relative_to(root)
         problem = f"what is in this folder cannot be listed ({error.strerror})"
         found.append(_Found(root / name, trimaps / name, name, problem))
+    if Path(source).is_dir() and not closed:
+        for one in found:
+            by_name.pop(one.place.with_suffix(""), None)
+        found += _of_unknown_formats(filter(may_be_photo, files), root, by_name)
+        _tell_left_over(by_name)
     return found
 
 
-def _choose(trimaps: list[Path], like: Path) -> tuple[Path, str]:
+def _of_unknown_formats(
+    files: Iterable[Path], root: Path, trimaps: dict[Path, list[Path]]
+) -> Iterator[_Found]:
+    """Yield what has the name of a trimap's photo, but no format that is read; take that trimap."""
+    by_name = defaultdict(list)
+    for file in files:
+        name = file.relative_to(root)
+        if name.with_suffix("") in trimaps and _may_be_file(file):
+            by_name[name.with_suffix("")].append(file)
+    for name, (photo, *others) in sorted((name, sorted(group)) for name, group in by_name.items()):
+        nor = f" (nor have {', '.join(other.name for other in others)})" if others else ""
+        formats = ", ".join(WRITABLE_SUFFIXES)
+        problem = f"has a trimap, but no format that is read{nor}; save it as one of {formats}"
+        place = name.with_name(name.name + OUTPUT_SUFFIX)
+        yield _Found(photo, trimaps.pop(name)[0], place, problem)
+
+
+def _tell_left_over(trimaps: Mapping[Path, list[Path]]) -> None:
+    names = sorted(str(path) for paths in trimaps.values() for path in paths)
+    if names:
+        more = ", ..." if len(names) > NAMES_SHOWN else ""
+        logger.warning(
+            "trimaps without a photo: %d (%s%s)", len(names), ", ".join(names[:NAMES_SHOWN]), more
+        )
+
+
+def _choose(trimaps: list[Path], like: Path, unlisted: list[OSError]) -> tuple[Path, str]:
     if not trimaps:
+        for error in unlisted:
+            if Path(error.filename) in like.parents:
+                return like, f"{error.filename} cannot be listed ({error.strerror})"
         return like, f"no trimap {like.with_suffix('.*')}"
     if len(trimaps) > 1:
         return like, f"several trimaps ({', '.join(path.name for path in trimaps)}), expected one"
     return trimaps[0], ""
 
 
-def images_below(root: Path, pattern: str) -> tuple[list[Path], list[OSError]]:
-    """Image files that a glob finds, by their suffix; and what kept some from being looked for.
+def images_in(folder: Path) -> list[Path]:
+    """Image files in a folder, by their suffix, in the order of their names.
 
-    In the order of their names. Hidden ones, and those in hidden folders, are leftovers of a crash
-    or another program's. Links to folders are followed.
+    Raises
+    ------
+    PairError
+        It cannot be listed.
+    """
+    files, unlisted = _files_below(folder, "*")
+    _check_listed(folder, unlisted)
+    return _images(files)
+
+
+def _check_listed(folder: Path, unlisted: list[OSError]) -> None:
+    for error in unlisted:
+        if Path(error.filename) == folder:
+            raise PairError(f"{folder}: cannot be listed ({error.strerror})")
+
+
+def _files_below(root: Path, pattern: str) -> tuple[list[Path], list[OSError]]:
+    """Files that a glob finds; and what kept some from being looked for.
+
+    Hidden ones, and those in hidden folders, are leftovers of a crash or another program's. Links
+    to folders are followed.
     """
     parts = Path(pattern).parts
     if parts[-1] == "**":
         parts = (*parts, "*")
     errors: list[OSError] = []
-    return _images(root, _walk(root, {parts}, errors.append)), errors
+    found = _walk(root, {parts}, errors.append)
+    return [path for path in found if not _is_hidden(path.relative_to(root))], errors
 
 
 def _walk(
@@ -198,13 +294,9 @@ def _after(name: str, pattern: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
         yield rest
 
 
-def _images(root: Path, paths: Iterable[Path]) -> list[Path]:
+def _images(paths: Iterable[Path]) -> list[Path]:
     return sorted(
-        path
-        for path in paths
-        if path.suffix.lower() in WRITABLE_SUFFIXES
-        and not _is_hidden(path.relative_to(root))
-        and _may_be_file(path)
+        path for path in paths if path.suffix.lower() in WRITABLE_SUFFIXES and _may_be_file(path)
     )
 
 
@@ -236,6 +328,9 @@ def _read_list(path: Path) -> list[_Found]:
 
 def _place(row: Mapping[str, str]) -> tuple[Path, str]:
     """Return where the outputs of a list's line go, and what is wrong with that."""
+    image = Path(row["image"])
+    if image.name in ("", ".."):
+        return Path(), "is a folder; expected a photo"
     if row.get("output"):
         output = Path(row["output"])
         if _is_elsewhere(output) or not output.name:
@@ -243,7 +338,6 @@ def _place(row: Mapping[str, str]) -> tuple[Path, str]:
         is_writable = output.suffix.lower() in WRITABLE_SUFFIXES
         return output if is_writable else output.with_suffix(OUTPUT_SUFFIX), ""
     # A photo keeps its folder; one from elsewhere keeps its name only.
-    image = Path(row["image"])
     return Path(image.name if _is_elsewhere(image) else image).with_suffix(OUTPUT_SUFFIX), ""
 
 
@@ -265,17 +359,3 @@ def _name_outputs(
         else:
             pairs.append(pair)
     return pairs, problems
-
-
-def _check_outputs(source: str, pairs: list[Pair]) -> None:
-    """Refuse to replace an input, or to take one for an output that is there already."""
-    folder_of = functools.cache(os.path.realpath)
-
-    def name(path: Path) -> Path:
-        return Path(folder_of(path.parent), path.name)
-
-    inputs = {name(path) for pair in pairs for path in (pair.image, pair.trimap)}
-    for pair in pairs:
-        for path in pair.outputs.values():
-            if name(path) in inputs:
-                raise PairError(f"{path}: is an input of {source}; choose another output folder")

@@ -7,20 +7,19 @@ have and that common programs read.
 
 import os
 import re
-from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
-from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 
 from client.connection import Matte
+from client.in_order import in_order
 from client.job import Options, matte_photo, metadata_for, trimap_for
-from client.pairs import PairError, images_below
+from client.pairs import PairError, images_in
 from client.request import Request
 from matting.files import whole
 from matting.images import (
@@ -41,14 +40,13 @@ VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".avi", ".webm")
 WRITTEN_SUFFIX = ".mkv"
 DEFAULT_FPS = 25.0
 """Frames a second of a video that is made of pictures."""
-MAX_FPS = 1000.0
-"""OpenCV writes other rates than asked for beyond, or waits for ever."""
+MIN_FPS, MAX_FPS = 0.01, 1000.0
+"""OpenCV writes other rates than asked for beyond, or none at all, or waits for ever."""
 CODEC = cv2.VideoWriter.fourcc(*"FFV1")
 
 # FFmpeg's own words on a damaged file: ours say it in one line. Read when OpenCV loads FFmpeg.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
-Made = TypeVar("Made")
 Writer = Callable[[np.ndarray, Metadata | None], None]
 """Takes the frames of one output in their order, with the metadata that belong to it."""
 
@@ -85,16 +83,23 @@ def list_frames(video: Path, trimaps: Path, outputs: Mapping[str, Path]) -> list
     ImageError
         The video cannot be read, or its frames are larger than `matting.images.MAX_PIXELS`.
     PairError
-        The number of trimaps is another, or an output cannot be what it is said to be.
+        The number of trimaps is another, a folder cannot be listed, the frames' times are none that
+        a written video could have, or an output cannot be what it is said to be.
     """
-    frames, sides = (_measure_pictures if video.is_dir() else _measure_file)(video)
+    measured = (_measure_pictures if video.is_dir() else _measure_file)(video)
     found = _in_natural_order(trimaps) if trimaps.is_dir() else []
-    if len(found) != frames:
+    if len(found) != measured.frames:
         raise PairError(
-            f"{video} has {frames} frames and {trimaps} {len(found)} images; expected one for each"
+            f"{video} has {measured.frames} frames and {trimaps} {len(found)} images; "
+            "expected one for each"
         )
     for kind, path in outputs.items():
-        _check_output(kind, path, sides)
+        _check_output(kind, path, measured.sides)
+    if makes_video(outputs) and not measured.is_steady:
+        raise PairError(
+            f"{video}: its frames come at varying times, which a {WRITTEN_SUFFIX} would not keep; "
+            "name a folder for frames"
+        )
     return found
 
 
@@ -121,7 +126,8 @@ def matte_video(
     ImageError, ServerError, OSError
     """
 
-    def work(frame: Photo, trimap: Path) -> tuple[dict[str, np.ndarray], Metadata, bool]:
+    def work(pair: tuple[Photo, Path]) -> tuple[dict[str, np.ndarray], Metadata, bool]:
+        frame, trimap = pair
         trimap_of_frame = trimap_for(trimap, frame.pixels, video, options)
         made = matte_photo(outputs, frame.pixels, trimap_of_frame, matte, options, request)
         return made, frame.metadata, has_unknown(trimap_of_frame)
@@ -133,15 +139,17 @@ def matte_video(
         }
         with ExitStack() as files:
             rate, frames = files.enter_context(_frames_of(video, fps))
-            if makes_video(outputs) and not 0 < rate <= MAX_FPS:
+            if makes_video(outputs) and not MIN_FPS <= rate <= MAX_FPS:
                 raise ImageError(
-                    f"{video}: says it has {rate:g} frames a second, expected at most {MAX_FPS:g}; "
-                    "name a folder for frames"
+                    f"{video}: says it has {rate:g} frames a second, expected {MIN_FPS:g} to "
+                    f"{MAX_FPS:g}; name a folder for frames"
                 )
             write = {
                 kind: files.enter_context(_writer(path, rate)) for kind, path in partial.items()
             }
-            made = _in_order(work, frames, trimaps, jobs)
+            pool = ThreadPoolExecutor(jobs)
+            files.callback(pool.shutdown, wait=False, cancel_futures=True)
+            made = in_order(pool, work, zip(frames, trimaps, strict=True), 2 * jobs)
             files.enter_context(closing(made))
             for images, metadata, asked in made:
                 for kind, image in images.items():
@@ -154,28 +162,54 @@ def matte_video(
             _check_whole(path, outputs[kind], len(trimaps))
 
 
-_SIDES = (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)
+class _Measured(NamedTuple):
+    """What is to be known of frames before the work: how many, how large, and when they come."""
+
+    frames: int
+    sides: tuple[int, int]  # width and height
+    is_steady: bool = True
 
 
-def _measure_file(video: Path) -> tuple[int, list[int]]:
-    """Count a video file's frames; return their number, and their width and height."""
+def _measure_file(video: Path) -> _Measured:
     with _opened(video) as capture:
-        sides = [int(capture.get(side)) for side in _SIDES]
-        width, height = sides
+        width, height = int(capture.get(_WIDTH)), int(capture.get(_HEIGHT))
         check_pixels(video, "its frames are", height, width)
-        frames = _count(capture)
-    if not frames:
+        rate, times = capture.get(cv2.CAP_PROP_FPS), list(_times(capture))
+    if not times:
         raise ImageError(f"{video}: no frame of it can be read; is it damaged or cut short?")
-    return frames, sides
+    return _Measured(len(times), (width, height), _are_steady(times, rate))
 
 
-def _measure_pictures(folder: Path) -> tuple[int, list[int]]:
-    """Count a folder's frames; return their number, and the first one's width and height."""
+def _measure_pictures(folder: Path) -> _Measured:
     pictures = _in_natural_order(folder)
     if not pictures:
         raise PairError(f"no frames in {folder}")
     height, width, _ = read_image(pictures[0]).shape
-    return len(pictures), [width, height]
+    return _Measured(len(pictures), (width, height))
+
+
+_WIDTH, _HEIGHT = cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT
+
+
+def _times(capture: cv2.VideoCapture) -> Iterator[float]:
+    """Yield when each frame that is left comes, in milliseconds.
+
+    They are counted by it, too: what is decoded may be fewer than the header says.
+    """
+    while capture.grab():
+        yield capture.get(cv2.CAP_PROP_POS_MSEC)
+
+
+def _are_steady(times: list[float], rate: float) -> bool:
+    """Whether each frame comes within half a frame of where the rate has it, from the first on."""
+    rounding = rate / 1000  # Matroska's times are whole milliseconds
+    latest = times[0]
+    for number, time in enumerate(times):
+        # The last frames of an .avi, and all of a bare stream, may have no times: OpenCV says 0.
+        if time > latest and abs((time - times[0]) * rate / 1000 - number) > 0.5 + rounding:
+            return False
+        latest = max(latest, time)
+    return True
 
 
 def _in_natural_order(folder: Path) -> list[Path]:
@@ -185,10 +219,10 @@ def _in_natural_order(folder: Path) -> list[Path]:
         # Text and digits take turns, so that like is compared with like.
         return [int(p) if p.isdecimal() else p for p in re.split(r"(\d+)", path.name)]
 
-    return sorted(images_below(folder, "*")[0], key=parts)
+    return sorted(images_in(folder), key=parts)
 
 
-def _check_output(kind: str, path: Path, sides: list[int]) -> None:
+def _check_output(kind: str, path: Path, sides: tuple[int, int]) -> None:
     if path.suffix.lower() != WRITTEN_SUFFIX:
         if path.suffix:
             raise PairError(f"{path}: write a {WRITTEN_SUFFIX} or, for frames, name a folder")
@@ -216,14 +250,10 @@ def _opened(video: Path) -> Iterator[cv2.VideoCapture]:
             raise ImageError(
                 f"{video}: cannot be read as a video; is it damaged, or of a rare kind?"
             )
+        capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)  # phones store what is upright sideways
         yield capture
     finally:
         capture.release()
-
-
-def _count(capture: cv2.VideoCapture) -> int:
-    """Count the frames that are left; what is decoded may be fewer than the header says."""
-    return sum(1 for _ in iter(capture.grab, False))
 
 
 @contextmanager
@@ -258,28 +288,6 @@ def _decoded(capture: cv2.VideoCapture) -> Iterator[Photo]:
         yield Photo(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), Metadata())
 
 
-def _in_order(
-    work: Callable[[Photo, Path], Made],
-    frames: Iterator[Photo],
-    trimaps: list[Path],
-    jobs: int,
-) -> Generator[Made, None, None]:
-    """Work on frames with `jobs` threads; at most twice as many frames are in memory."""
-    pool = ThreadPoolExecutor(jobs)
-    waiting: deque[Future[Made]] = deque()
-    pairs = zip(frames, trimaps, strict=True)
-    try:
-        while True:
-            waiting.extend(
-                pool.submit(work, *pair) for pair in islice(pairs, 2 * jobs - len(waiting))
-            )
-            if not waiting:
-                return
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-
-
 @contextmanager
 def _writer(path: Path, rate: float) -> Iterator[Writer]:
     if path.suffix.lower() != WRITTEN_SUFFIX:
@@ -295,6 +303,8 @@ def _writer(path: Path, rate: float) -> Iterator[Writer]:
         if video is None:
             size = image.shape[1], image.shape[0]
             video = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, CODEC, rate, size, image.ndim == 3)
+            if not video.isOpened():
+                raise WriteError(path, "FFmpeg does not begin it")
         video.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image)
 
     try:
@@ -310,6 +320,6 @@ def _check_whole(written: Path, output: Path, frames: int) -> None:
         return
     count = 0
     with suppress(ImageError), _opened(written) as capture:
-        count = _count(capture)
+        count = len(list(_times(capture)))
     if count != frames:
         raise WriteError(output, f"it has only {count} of {frames} frames; is the disk full?")

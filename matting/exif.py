@@ -5,6 +5,8 @@ TIFF files are.
 """
 
 import struct
+from collections.abc import Iterator
+from contextlib import suppress
 from typing import NamedTuple, Union
 
 import numpy as np
@@ -74,13 +76,35 @@ def write_directory(directory: Directory, start: int) -> bytes:
 
 
 def orientation(block: bytes) -> int:
-    """Return the orientation that an EXIF block states, 1 to 8; 1 if none."""
-    try:
-        value = read_block(block)[ORIENTATION].value
-    except (KeyError, struct.error):
-        return UPRIGHT
-    stated = int.from_bytes(value[:2], "little") if isinstance(value, bytes) else 0
-    return stated if 1 <= stated <= 8 else UPRIGHT
+    """Return the orientation that an EXIF block states, 1 to 8; 1 if none.
+
+    The block may be damaged after it.
+    """
+    order = _order(block)
+    with suppress(struct.error):
+        for tag, entry in _entries(block):
+            if tag == ORIENTATION:
+                (kind,) = struct.unpack_from(order + "H", block, entry + 2)
+                number = "I" if kind == LONG else "H"
+                (stated,) = struct.unpack_from(order + number, block, entry + 8)
+                return stated if 1 <= stated <= 8 else UPRIGHT
+    return UPRIGHT
+
+
+def say_premultiplied(tiff: bytes) -> bytes:
+    """Return a TIFF file with straight alpha that says its colours are multiplied with it.
+
+    libtiff, which would multiply those of 8 bits, then leaves them as they are stored.
+    """
+    order = _order(tiff)
+    straight = EXTRA_SAMPLES, SHORT, 1, STRAIGHT_ALPHA
+    with suppress(struct.error):
+        for _, entry in _entries(tiff):
+            if struct.unpack_from(order + "HHIH", tiff, entry) == straight:
+                changed = bytearray(tiff)
+                struct.pack_into(order + "H", changed, entry + 8, PREMULTIPLIED_ALPHA)
+                return bytes(changed)
+    return tiff
 
 
 def upright(block: bytes) -> bytes:
@@ -89,14 +113,26 @@ def upright(block: bytes) -> bytes:
     All else stays where it is: makers' notes hold places counted from the block's beginning.
     """
     order = _order(block)
-    (start,) = struct.unpack_from(order + "I", block, 4)
-    (count,) = struct.unpack_from(order + "H", block, start)
     changed = bytearray(block)
-    for entry in range(start + 2, start + 2 + 12 * count, 12):
-        if struct.unpack_from(order + "H", block, entry) == (ORIENTATION,):
+    for tag, entry in _entries(block):
+        if tag == ORIENTATION:
             struct.pack_into(order + "HIHH", changed, entry + 2, SHORT, 1, UPRIGHT, 0)
-    struct.pack_into(order + "I", changed, start + 2 + 12 * count, 0)  # the preview's directory
+    struct.pack_into(order + "I", changed, _span(block).stop, 0)  # the preview's directory
     return bytes(changed)
+
+
+def _entries(data: bytes) -> Iterator[tuple[int, int]]:
+    """Yield the tag of each entry of the first directory, and where the entry begins."""
+    for entry in _span(data):
+        yield struct.unpack_from(_order(data) + "H", data, entry)[0], entry
+
+
+def _span(data: bytes) -> range:
+    """Return where the entries of the first directory begin, and where the last ends."""
+    order = _order(data)
+    (start,) = struct.unpack_from(order + "I", data, 4)
+    (count,) = struct.unpack_from(order + "H", data, start)
+    return range(start + 2, start + 2 + 12 * count, 12)
 
 
 def _read(data: bytes, start: int, order: str, depth: int) -> Directory:

@@ -3,7 +3,7 @@
 PNG, JPEG, WebP, TIFF and BMP are read and written. EXIF rotation is applied to photos, trimaps and
 masks alike. 16-bit pixels are scaled to 8 bits (65535 becomes 255, nearest) unless `read_photo` is
 asked for them, and CMYK is converted. An alpha channel is dropped and the colours below it are kept
-as stored (except in TIFF of 8 bits, where libtiff multiplies them by alpha).
+as stored.
 
 A file that is cut short is refused, whatever the format. A JPEG or BMP with wrong bytes in the
 middle cannot be told from a good one: JPEG and BMP carry no checksum.
@@ -28,6 +28,7 @@ from matting.metadata import (
     declare_alpha,
     insert_metadata,
     read_metadata,
+    read_orientation,
 )
 
 MAX_PIXELS = 200_000_000
@@ -37,6 +38,10 @@ WRITABLE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 ALPHA_SUFFIXES = (".png", ".webp", ".tif", ".tiff")
 DEEP_SUFFIXES = (".png", ".tif", ".tiff")
 """Formats that hold 16 bits a channel."""
+LARGEST_SIDES = {".jpg": 65500, ".jpeg": 65500, ".webp": 16383}
+"""Pixels on a side at most, in formats that take fewer than `MAX_PIXELS`."""
+COLOUR_NOISE = 16
+"""Levels that red, green and blue of a grey trimap may be off it: lossy formats make 1 or 2."""
 _FORMATS = "PNG, JPEG, WebP, TIFF (not BigTIFF) or BMP"
 
 
@@ -86,7 +91,7 @@ def read_image(path: str | Path) -> np.ndarray:
 def read_photo(path: str | Path) -> Photo:
     """Read a photo with all its bits and metadata; apart from these as `read_image`."""
     data = _read_bytes(Path(path))
-    pixels = _decode(Path(path), data, cv2.IMREAD_COLOR)
+    pixels = _turn(_decode(Path(path), data, cv2.IMREAD_COLOR), read_orientation(data))
     cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels)
     return Photo(pixels, read_metadata(data).upright())
 
@@ -94,21 +99,33 @@ def read_photo(path: str | Path) -> Photo:
 def read_gray(path: str | Path) -> np.ndarray:
     """Read an alpha matte or mask as H x W uint8. Colour becomes its luma. Raises `ImageError`."""
     data = _read_bytes(Path(path))
-    return to_depth(_decode(Path(path), data, cv2.IMREAD_GRAYSCALE), np.uint8)
+    pixels = _turn(_decode(Path(path), data, cv2.IMREAD_GRAYSCALE), read_orientation(data))
+    return to_depth(pixels, np.uint8)
 
 
 def read_trimap(path: str | Path) -> np.ndarray:
-    """Read a trimap as H x W uint8, values as stored: see `matting.trimaps.check_trimap`.
+    """Read a trimap or mask as H x W uint8, values as stored: see `matting.trimaps.check_trimap`.
 
-    Read as `read_gray` does: equal red, green and blue give exactly that value.
+    Equal red, green and blue give exactly that value.
+
+    Raises
+    ------
+    ImageError
+        As `read_image`, or the file is in colour, or its alpha channel is not the same everywhere:
+        what `read_gray` makes of it would not be what is meant.
     """
-    return read_gray(path)
+    data = _read_bytes(Path(path))
+    pixels = to_depth(_decode(Path(path), data, cv2.IMREAD_UNCHANGED), np.uint8)
+    if pixels.ndim == 3:
+        pixels = _grey(Path(path), pixels)
+    return _turn(pixels, read_orientation(data))
 
 
 def read_cutout(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
     """Read a cut-out as its colours, H x W x 3 uint8 RGB, and its alpha, H x W uint8.
 
-    The colours are as stored, below a transparent alpha too. EXIF rotation is not applied.
+    The colours are as stored, below a transparent alpha too. EXIF rotation is not applied (but for
+    a TIFF, which libtiff turns).
 
     Raises
     ------
@@ -161,11 +178,20 @@ def write_image(
     """
     try:
         target = _target(Path(path))
-        encoded = _encode(Path(path), array, premultiplied)
-        encoded = insert_metadata(encoded, metadata or Metadata())
-        write_whole(target, encoded)
+        write_whole(target, encode_image(path, array, metadata, premultiplied))
     except OSError as error:
         raise WriteError(path, error.strerror) from error
+
+
+def encode_image(
+    path: str | Path,
+    array: np.ndarray,
+    metadata: Metadata | None = None,
+    premultiplied: bool = False,
+) -> bytes:
+    """Return what `write_image` would write. Raises `ImageError` if it does not fit the format."""
+    encoded = _encode(Path(path), array, premultiplied)
+    return insert_metadata(encoded, metadata or Metadata())
 
 
 def check_writable(path: str | Path) -> None:
@@ -183,17 +209,19 @@ def check_writable(path: str | Path) -> None:
 
 
 def _decode(path: Path, data: bytes, mode: int) -> np.ndarray:
-    """Decode to uint8 or uint16 in OpenCV's order of channels."""
+    """Decode to uint8 or uint16 in OpenCV's order of channels, not turned (but for a TIFF)."""
     name = image_format(data)
     try:
         height, width = image_size(data)
     except HeaderError as error:
         raise _damaged(path, name, str(error)) from error
     check_pixels(path, "is", height, width)
+    if name == "TIFF":
+        data = exif.say_premultiplied(data)
     with silent_opencv():
         try:
             # From memory, not imread: with a file OpenCV fills what a cut JPEG lacks with grey.
-            image = cv2.imdecode(np.frombuffer(data, np.uint8), mode | cv2.IMREAD_ANYDEPTH)
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), mode | _AS_STORED)
         except cv2.error:
             image = None
     if image is None and name == "TIFF":
@@ -206,20 +234,36 @@ def _decode(path: Path, data: bytes, mode: int) -> np.ndarray:
         raise _damaged(path, name, "it cannot be decoded to the end")
     if image.dtype not in (np.uint8, np.uint16):
         raise ImageError(f"{path}: has {image.dtype} pixels; expected 8 or 16 bits; convert it")
-    if name == "WebP" and mode != cv2.IMREAD_UNCHANGED:  # OpenCV turns all other formats
-        return _turn(image, exif.orientation(read_metadata(data).exif))
     return image
+
+
+def _grey(path: Path, pixels: np.ndarray) -> np.ndarray:
+    """Return the grey of a trimap in OpenCV's BGR or BGRA, once nothing else is in these."""
+    if pixels.shape[2] == 4:
+        least, most, *_ = cv2.minMaxLoc(cv2.extractChannel(pixels, 3))
+        if least != most:
+            raise ImageError(f"{path}: its mask is in the alpha channel; save that as grey")
+        pixels = cv2.cvtColor(pixels, cv2.COLOR_BGRA2BGR)
+    grey = cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY)
+    if cv2.norm(pixels, cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR), cv2.NORM_INF) > COLOUR_NOISE:
+        raise ImageError(
+            f"{path}: is in colour; expected grey: black for background, white for the object"
+        )
+    return grey
+
+
+# OpenCV turns nothing but TIFF, which it always does: in the others it looks for the orientation in
+# some places only, and what is written says that it is upright.
+_AS_STORED = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
+_SIDEWAYS, _UPSIDE_DOWN, _BOTH = 1, 0, -1
+_FLIPS = {2: _SIDEWAYS, 3: _BOTH, 4: _UPSIDE_DOWN, 6: _SIDEWAYS, 7: _BOTH, 8: _UPSIDE_DOWN}
 
 
 def _turn(image: np.ndarray, orientation: int) -> np.ndarray:
     """Turn a picture upright: EXIF's 2 to 4 mirror it, 5 to 8 first change rows and columns."""
     if orientation > 4:
-        image = image.swapaxes(0, 1)
-    if orientation in (2, 3, 6, 7):
-        image = image[:, ::-1]
-    if orientation in (3, 4, 7, 8):
-        image = image[::-1]
-    return np.ascontiguousarray(image)
+        image = cv2.transpose(image)
+    return cv2.flip(image, _FLIPS[orientation]) if orientation in _FLIPS else image
 
 
 def _read_bytes(path: Path) -> bytes:
@@ -288,6 +332,16 @@ def _target(path: Path) -> Path:
     if target.exists() and not target.is_file():
         raise ImageError(f"{path}: exists and is not a file; choose another name")
     return target
+
+
+def check_sides(path: Path, height: int, width: int) -> None:
+    """Raise ImageError if the format that a path's suffix names takes no picture so long."""
+    largest = LARGEST_SIDES.get(path.suffix.lower(), MAX_PIXELS)
+    if max(height, width) > largest:
+        raise ImageError(
+            f"{path}: {width} x {height} pixels do not fit {path.suffix}, which takes {largest} on "
+            "a side; use .png"
+        )
 
 
 def check_pixels(path: Path, what: str, height: int, width: int) -> None:

@@ -58,13 +58,17 @@ def read_metadata(data: bytes) -> Metadata:
     A profile of other colours than RGB is left out: pixels are RGB once they are read. Damaged
     metadata are left out, too; they must not keep a good picture from being read.
     """
-    readers = {"PNG": _from_png, "JPEG": _from_jpeg, "WebP": _from_webp, "TIFF": _from_tiff}
-    reader = readers.get(image_format(data) or "")
-    found = Metadata()
-    with contextlib.suppress(HeaderError, struct.error, zlib.error, IndexError):
-        found = reader(data) if reader else found
+    found = _read(data)
     icc = found.icc if found.icc[16:20] == b"RGB " else b""
     return Metadata(icc, found.exif if _is_sound(found.exif) else b"")
+
+
+def read_orientation(data: bytes) -> int:
+    """Return how an encoded image is to be turned, as EXIF numbers it: 1 to 8, and 1 is upright.
+
+    A TIFF file's is 1: libtiff turns it.
+    """
+    return exif.orientation(_read(data).exif)
 
 
 def insert_metadata(data: bytes, metadata: Metadata) -> bytes:
@@ -83,6 +87,14 @@ def declare_alpha(tiff: bytes, premultiplied: bool) -> bytes:
     kind = exif.PREMULTIPLIED_ALPHA if premultiplied else exif.STRAIGHT_ALPHA
     alpha = Field(exif.SHORT, struct.pack("<H", kind))
     return _add_fields(tiff, {exif.EXTRA_SAMPLES: alpha})
+
+
+def _read(data: bytes) -> Metadata:
+    readers = {"PNG": _from_png, "JPEG": _from_jpeg, "WebP": _from_webp, "TIFF": _from_tiff}
+    reader = readers.get(image_format(data) or "")
+    with contextlib.suppress(HeaderError, struct.error, zlib.error, IndexError):
+        return reader(data) if reader else Metadata()
+    return Metadata()
 
 
 def _is_sound(block: bytes) -> bool:

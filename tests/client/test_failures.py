@@ -1,10 +1,12 @@
-"""How long the client waits before it sends again."""
+"""What a failed call means, and how long the client waits before it sends again."""
 
 import pytest
 import tenacity
 from tritonclient.utils import InferenceServerException
 
-from client.failures import BUSY, pause
+from client.errors import ModelMissingError, ServerUnavailableError
+from client.failures import BUSY, explain, is_gone, pause
+from client.request import Request
 
 BUSY_SERVER = InferenceServerException(BUSY[0], "StatusCode.UNAVAILABLE")
 NO_SERVER = InferenceServerException("failed to connect", "StatusCode.UNAVAILABLE")
@@ -21,3 +23,20 @@ def test_pauses_grow_to_a_limit_and_are_spread(error: Exception, longest: float)
         assert min(pauses) >= 0 and max(pauses) <= bound
         # Anywhere up to the bound: those who were turned away together do not return together.
         assert min(pauses) < 0.3 * bound and max(pauses) > 0.7 * bound
+
+
+@pytest.mark.parametrize(
+    ("reason", "kind"),
+    [
+        ("Request for unknown model: 'dim' has no available versions", ServerUnavailableError),
+        ("Request for unknown model: 'dim' is not found", ModelMissingError),
+    ],
+)
+def test_a_server_that_stops_is_gone_and_one_of_other_models_is_not(
+    reason: str, kind: type[Exception]
+) -> None:
+    error = InferenceServerException(reason, "StatusCode.NOT_FOUND")
+    assert is_gone(error) == (kind is ServerUnavailableError)
+    said = explain(error, "dim", "gpu1:8001", 3, Request())
+    assert type(said) is kind
+    assert reason in str(said)

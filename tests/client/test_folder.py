@@ -105,7 +105,7 @@ def test_failures_are_tried_again(run, make_pairs, place, check_mattes):
     Path("bird.png").rename("trimaps/bird.png")
     code, out, err = run(failures, "-o", "mattes", "--failures", failures)
     assert (code, out) == (2, "")
-    assert "failures.csv: is the list to work on; choose another name" in err
+    assert "failures.csv: is another file of this command; choose another name" in err
     code, out, _ = run(failures, "-o", "mattes")
     assert (code, out) == (0, "2 written, 0 were there, 0 failed\n")
     check_mattes(Path("mattes"), expected)
@@ -154,6 +154,20 @@ def test_without_a_server_the_rest_is_not_tried(run, make_pairs):
     assert sum("not tried: the server was gone" in error for error in errors) == 38
     assert "failed: 20 more, --failures CSV lists all\n" in err
     assert list(Path("mattes").iterdir()) == []
+
+
+def test_a_server_without_the_model_does_not_end_the_run_of_another(
+    run, make_pairs, launch_standin, monkeypatch
+):
+    make_pairs([f"{i}.png" for i in range(9)])
+    url = launch_standin(name="other").grpc_url
+    arguments = (*FOLDERS, "--jobs", 1, "--json")
+    errors = [json.loads(line)["error"] for line in run(*arguments, url=url)[1].splitlines()]
+    assert "does not serve the model 'dim'" in errors[0]
+    assert all(error == "not tried: the server was gone" for error in errors[1:])
+    monkeypatch.setattr("client.connection.Matte.is_ready", lambda _: True)  # as if one had it
+    errors = [json.loads(line)["error"] for line in run(*arguments, url=url)[1].splitlines()]
+    assert all("does not serve the model 'dim'" in error for error in errors)
 
 
 @pytest.mark.parametrize("done", [0, 15])

@@ -44,6 +44,22 @@ def test_a_server_killed_and_restarted_loses_nothing(
     assert stats.inference_count > 0  # it was found again
 
 
+def test_a_server_that_is_asked_to_stop_loses_nothing(
+    start, make_pairs, launch_standin, tmp_path, wait_until, check_mattes
+):
+    """While it ends what is under way it says that it has no such model."""
+    expected = make_pairs([f"{i:03}.png" for i in range(150)])
+    servers = [launch_standin(seconds=0.04) for _ in range(2)]
+    urls = [word for server in servers for word in ("--url", server.grpc_url)]
+    program = start(*FOLDERS, *urls, "--timeout", 60, stderr=subprocess.PIPE)
+    wait_until(lambda: len(list(tmp_path.glob("mattes/*.png"))) >= 20)
+    servers[0].process.send_signal(signal.SIGTERM)
+    out, err = program.communicate(timeout=120)
+    assert program.returncode == 0, err
+    assert out == "150 written, 0 were there, 0 failed\n"
+    check_mattes(tmp_path / "mattes", expected)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
 def test_a_stopped_run_leaves_whole_files_and_the_next_goes_on(
     start, run, make_pairs, launch_standin, tmp_path, wait_until, number, check_mattes

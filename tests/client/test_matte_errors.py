@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -86,8 +87,10 @@ def test_trimap_that_is_an_alpha(run, refuse, files):
     assert (alpha[ramp >= 239] == 255).all()
 
 
-def test_trimap_that_is_a_photo(refuse, files):
-    assert "photo.png: looks like" in refuse(files[0], files[0], "-o", "alpha.png")
+def test_trimap_that_is_a_photo(refuse, files, picture):
+    assert "photo.png: is in colour" in refuse(files[0], files[0], "-o", "alpha.png")
+    write_image("grey.png", picture[0][..., 0])
+    assert "grey.png: looks like" in refuse(files[0], "grey.png", "-o", "alpha.png")
 
 
 def test_mask_without_an_object(refuse, files):
@@ -130,6 +133,41 @@ def test_output_of_unknown_format(refuse, files):
 
 def test_cutout_in_a_format_without_transparency(refuse, files):
     assert "cutout.jpg: .jpg has no transparency" in refuse(*files, "--cutout", "cutout.jpg")
+
+
+@pytest.mark.parametrize(("suffix", "length"), [(".jpg", 65501), (".webp", 16384)])
+def test_a_format_that_takes_no_such_side_is_told_before_the_server_is_asked(
+    refuse, files, suffix, length
+):
+    write_image("long.png", np.zeros((2, length, 3), np.uint8))
+    write_image("known.png", np.full((2, length), 128, np.uint8))
+    error = refuse("long.png", "known.png", "-o", f"alpha{suffix}", url=NOBODY)
+    assert f"alpha{suffix}: {length} x 2 pixels do not fit {suffix}" in error
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
+@pytest.mark.parametrize("json", [True, False])
+def test_standard_output_that_is_full(start, files, standin, tmp_path, json):
+    """What was to be written is: this is neither nothing done nor all."""
+    url = ["--url", standin.grpc_url]
+    for inputs in (["photo.png", "trimap.png"], ["list.csv"]):
+        (tmp_path / "list.csv").write_text("image,trimap\nphoto.png,trimap.png\n")
+        output = "alpha.png" if len(inputs) == 2 else "mattes"
+        with Path("/dev/full").open("w") as full:
+            arguments = [*inputs, "-o", output, *url, *["--json"] * json]
+            program = start(*arguments, stdout=full, stderr=subprocess.PIPE)
+            _, err = program.communicate(timeout=60)
+        assert "error: standard output: No space left on device\n" in err
+        assert "Traceback" not in err and "Exception ignored" not in err
+        assert program.returncode == 1
+    assert (tmp_path / "alpha.png").is_file() and (tmp_path / "mattes/photo.png").is_file()
+    with Path("/dev/full").open("w") as full:
+        arguments = ["nosuch.png", "trimap.png", "-o", "a.png", *url, "--json"]
+        program = start(*arguments, stdout=full, stderr=subprocess.PIPE)
+        assert program.communicate(timeout=60)[1] == (
+            "error: nosuch.png: no such file; check the name\n"
+        )
+    assert program.returncode == 2
 
 
 @pytest.mark.parametrize("taken", ["photo.png", "trimap.png", "./photo.png"])

@@ -340,11 +340,17 @@ def test_what_is_deleted_has_to_be_dropped_again(files, tmp_path):
 
 @pytest.mark.parametrize(
     ("option", "message"),
-    [("--url=localhost", "expected host:port"), ("--ca=missing", "missing: cannot be read")],
+    [
+        ("--url=localhost", "expected host:port"),
+        ("--ca=missing", "missing: cannot be read"),
+        ("--url=nosuch.invalid:1", "'nosuch.invalid' has no IPv4 address"),
+    ],
 )
 def test_wrong_options_are_one_line(capsys, option, message):
-    assert main([option]) == 2
-    assert message in capsys.readouterr().err
+    assert main([option, "--url", "127.0.0.1:1"]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
 
 
 @pytest.mark.parametrize("port", ["99999", "0", "-1", "http"])

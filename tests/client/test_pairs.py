@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from matting.images import write_image
+
 FOLDERS = ("photos", "--trimaps", "trimaps", "-o", "mattes")
 
 
@@ -59,6 +61,95 @@ def test_a_folder_that_may_not_be_read_is_a_failure(run, make_pairs, monkeypatch
     reason = "what is in this folder cannot be listed (Permission denied)"
     assert err == f"failed: photos/closed: {reason}\n"
     check_mattes(Path("mattes"), {"cat.png": expected["cat.png"]})
+
+
+@pytest.mark.parametrize("closed", ["trimaps", "trimaps/a"])
+def test_a_trimap_folder_that_may_not_be_read_is_told(run, make_pairs, monkeypatch, closed):
+    make_pairs(["cat.png", "a/b/dog.png"])
+    scandir = os.scandir
+
+    def refuse_closed(folder):  # root may read all
+        if str(folder) == closed:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+        return scandir(folder)
+
+    monkeypatch.setattr("client.pairs.os.scandir", refuse_closed)
+    code, out, err = run(*FOLDERS)
+    if closed == "trimaps":
+        assert (code, out) == (2, "")
+        assert err == "error: trimaps: cannot be listed (Permission denied)\n"
+    else:
+        assert (code, out) == (1, "1 written, 0 were there, 1 failed\n")
+        reason = "trimaps/a cannot be listed (Permission denied)"
+        assert err == f"failed: photos/a/b/dog.png: {reason}\n"
+
+
+def test_photos_of_unknown_formats_fail_if_they_have_trimaps(run, make_pairs, check_mattes):
+    expected = make_pairs(["cat.png", "a/dog.v2.png", "owl.png"])
+    Path("photos/a/dog.v2.png").rename("photos/a/dog.v2.heic")
+    Path("photos/owl.png").rename("photos/owl.CR2")
+    Path("photos/owl.xmp").touch()
+    Path("photos/cat.xmp").touch()
+    Path("photos/notes.txt").touch()
+    code, out, err = run(*FOLDERS, "--failures", "failures.csv")
+    assert (code, out) == (1, "1 written, 0 were there, 2 failed\n")
+    reason = "has a trimap, but no format that is read"
+    dog, owl = err.splitlines()
+    assert dog.startswith(f"failed: photos/a/dog.v2.heic: {reason}; save it as one of .png, .jpg")
+    assert owl.startswith(f"failed: photos/owl.CR2: {reason} (nor have owl.xmp); save it as")
+    assert "photos/owl.CR2,trimaps/owl.png,owl.png," in Path("failures.csv").read_text()
+    check_mattes(Path("mattes"), {"cat.png": expected["cat.png"]})
+
+
+def test_trimaps_without_a_photo_are_told(run, make_pairs, start, standin):
+    make_pairs([f"{i}.png" for i in range(6)])
+    for i in range(1, 6):
+        Path(f"photos/{i}.png").unlink()
+    program = start(*FOLDERS, "--url", standin.grpc_url, stderr=subprocess.PIPE)
+    out, err = program.communicate(timeout=60)
+    assert (program.returncode, out) == (0, "1 written, 0 were there, 0 failed\n")
+    names = "trimaps/1.png, trimaps/2.png, trimaps/3.png, ..."
+    assert err == f"trimaps without a photo: 5 ({names})\n"
+    program = start(*FOLDERS, "--url", standin.grpc_url, "--quiet", stderr=subprocess.PIPE)
+    assert program.communicate(timeout=60) == ("", "")
+    program = start("photos/0*", *FOLDERS[1:], "--url", standin.grpc_url, stderr=subprocess.PIPE)
+    assert program.communicate(timeout=60)[1] == ""  # a glob is meant to leave some out
+
+
+def test_no_input_is_overwritten_or_taken_for_an_output(run, make_pairs, picture, tmp_path):
+    make_pairs(["cat.png", "dog.png"])
+    Path("new").mkdir()
+    Path("links").mkdir()
+    write_image("new/dog.png", picture[0])
+    Path("links/dog.png").symlink_to(tmp_path / "photos/cat.png")
+    Path("linked").symlink_to(tmp_path / "new")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.png")}
+    background = ["--background", "new/dog.png"]
+    for outputs, taken in (
+        (["--composite", "new", *background], "new/dog.png"),
+        (["--composite", "linked", *background], "linked/dog.png"),
+        (["-o", "links"], "links/dog.png"),
+        (["-o", "mattes", "--failures", "trimaps/cat.png"], "trimaps/cat.png"),
+        (["-o", "mattes", "--failures", "links/dog.png"], "links/dog.png"),
+    ):
+        code, out, err = run("photos", "--trimaps", "trimaps", *outputs)
+        assert (code, out) == (2, "")
+        assert err == f"error: {taken}: is another file of this command; choose another name\n"
+    Path("photos/owl.png").symlink_to(tmp_path / "mattes/cat.png")  # an input that is a link
+    assert run(*FOLDERS)[2].startswith("error: mattes/cat.png: is another file of this command")
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_rows_without_a_photo_are_failures(run, make_pairs, check_mattes):
+    expected = make_pairs(["cat.png"])
+    rows = ["photos/cat.png,trimaps/cat.png", ".,t.png", "/,t.png", "..,t.png"]
+    Path("pairs.csv").write_text("image,trimap\n" + "\n".join(rows))
+    code, out, err = run("pairs.csv", "-o", "mattes", "--failures", "failures.csv")
+    assert (code, out) == (1, "1 written, 0 were there, 3 failed\n")
+    lines = [f"failed: {name}: is a folder; expected a photo" for name in (".", "/", "..")]
+    assert err.splitlines() == lines
+    check_mattes(Path("mattes/photos"), {"cat.png": expected["cat.png"]})
+    assert run("failures.csv", "-o", "mattes")[0] == 1
 
 
 def test_other_files_are_no_photos(run, make_pairs, check_mattes):
@@ -177,8 +268,8 @@ def test_a_place_that_cannot_be_is_one_failure(run, make_pairs, check_mattes):
         (["photos", "--trimaps", "trimaps", "-o", "photos"], "--alpha photos is used already"),
         (["photos", "--trimaps", "trimaps", "-o", "x", "--cutout", "x"], "--cutout x is used"),
         (["nosuch.csv", "-o", "mattes"], "nosuch.csv: cannot be read"),
-        (["own.csv", "-o", "."], "photos/cat.png: is an input of own.csv"),
-        (["empty/own.csv", "-o", "photos"], "photos/cat.png: is an input of empty/own.csv"),
+        (["own.csv", "-o", "."], "photos/cat.png: is another file of this"),
+        (["empty/own.csv", "-o", "photos"], "photos/cat.png: is another file of this"),
         (["bad.csv", "-o", "mattes"], "expected a first line `image,trimap`"),
         (["photos", "--trimaps", "trimaps", "-o", "bad.csv"], "bad.csv: cannot be written"),
         ([*FOLDERS, "--failures", "nosuch/f.csv"], "nosuch/f.csv: cannot be written"),

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -110,6 +111,33 @@ def test_off_sends_the_photo_whole(standin, asked, make_picture):
     with Matte(standin.grpc_url) as matte:
         matte.alpha(*make_picture(300, 400), "off")
     assert asked() == 1
+
+
+@pytest.mark.parametrize("servers", [1, 2])
+def test_of_one_photo_as_many_tiles_are_under_way_as_there_are_servers(
+    launch_standin, make_picture, servers, monkeypatch
+):
+    urls = [launch_standin(seconds=0.02).grpc_url for _ in range(servers)]
+    under_way, counts, lock = 0, [], threading.Lock()
+    image, trimap = make_picture(300, 407)
+    with Matte(urls) as matte:
+        infer = matte._client.infer
+
+        def count(*arguments, **options):
+            nonlocal under_way
+            with lock:
+                under_way += 1
+                counts.append(under_way)
+            try:
+                return infer(*arguments, **options)
+            finally:
+                with lock:
+                    under_way -= 1
+
+        monkeypatch.setattr(matte._client, "infer", count)
+        matte.alpha(image, trimap, 96)
+        assert len(counts) == len(plan_tiles(trimap, 96)) > 10
+        assert max(counts) == servers
 
 
 def test_after_a_tile_failed_the_rest_is_not_asked_for(

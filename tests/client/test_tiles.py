@@ -1,5 +1,7 @@
 """Tiles as pure functions: where they lie, how they are joined."""
 
+import time
+
 import cv2
 import numpy as np
 import pytest
@@ -167,3 +169,13 @@ def test_sums_of_many_large_tiles_fit():
     white = np.full((512, 512), 255, np.uint8)
     joined = join_tiles(trimap, [Tile(0, 0, 512, 512)] * 200, [white] * 200)
     assert (joined == 255).all()
+
+
+def test_a_photo_of_thousands_of_small_tiles_is_planned_at_once():
+    """Joining takes the square of their number, and 96 pixels leave no coarser cells."""
+    trimap = np.zeros((2400, 3200), np.uint8)
+    trimap[::64] = 128
+    began = time.monotonic()
+    tiles = plan_tiles(trimap, 96)
+    assert len(tiles) > 3000
+    assert time.monotonic() - began < 2

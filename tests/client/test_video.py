@@ -1,11 +1,13 @@
 """A video and its trimaps in; every frame's alpha out, in order, all of them or none."""
 
+import errno
 import json
 import os
 import re
 import shutil
 import signal
 import stat
+import struct
 import subprocess
 import sys
 import time
@@ -16,7 +18,7 @@ import numpy as np
 import pytest
 from PIL import ImageCms
 
-from client.video import DEFAULT_FPS
+from client.video import DEFAULT_FPS, _are_steady, list_frames
 from matting.compositing import composite
 from matting.foreground import estimate_foreground
 from matting.images import read_cutout, read_gray, read_photo, to_depth, write_image
@@ -113,16 +115,90 @@ def test_masks_that_are_taken_for_trimaps_are_told(run, clip):
     assert (code, out) == (0, f"wrote again.mkv, {FRAMES} frames\n")
 
 
-def test_videos_of_other_formats(run, clip, tmp_path):
+def make_mp4(folder, clip):
     codec = cv2.VideoWriter.fourcc(*"mp4v")
-    video = cv2.VideoWriter(str(tmp_path / "clip.mp4"), codec, RATE, (52, 38))
+    video = cv2.VideoWriter(str(folder / "clip.mp4"), codec, RATE, (52, 38))
     for image, _ in clip:
         video.write(image)
     video.release()
+
+
+def test_videos_of_other_formats(run, clip, tmp_path):
+    make_mp4(tmp_path, clip)
     code, out, _ = run("clip.mp4", "--trimaps", "trimaps", "-o", "alpha.mkv", "--json")
     assert code == 0
     assert len(read_video("alpha.mkv")) == FRAMES
     assert re.fullmatch(r"[0-9a-f]{32}", json.loads(out)["request"])
+
+
+ONE = 1 << 16
+TURNS = {1: (0, -ONE, ONE, 0), 2: (-ONE, 0, 0, -ONE), 3: (0, ONE, -ONE, 0)}
+"""Matrices of a file by how often they turn a picture to the left."""
+
+
+@pytest.mark.parametrize("turns", TURNS)
+def test_a_phones_video_is_turned_as_it_is_shown(run, clip, tmp_path, expected_alpha, turns):
+    make_mp4(tmp_path, clip)
+    frames = [np.rot90(frame, turns) for frame in read_video("clip.mp4")]
+    file = bytearray(Path("clip.mp4").read_bytes())
+    a, b, c, d = TURNS[turns]
+    place = file.index(b"tkhd") + 44
+    struct.pack_into(">9i", file, place, a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    Path("clip.mp4").write_bytes(file)
+    for number, (_, trimap) in enumerate(clip):
+        write_image(f"trimaps/{number:03}.png", np.ascontiguousarray(np.rot90(trimap, turns)))
+    code, _, err = run("clip.mp4", "--trimaps", "trimaps", "-o", "alpha.mkv")
+    assert code == 0, err
+    for made, frame, (_, trimap) in zip(read_video("alpha.mkv"), frames, clip, strict=True):
+        np.testing.assert_array_equal(made[..., 0], expected_alpha(frame, np.rot90(trimap, turns)))
+
+
+def test_frames_at_varying_times_go_as_frames_only(run, refuse, clip):
+    """A .mkv has one rate, and would drift from the video that it belongs to."""
+    file = Path("clip.mkv").read_bytes()
+    for number in reversed(range(5, FRAMES)):  # a camera left one out for want of light
+        block, late = (
+            b"\x81" + struct.pack(">hB", round(1000 * moment / RATE), 0)
+            for moment in (number, number + 1)
+        )
+        assert file.count(block) == 1
+        file = file.replace(block, late)
+    Path("clip.mkv").write_bytes(file)
+    error = refuse("clip.mkv", "--trimaps", "trimaps", "-o", "alpha.mkv")
+    assert "clip.mkv: its frames come at varying times" in error
+    assert "name a folder for frames" in error
+    assert run("clip.mkv", "--trimaps", "trimaps", "-o", "frames")[0] == 0
+
+
+@pytest.mark.parametrize("rate", [0.01, 24000 / 1001, 29.97, 30000 / 1001, 12.345, 1000])
+@pytest.mark.parametrize("kind", [("clip.mkv", "FFV1"), ("clip.mp4", "mp4v"), ("clip.avi", "MJPG")])
+def test_frames_at_a_constant_rate_are_steady(tmp_path, rate, kind):
+    path, codec = tmp_path / kind[0], cv2.VideoWriter.fourcc(*kind[1])
+    video = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, codec, rate, (16, 16))
+    for _ in range(200):
+        video.write(np.zeros((16, 16, 3), np.uint8))
+    video.release()
+    trimaps = tmp_path / "trimaps"
+    trimaps.mkdir()
+    for number in range(200):
+        (trimaps / f"{number}.png").touch()
+    assert len(list_frames(path, trimaps, {"alpha": tmp_path / "alpha.mkv"})) == 200
+
+
+@pytest.mark.parametrize(
+    ("times", "rate", "is_steady"),
+    [
+        ([500 + 1000 * n / 29.97 for n in range(9000)], 29.97, True),  # begins late
+        ([round(1000 * n / 59.94) for n in range(9000)], 59.94, True),  # Matroska's rounding
+        ([*(40.0 * n for n in range(98)), 0, 0], 25, True),  # an .avi with B-frames ends so
+        ([0.0] * 100, 25, True),  # a stream without times
+        ([40.0 * n + 10 * (n % 2) for n in range(100)], 25, True),  # jitter
+        ([40.0 * (n + (n > 50)) for n in range(100)], 25, False),  # one is left out
+        ([1000 * n / 24 for n in range(100)], 25, False),  # the rate is another
+    ],
+)
+def test_what_is_steady(times, rate, is_steady):
+    assert _are_steady(times, rate) == is_steady
 
 
 @pytest.mark.parametrize("rate", [None, 12])
@@ -209,6 +285,34 @@ def test_another_number_of_trimaps(refuse, clip):
     assert "has 11 frames and trimaps 10 images; expected one for each" in error
 
 
+@pytest.mark.parametrize("taken", ["trimaps/003.png", "clip.mkv", "back.png"])
+def test_no_input_is_overwritten_through_a_link(refuse, clip, taken):
+    write_image("back.png", clip[0][0])
+    Path("new.mkv").symlink_to(taken)
+    background = ["--background", "back.png"]
+    error = refuse("clip.mkv", "--trimaps", "trimaps", "--composite", "new.mkv", *background)
+    assert "new.mkv: is another file of this command" in error
+
+
+def test_a_writer_that_cannot_begin_is_told(refuse, clip, monkeypatch):
+    monkeypatch.setattr("client.video.CODEC", cv2.VideoWriter.fourcc(*"none"))
+    error = refuse("clip.mkv", "--trimaps", "trimaps", "-o", "a.mkv")
+    assert "a.mkv: cannot be written (FFmpeg does not begin it)" in error
+
+
+def test_a_trimap_folder_that_cannot_be_listed(refuse, clip, monkeypatch):
+    scandir = os.scandir
+
+    def refuse_closed(folder):  # root may read all
+        if str(folder) == "trimaps":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+        return scandir(folder)
+
+    monkeypatch.setattr("client.pairs.os.scandir", refuse_closed)
+    error = refuse("clip.mkv", "--trimaps", "trimaps", "-o", "a.mkv")
+    assert error == "error: trimaps: cannot be listed (Permission denied)"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -244,16 +348,16 @@ def test_odd_sides_go_as_frames_only(run, refuse, tmp_path, make_picture, clip):
     assert read_gray("frames/000003.png").shape == (37, 53)
 
 
-@pytest.mark.parametrize("rate", ["inf", "nan", "1e30", "1001", "0", "-1"])
+@pytest.mark.parametrize("rate", ["inf", "nan", "1e30", "1001", "0.009", "0", "-1", "soon"])
 def test_rates_that_no_video_can_have(refuse, clip, rate):
     error = refuse("trimaps", "--trimaps", "trimaps", "-o", "a.mkv", f"--fps={rate}")
-    assert f"{rate} is not more than 0 and at most 1000" in error
+    assert f"{rate} is not a number from 0.01 to 1000" in error
 
 
 def test_a_video_that_claims_such_a_rate(run, refuse, clip, monkeypatch):
     monkeypatch.setattr("client.video.MAX_FPS", RATE - 1)
     error = refuse("clip.mkv", "--trimaps", "trimaps", "-o", "a.mkv")
-    assert f"clip.mkv: says it has {RATE} frames a second, expected at most {RATE - 1}" in error
+    assert f"clip.mkv: says it has {RATE} frames a second, expected 0.01 to {RATE - 1};" in error
     assert run("clip.mkv", "--trimaps", "trimaps", "-o", "frames")[0] == 0
 
 

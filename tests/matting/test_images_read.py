@@ -1,5 +1,6 @@
 """Real files, good, odd and broken ones, go through the reader."""
 
+import io
 import struct
 import zlib
 from collections.abc import Callable
@@ -11,7 +12,15 @@ import pytest
 from PIL import Image
 
 from matting import images
-from matting.images import check_writable, read_gray, read_image, read_trimap, write_image
+from matting.images import (
+    check_writable,
+    read_cutout,
+    read_gray,
+    read_image,
+    read_photo,
+    read_trimap,
+    write_image,
+)
 
 FORMATS = (".png", ".jpg", ".webp", ".tif", ".bmp")
 LOSSLESS = (".png", ".webp", ".tif", ".bmp")
@@ -21,6 +30,12 @@ def store(path: Path, pixels: np.ndarray) -> bytes:
     """Write BGR pixels by OpenCV alone, and return the file's bytes."""
     assert cv2.imwrite(str(path), pixels)
     return path.read_bytes()
+
+
+def encoded(picture: Image.Image, kind: str, **options: object) -> bytes:
+    file = io.BytesIO()
+    picture.save(file, kind, **options)
+    return file.getvalue()
 
 
 # ---- what is fine
@@ -80,9 +95,13 @@ def test_cmyk_jpeg(data: Path) -> None:
     assert read_gray(data / "images/cmyk.jpg").shape == (16, 32)
 
 
+def orientation_block(orientation: int) -> bytes:
+    return b"MM\0*" + struct.pack(">IHHHIHHI", 8, 1, 0x112, 3, 1, orientation, 0, 0)
+
+
 def with_orientation(data: bytes, orientation: int) -> bytes:
     """Insert an EXIF orientation into a JPEG or PNG."""
-    exif = b"MM\0*" + struct.pack(">IHHHIHHI", 8, 1, 0x112, 3, 1, orientation, 0, 0)
+    exif = orientation_block(orientation)
     if data.startswith(b"\xff\xd8"):
         segment = b"Exif\0\0" + exif
         return data[:2] + b"\xff\xe1" + struct.pack(">H", len(segment) + 2) + segment + data[2:]
@@ -110,8 +129,110 @@ def test_exif_rotation_applies_to_photo_and_trimap(
 ) -> None:
     plain, turned = tmp_path / f"plain{suffix}", tmp_path / f"turned{suffix}"
     turned.write_bytes(with_orientation(store(plain, photo), orientation))
-    for reader in (read_image, read_gray, read_trimap):
+    for reader in (read_image, read_gray):
         np.testing.assert_array_equal(reader(turned), UPRIGHT[orientation](reader(plain)))
+    for pixels in (photo[..., 0], np.dstack([photo[..., 0]] * 3)):
+        turned.write_bytes(with_orientation(store(plain, pixels), orientation))
+        expected = UPRIGHT[orientation](read_trimap(plain))
+        np.testing.assert_array_equal(read_trimap(turned), expected)
+
+
+@pytest.mark.parametrize("orientation", UPRIGHT)
+def test_tiff_is_turned_once(tmp_path: Path, photo: np.ndarray, orientation: int) -> None:
+    grey = np.ascontiguousarray(photo[..., 0])
+    for pixels in (grey, grey * np.uint16(257), photo):
+        picture = encoded(Image.fromarray(pixels), "TIFF", tiffinfo={0x112: orientation})
+        (tmp_path / "a.tif").write_bytes(picture)
+        expected = UPRIGHT[orientation](photo if pixels is photo else grey)
+        read = (read_image if pixels is photo else read_trimap)(tmp_path / "a.tif")
+        np.testing.assert_array_equal(read, expected)
+
+
+LONG_BLOCK = b"MM\0*" + struct.pack(">IHHHIII", 8, 1, 0x112, 4, 1, 6, 0)
+CUT_BLOCK = b"MM\0*" + struct.pack(">IHHHIHH", 8, 9, 0x112, 3, 1, 6, 0)  # says it has nine fields
+XMP = b"http://ns.adobe.com/xap/1.0/\0<x:xmpmeta/>"
+
+
+@pytest.mark.parametrize(
+    "segments",
+    [
+        [XMP, b"Exif\0\0" + orientation_block(6)],
+        [b"Exif\0\0" + LONG_BLOCK],
+        [b"Exif\0\0" + CUT_BLOCK],
+    ],
+    ids=["after XMP", "as a LONG", "in a damaged block"],
+)
+def test_a_jpeg_is_turned_wherever_it_says_so(
+    tmp_path: Path, photo: np.ndarray, segments: list[bytes]
+) -> None:
+    data = store(tmp_path / "plain.jpg", photo)
+    for content in reversed(segments):
+        data = data[:2] + b"\xff\xe1" + struct.pack(">H", len(content) + 2) + content + data[2:]
+    (tmp_path / "turned.jpg").write_bytes(data)
+    turned = read_photo(tmp_path / "turned.jpg")
+    plain = read_image(tmp_path / "plain.jpg")
+    np.testing.assert_array_equal(turned.pixels, UPRIGHT[6](plain))
+    write_image(tmp_path / "again.jpg", turned.pixels, turned.metadata)
+    assert read_image(tmp_path / "again.jpg").shape == turned.pixels.shape
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind", "options"),
+    [
+        *[("1", kind, {}) for kind in ("PNG", "BMP", "TIFF")],
+        *[("P", kind, {}) for kind in ("PNG", "BMP", "TIFF")],
+        *[("LA", kind, {}) for kind in ("PNG", "TIFF")],
+        *[("RGBA", kind, {}) for kind in ("PNG", "TIFF", "WEBP")],
+        ("L", "JPEG", {"quality": 20}),
+        ("RGB", "JPEG", {"quality": 20}),
+        ("RGB", "WEBP", {"quality": 5}),  # its colours differ by 1
+        ("CMYK", "JPEG", {"quality": 20}),
+        ("I;16", "PNG", {}),
+        ("I;16", "TIFF", {}),
+    ],
+)
+def test_grey_of_all_kinds_is_a_trimap(
+    tmp_path: Path, photo: np.ndarray, mode: str, kind: str, options: dict[str, int]
+) -> None:
+    trimap = Image.fromarray(photo[..., 0] // 100 * np.uint8(127))
+    if mode == "I;16":
+        trimap = Image.fromarray(np.asarray(trimap) * np.uint16(257))
+    elif mode == "CMYK":
+        trimap = trimap.convert("RGB").convert(mode)
+    else:
+        trimap = trimap.convert(mode)
+    (tmp_path / "a").write_bytes(encoded(trimap, kind, **options))
+    np.testing.assert_array_equal(read_trimap(tmp_path / "a"), read_gray(tmp_path / "a"))
+
+
+def test_a_trimap_in_colour_is_refused(
+    tmp_path: Path, photo: np.ndarray, refusal: Callable[..., str]
+) -> None:
+    mask = photo[..., 0] > 127
+    red = Image.fromarray(np.dstack([mask * np.uint8(255), *[np.zeros_like(photo[..., 0])] * 2]))
+    for kind, mode in (("PNG", "RGB"), ("JPEG", "RGB"), ("PNG", "P"), ("TIFF", "RGB")):
+        (tmp_path / "a").write_bytes(encoded(red.convert(mode), kind))
+        assert "is in colour; expected grey" in refusal(read_trimap, tmp_path / "a")
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP"])
+def test_a_mask_in_the_alpha_channel_is_refused(
+    tmp_path: Path, photo: np.ndarray, kind: str, refusal: Callable[..., str]
+) -> None:
+    for colours in (photo, np.zeros_like(photo)):
+        picture = Image.fromarray(np.dstack([colours, photo[..., 0] // 128 * np.uint8(255)]))
+        (tmp_path / "a").write_bytes(encoded(picture, kind, **{"lossless": True}))
+        assert "is in the alpha channel; save that as grey" in refusal(read_trimap, tmp_path / "a")
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP"])
+def test_colours_below_alpha_are_as_stored(tmp_path: Path, photo: np.ndarray, kind: str) -> None:
+    alpha = photo[::-1, :, 0] // 128 * np.uint8(200)
+    picture = Image.fromarray(np.dstack([photo, alpha]))
+    (tmp_path / "a").write_bytes(encoded(picture, kind, lossless=True, exact=True))
+    np.testing.assert_array_equal(read_image(tmp_path / "a"), photo)
+    for read, stored in zip(read_cutout(tmp_path / "a"), (photo, alpha), strict=True):
+        np.testing.assert_array_equal(read, stored)
 
 
 @pytest.mark.parametrize("suffix", FORMATS)

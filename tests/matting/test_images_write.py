@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from matting.images import check_writable, read_gray, write_image
+from matting.images import check_sides, check_writable, read_gray, write_image
 
 
 def test_mode_bits_are_those_of_any_new_file(tmp_path: Path) -> None:
@@ -51,6 +51,21 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(
 def test_a_picture_that_the_format_cannot_hold(tmp_path: Path, refusal: Callable[..., str]) -> None:
     assert "use .png" in refusal(write_image, tmp_path / "a.jpg", np.zeros((1, 70_000), np.uint8))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("suffix", "largest"), [(".jpg", 65500), (".webp", 16383)])
+def test_the_longest_sides(
+    tmp_path: Path, suffix: str, largest: int, refusal: Callable[..., str]
+) -> None:
+    path = tmp_path / f"a{suffix}"
+    check_sides(path, 1, largest)
+    write_image(path, np.zeros((1, largest), np.uint8))
+    line = (
+        f"1 x {largest + 1} pixels do not fit {suffix}, which takes {largest} on a side; use .png"
+    )
+    assert line in refusal(check_sides, path, largest + 1, 1)
+    assert "use .png" in refusal(write_image, path, np.zeros((largest + 1, 1), np.uint8))
+    check_sides(tmp_path / "a.png", largest + 1, 1)
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".bmp"])
