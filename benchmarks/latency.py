@@ -159,8 +159,8 @@ def peer_rows(record: dict) -> list[Row]:
 def peer_notes(record: dict) -> list[str]:
     """Return how often the peers were timed, and what the client's tiles depend on."""
     sizes = record["sizes"].values()
-    rounds = ", ".join(str(len(measured["peers_ms"][REFERENCE])) for measured in sizes)
-    points = [f"Medians of {rounds} rounds."]
+    rounds = [str(len(measured["peers_ms"][REFERENCE])) for measured in sizes]
+    points = [f"Medians of {', '.join(rounds if len(set(rounds)) > 1 else rounds[:1])} rounds."]
     if unknown := {f"{measured['unknown']:.0%}" for measured in sizes if "unknown" in measured}:
         points.append(f"One photo, stretched; {' or '.join(sorted(unknown))} of it is unknown.")
     return points
