@@ -12,7 +12,7 @@ from benchmarks.layers import ENGINE, INFER, NETWORK
 from benchmarks.load import END_TO_END
 from benchmarks.measure import median
 from benchmarks.scaling import rates
-from benchmarks.tiles import HALF, TILED, WHOLE, pace
+from benchmarks.tiles import HALF, TILED, WHOLE, law, pace
 
 matplotlib.rcParams["svg.fonttype"] = "none"  # letters stay text: small, and can be searched
 
@@ -135,7 +135,7 @@ def tiles_figures(record: dict) -> list[Figure]:
             paces = [pace(case, way) for case in cases]
             (dots,) = axis.plot(unknown, paces, "o", label=way)
             if way != WHOLE and len(cases) > 2:
-                slope, start = np.polyfit(unknown, paces, 1)
+                start, slope, _ = law(cases, way)
                 ends = np.array([0, unknown.max()])
                 axis.plot(ends, start + slope * ends, "--", color=dots.get_color())
     axis.set_xlabel("unknown share of the picture")

@@ -185,16 +185,20 @@ def laws(cases: list[dict]) -> list[str]:
         change = f"mean SAD changes by {other / whole - 1:+.2%}"
         points.append(f"{way}: {gain:.2f} times faster (median); {change}.")
     if len(cases) > 2:
-        unknown = [case["unknown"] for case in cases]
         paces = []
         for way in (TILED, HALF):
-            law = linregress(unknown, [pace(case, way) for case in cases])
-            slope = f"({law.slope:.1f} ± {law.stderr:.1f})"
-            paces.append(f"{law.intercept:.2f} + {slope} × unknown share, {way}")
+            start, slope, error = law(cases, way)
+            paces.append(f"{start:.2f} + ({slope:.1f} ± {error:.1f}) × unknown share, {way}")
         if both:
             paces.append(f"{np.median([pace(case, WHOLE) for case in both]):.2f} whole")
         points.append(f"Seconds for a megapixel, ± standard error: {'; '.join(paces)}.")
     return points
+
+
+def law(cases: list[dict], way: str) -> tuple[float, float, float]:
+    """Fit seconds for a megapixel to the unknown share: start, slope and the slope's error."""
+    line = linregress([case["unknown"] for case in cases], [pace(case, way) for case in cases])
+    return line.intercept, line.slope, line.stderr
 
 
 def pace(case: dict, way: str) -> float:
