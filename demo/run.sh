@@ -1,5 +1,5 @@
 #!/bin/sh
-# Set up .venv once (about 240 MB to download), then matte the shipped photograph through a real
+# Set up .venv once (about 270 MB to download), then matte the shipped photograph through a real
 # Triton server.
 #   sh demo/run.sh [-o DIR] [--keep]
 set -eu
