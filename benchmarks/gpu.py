@@ -266,9 +266,9 @@ def peer_rows(record: dict) -> list[Row]:
     for shape, work in record["flops"].items():
         found = {name: ms[shape] for name, ms in record["ms"].items() if shape in ms}
         best = min((median(found[name]) for name in PEERS if name in found), default=None)
+        base = median(found[BASE]) if BASE in found else None
         for name, milliseconds in found.items():
             took = percentiles(milliseconds)
-            base = median(found[BASE]) if BASE in found else None
             rows.append(
                 {
                     "N x H x W": shape,
@@ -289,7 +289,7 @@ def notes(record: dict) -> list[str]:
         f"Best matrix product in FP16: {record['matrix_rate'] / 1e12:.0f} TFLOP/s.",
         f"PyTorch {record['torch']}.",
     ]
-    if TENSORRT in record["ms"]:
+    if record["ms"][TENSORRT]:
         points.append("TensorRT has one engine for all shapes, PyTorch tunes itself for each.")
     if "unfinished" in record:
         points += ["Cut off: what is missing was not measured."]

@@ -22,7 +22,7 @@ from benchmarks.measure import Samples, median
 from benchmarks.service import add_repository_argument, answered, picture_of, size
 from benchmarks.tables import Section
 from client.arguments import positive
-from client.connection import DEFAULT_TIMEOUT, Matte
+from client.connection import Matte
 from export.repository import CONFIG, MODEL, with_parameters
 from server import Server, launch
 
@@ -88,15 +88,11 @@ def pinned_servers(repository: Path, count: int) -> Iterator[list[Server]]:
 
 
 def send(
-    servers: list[Server],
-    picture: tuple,
-    images: int,
-    kill: Server | None = None,
-    timeout: float = DEFAULT_TIMEOUT,
+    servers: list[Server], picture: tuple, images: int, kill: Server | None = None
 ) -> dict[str, object]:
     """Send a picture so many times over one connection to all servers; kill one half way."""
     before = [answered(server) for server in servers]
-    with Matte([server.grpc_url for server in servers], timeout) as matte:
+    with Matte([server.grpc_url for server in servers]) as matte:
 
         def ask(_: int) -> None:
             matte.alpha(*picture, tile="off")

@@ -100,11 +100,11 @@ def weights_of(options: argparse.Namespace) -> dict[str, str]:
 def measure(name: str, options: argparse.Namespace, line: str) -> dict:
     """Run a benchmark, print and write its result, and return it."""
     measured = BENCHMARKS[name].measure(options)
-    text = ""
+    text, weights = "", weights_of(options)
     try:
         # One that takes long yields what it has: it is written even where the rest is cut off.
         for result in measured if isinstance(measured, Iterator) else [measured]:
-            record = new_record(name, line, weights_of(options) | result)
+            record = new_record(name, line, weights | result)
             text = to_markdown(BENCHMARKS[name].render(record))
             write_files(options.output, {f"{name}.json": to_json(record), f"{name}.md": text})
     finally:

@@ -2,6 +2,7 @@
 
 import json
 import os
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ pytest.importorskip("torch")
 from benchmarks.__main__ import main
 from benchmarks.scaling import pinned_servers, send
 from benchmarks.service import model_config, picture_of
+from client.connection import Matte
 from export.repository import CONFIG, TEMPLATE
 
 
@@ -30,9 +32,10 @@ def test_servers_share_the_work_and_a_death_loses_no_image(tmp_path: Path) -> No
     assert "One of 2 servers killed half way: 16 images" in (tmp_path / "scaling.md").read_text()
 
 
-def test_what_no_server_answers_is_not_counted() -> None:
+def test_what_no_server_answers_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.scaling.Matte", partial(Matte, timeout=0.001))
     with pinned_servers(TEMPLATE.parent, 1) as servers:
-        run = send(servers, picture_of(64, 64), 2, timeout=0.001)
+        run = send(servers, picture_of(64, 64), 2)
     assert (run["sent"], run["answered"]) == (2, 0)
 
 
