@@ -19,7 +19,7 @@ from export.export import write_onnx
 from export.manifest import MNN_MODEL, WEIGHTS
 from export.mnn import write_mnn
 from export.parity import Matting, matte_with
-from export.runtime import mnn_matte, onnx_matte
+from export.runtime import mnn_matte, onnx_matte, onnxruntime_matte
 from train.network import DeepImageMatting
 
 REFERENCE = "PyTorch FP32, as mmediting runs it"
@@ -75,15 +75,10 @@ def openvino_bf16_matte(onnx: Path) -> Matting:
 
 def onnxruntime_cuda_matte(onnx: Path) -> Matting:
     """Return a graph run by ONNX Runtime on the GPU, where its CUDA build is installed."""
-    import onnxruntime
-
-    cuda = "CUDAExecutionProvider"
-    if cuda not in onnxruntime.get_available_providers():
-        raise SkippedError("ONNX Runtime has no CUDA here: pip install onnxruntime-gpu")
-    session = onnxruntime.InferenceSession(onnx, providers=[cuda])
-    if cuda not in session.get_providers():
-        raise SkippedError("ONNX Runtime finds no CUDA that it can use; it says why above")
-    return lambda image, trimap: session.run(["alpha"], {"image": image, "trimap": trimap})[0]
+    try:
+        return onnxruntime_matte(onnx, "CUDAExecutionProvider")
+    except ExportError as error:
+        raise SkippedError(f"{error}: pip install onnxruntime-gpu") from error
 
 
 def tensorrt_matte(onnx: Path, largest: tuple[int, int, int]) -> Matting:

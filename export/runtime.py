@@ -25,9 +25,22 @@ def onnx_matte(onnx: Path, target: str, precision: str = "fp32") -> Matting:
     if target in ("cpu", "openvino"):
         compiled = compile_openvino(onnx, precision)
         return lambda image, trimap: compiled({"image": image, "trimap": trimap})["alpha"]
+    return onnxruntime_matte(onnx)
+
+
+def onnxruntime_matte(onnx: Path, provider: str = "CPUExecutionProvider") -> Matting:
+    """Return an ONNX file, run by one of ONNX Runtime's providers, as the wire contract's function.
+
+    Raises
+    ------
+    ExportError
+        This ONNX Runtime has no such provider, or finds nothing that it runs on.
+    """
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(onnx, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(onnx, providers=[provider])
+    if provider not in session.get_providers():  # it takes the CPU, and warns
+        raise ExportError(f"ONNX Runtime has no {provider} that works here")
     return lambda image, trimap: session.run(["alpha"], {"image": image, "trimap": trimap})[0]
 
 
