@@ -117,30 +117,40 @@ def check(folder: Path) -> list[str]:
         return [str(error)]
     if not entries:
         return [f"{folder / MANIFEST} is missing: export the model again"]
-    if not all({"target", "precision", "files"} <= entry.keys() for entry in entries.values()):
+    try:
+        faults = [
+            fault
+            for artifact, entry in entries.items()
+            for fault in faults_of(folder, artifact, entry)
+        ]
+    except (KeyError, TypeError):
         return [str(damaged(folder))]
-    faults = []
-    for artifact, entry in entries.items():
-        rebuild = (
-            f"rebuild it: python -m export WEIGHTS --target {entry['target']} "
-            f"--precision {entry['precision']}"
-        )
-        for name, expected in entry["files"].items():
-            path = folder / name
-            if not path.is_file():
-                faults.append(f"{name} is missing: {rebuild}")
-            elif sha256(path) != expected:
-                faults.append(f"{name} is not the file that was exported: {rebuild}")
-        if entry["target"] == "tensorrt":
-            faults += [f"{artifact} {fault}: {rebuild}" for fault in misfits(entry["engine"])]
-        if entry["precision"] == "int8" and not has_vnni():
-            faults.append(
-                f"{artifact} is in int8, and this processor has no VNNI: "
-                "export it again without --precision int8"
-            )
     first, *others = map(origins, entries.values())
     if any(first.isdisjoint(other) for other in others):
         faults.append(f"{', '.join(entries)} were made from different weights: export all of them")
+    return faults
+
+
+def faults_of(folder: Path, artifact: str, entry: dict) -> list[str]:
+    """Say what is wrong with an artifact; `KeyError` or `TypeError` where its entry is damaged."""
+    faults = []
+    rebuild = (
+        f"rebuild it: python -m export WEIGHTS --target {entry['target']} "
+        f"--precision {entry['precision']}"
+    )
+    for name, expected in entry["files"].items():
+        path = folder / name
+        if not path.is_file():
+            faults.append(f"{name} is missing: {rebuild}")
+        elif sha256(path) != expected:
+            faults.append(f"{name} is not the file that was exported: {rebuild}")
+    if entry["target"] == "tensorrt":
+        faults += [f"{artifact} {fault}: {rebuild}" for fault in misfits(entry["engine"])]
+    if entry["precision"] == "int8" and not has_vnni():
+        faults.append(
+            f"{artifact} is in int8, and this processor has no VNNI: "
+            "export it again without --precision int8"
+        )
     return faults
 
 

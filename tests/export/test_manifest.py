@@ -91,7 +91,7 @@ def test_what_is_no_manifest_is_damaged(value: object, plan: Path) -> None:
         read_manifest(plan.parent)
 
 
-@pytest.mark.parametrize("key", ["target", "precision", "files"])
+@pytest.mark.parametrize("key", ["target", "precision", "files", "engine"])
 def test_an_entry_that_lacks_something_is_damaged(key: str, plan: Path) -> None:
     entry = read_manifest(plan.parent)[plan.name]
     del entry[key]
