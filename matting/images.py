@@ -23,13 +23,7 @@ import numpy as np
 from matting import exif
 from matting.files import write_whole
 from matting.headers import HeaderError, image_format, image_size
-from matting.metadata import (
-    Metadata,
-    declare_alpha,
-    insert_metadata,
-    read_metadata,
-    read_orientation,
-)
+from matting.metadata import Metadata, declare_alpha, insert_metadata, read_metadata
 
 MAX_PIXELS = 200_000_000
 """Larger pictures are refused by their header, before they are decoded (600 MB as 8-bit RGB)."""
@@ -91,15 +85,16 @@ def read_image(path: str | Path) -> np.ndarray:
 def read_photo(path: str | Path) -> Photo:
     """Read a photo with all its bits and metadata; apart from these as `read_image`."""
     data = _read_bytes(Path(path))
-    pixels = _turn(_decode(Path(path), data, cv2.IMREAD_COLOR), read_orientation(data))
+    pixels, metadata = _decode(Path(path), data, cv2.IMREAD_COLOR), read_metadata(data)
+    pixels = _turn(pixels, metadata.orientation)
     cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels)
-    return Photo(pixels, read_metadata(data).upright())
+    return Photo(pixels, metadata.upright())
 
 
 def read_gray(path: str | Path) -> np.ndarray:
     """Read an alpha matte or mask as H x W uint8. Colour becomes its luma. Raises `ImageError`."""
     data = _read_bytes(Path(path))
-    pixels = _turn(_decode(Path(path), data, cv2.IMREAD_GRAYSCALE), read_orientation(data))
+    pixels = _turn(_decode(Path(path), data, cv2.IMREAD_GRAYSCALE), read_metadata(data).orientation)
     return to_depth(pixels, np.uint8)
 
 
@@ -118,7 +113,7 @@ def read_trimap(path: str | Path) -> np.ndarray:
     pixels = to_depth(_decode(Path(path), data, cv2.IMREAD_UNCHANGED), np.uint8)
     if pixels.ndim == 3:
         pixels = _grey(Path(path), pixels)
-    return _turn(pixels, read_orientation(data))
+    return _turn(pixels, read_metadata(data).orientation)
 
 
 def read_cutout(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
@@ -148,12 +143,7 @@ def to_depth(pixels: np.ndarray, depth: type[np.uint8] | type[np.uint16]) -> np.
     return pixels.astype(np.uint16) * np.uint16(257)
 
 
-def write_image(
-    path: str | Path,
-    array: np.ndarray,
-    metadata: Metadata | None = None,
-    premultiplied: bool = False,
-) -> None:
+def write_image(path: str | Path, array: np.ndarray, metadata: Metadata | None = None) -> None:
     """Write an image whole or not at all: a temporary file beside it takes its name when complete.
 
     Parameters
@@ -166,8 +156,6 @@ def write_image(
         .tif hold 16 bits; for the others the pixels are scaled to 8 bits.
     metadata : Metadata, optional
         Profile and EXIF to put into the file. A .bmp holds neither.
-    premultiplied : bool
-        The colours of RGBA are multiplied with alpha. A .tif says so; the others cannot.
 
     Raises
     ------
@@ -178,7 +166,7 @@ def write_image(
     """
     try:
         target = _target(Path(path))
-        write_whole(target, encode_image(path, array, metadata, premultiplied))
+        write_whole(target, encode_image(path, array, metadata))
     except OSError as error:
         raise WriteError(path, error.strerror) from error
 
@@ -189,7 +177,11 @@ def encode_image(
     metadata: Metadata | None = None,
     premultiplied: bool = False,
 ) -> bytes:
-    """Return what `write_image` would write. Raises `ImageError` if it does not fit the format."""
+    """Return what `write_image` would write. Raises `ImageError` if it does not fit the format.
+
+    With `premultiplied` the colours of RGBA are multiplied with alpha. A .tif says so; the others
+    cannot.
+    """
     encoded = _encode(Path(path), array, premultiplied)
     return insert_metadata(encoded, metadata or Metadata())
 

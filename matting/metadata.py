@@ -47,28 +47,30 @@ class Metadata(NamedTuple):
     icc: bytes = b""
     exif: bytes = b""
 
+    @property
+    def orientation(self) -> int:
+        """How the photo is to be turned, as EXIF numbers it: 1 to 8, and 1 is upright."""
+        return exif.orientation(self.exif)
+
     def upright(self) -> "Metadata":
-        """Return it for the photo turned as its EXIF orientation says, which then is 1."""
-        return self._replace(exif=exif.upright(self.exif)) if self.exif else self
+        """Return what is sound of it, for the photo once turned: the orientation is then 1.
+
+        A profile of other colours than RGB is left out: pixels are RGB once they are read.
+        """
+        icc = self.icc if self.icc[16:20] == b"RGB " else b""
+        return Metadata(icc, exif.upright(self.exif) if _is_sound(self.exif) else b"")
 
 
 def read_metadata(data: bytes) -> Metadata:
-    """Read the metadata of an encoded image.
+    """Read the metadata of an encoded image as they are; none where the file is damaged.
 
-    A profile of other colours than RGB is left out: pixels are RGB once they are read. Damaged
-    metadata are left out, too; they must not keep a good picture from being read.
+    A TIFF file's orientation is 1: libtiff turns it.
     """
-    found = _read(data)
-    icc = found.icc if found.icc[16:20] == b"RGB " else b""
-    return Metadata(icc, found.exif if _is_sound(found.exif) else b"")
-
-
-def read_orientation(data: bytes) -> int:
-    """Return how an encoded image is to be turned, as EXIF numbers it: 1 to 8, and 1 is upright.
-
-    A TIFF file's is 1: libtiff turns it.
-    """
-    return exif.orientation(_read(data).exif)
+    readers = {"PNG": _from_png, "JPEG": _from_jpeg, "WebP": _from_webp, "TIFF": _from_tiff}
+    reader = readers.get(image_format(data) or "")
+    with contextlib.suppress(HeaderError, struct.error, zlib.error, IndexError):
+        return reader(data) if reader else Metadata()
+    return Metadata()
 
 
 def insert_metadata(data: bytes, metadata: Metadata) -> bytes:
@@ -87,14 +89,6 @@ def declare_alpha(tiff: bytes, premultiplied: bool) -> bytes:
     kind = exif.PREMULTIPLIED_ALPHA if premultiplied else exif.STRAIGHT_ALPHA
     alpha = Field(exif.SHORT, struct.pack("<H", kind))
     return _add_fields(tiff, {exif.EXTRA_SAMPLES: alpha})
-
-
-def _read(data: bytes) -> Metadata:
-    readers = {"PNG": _from_png, "JPEG": _from_jpeg, "WebP": _from_webp, "TIFF": _from_tiff}
-    reader = readers.get(image_format(data) or "")
-    with contextlib.suppress(HeaderError, struct.error, zlib.error, IndexError):
-        return reader(data) if reader else Metadata()
-    return Metadata()
 
 
 def _is_sound(block: bytes) -> bool:

@@ -18,6 +18,9 @@ from train.sheet import contact_sheet, sheet_row
 from train.stages import Stage, run_facts
 from train.synthesis import Samples, Synthesis
 
+PICTURES = 8
+"""So many photographs are drawn at a validation."""
+
 
 class Training(pl.LightningModule):
     """A network with a stage's losses, optimiser and data."""
@@ -109,8 +112,8 @@ class ValidationPictures(pl.Callback):
     Written as `validation/step_0001000.png`, and to TensorBoard.
     """
 
-    def __init__(self, folder: Path, pictures: int = 8) -> None:
-        self.folder, self.pictures, self.rows = folder, pictures, []
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.rows = folder, []
 
     def on_validation_batch_end(
         self,
@@ -120,7 +123,7 @@ class ValidationPictures(pl.Callback):
         photograph: tuple[str, Tensor, Tensor, Tensor],
         *_: int,
     ) -> None:
-        if trainer.is_global_zero and len(self.rows) < self.pictures:
+        if trainer.is_global_zero and len(self.rows) < PICTURES:
             name, image, trimap, truth = photograph
             arrays = (pixels.cpu().numpy() for pixels in (image, trimap, alpha, truth))
             self.rows.append(sheet_row(*arrays, label=name))
