@@ -34,7 +34,7 @@ from export.export import (
     verdict,
     write_onnx,
 )
-from export.manifest import MNN_MODEL, WEIGHTS, describe, sha256, write_entry
+from export.manifest import MNN_MODEL, WEIGHTS, describe, write_entry
 from export.parity import (
     Matting,
     Parity,
@@ -49,6 +49,7 @@ from export.parity import (
 from export.repository import CONFIG, MODEL, fill, with_parameters
 from export.runtime import mnn_matte, onnx_matte
 from export.tolerance import TOLERANCES
+from matting.files import sha256
 from train.checkpoint import load_checkpoint
 from train.network import DeepImageMatting
 

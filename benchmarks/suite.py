@@ -26,8 +26,9 @@ from benchmarks.record import new_record, to_json, write_files
 from benchmarks.tables import to_markdown
 from client.errors import ServerError
 from export.errors import ExportError
-from export.manifest import WEIGHTS, newest_version, sha256
+from export.manifest import WEIGHTS, newest_version
 from export.repository import MODEL
+from matting.files import sha256
 from server import LaunchError
 from server.installation import InstallationError
 

@@ -5,7 +5,6 @@ in a way that can be read without them. `manifest.json` holds an entry per artif
 folder (`model.onnx`, `model.plan`, `model.rtx`); `check` holds it against folder and machine.
 """
 
-import hashlib
 import importlib
 import importlib.metadata
 import json
@@ -15,7 +14,7 @@ from pathlib import Path
 from export.engine import MODULES, find_gpu
 from export.errors import ExportError
 from export.processor import has_vnni
-from matting.files import write_whole
+from matting.files import sha256, write_whole
 
 MANIFEST = "manifest.json"
 WEIGHTS = "weights.safetensors"
@@ -25,11 +24,6 @@ MNN_MODEL = "model.mnn"
 """What `export.mnn` makes of a model.onnx, beside it."""
 
 TOOLS = ("torch", "onnx", "onnxscript", "onnxruntime", "openvino", "mnn", "polygraphy", "numpy")
-
-
-def sha256(path: Path) -> str:
-    """Return the file's SHA-256 in hex."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def installed_versions(packages: tuple[str, ...]) -> dict[str, str]:

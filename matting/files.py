@@ -1,5 +1,6 @@
-"""Files that are whole or not there."""
+"""Files that are whole or not there, and what tells them from others."""
 
+import hashlib
 import os
 import secrets
 import shutil
@@ -35,3 +36,12 @@ def write_whole(path: Path, data: bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
+
+
+def sha256(path: Path) -> str:
+    """Return a file's SHA-256 in hex."""
+    found = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            found.update(block)
+    return found.hexdigest()

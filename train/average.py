@@ -9,13 +9,13 @@ examples:
 """
 
 import argparse
-import hashlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
+from matting.files import sha256
 from train.checkpoint import (
     SCORE,
     CheckpointError,
@@ -45,7 +45,7 @@ def average(paths: Sequence[Path], output: Path) -> None:
     networks[0].load_state_dict(
         {name: torch.stack([state[name] for state in states]).mean(0) for name in states[0]}
     )
-    hashes = [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
+    hashes = [sha256(path) for path in paths]
     save_checkpoint(networks[0], output, facts_of(paths[-1]) | {"mean of SHA-256": hashes})
 
 

@@ -4,13 +4,14 @@ A broken download goes on where it stopped, also in a later run: what has come s
 file named `.partial` until the whole has proved right.
 """
 
-import hashlib
 from pathlib import Path
 
 import urllib3
 from tenacity import RetryError, Retrying, retry_if_exception_type, stop_after_attempt
 from tenacity.wait import wait_exponential
 from tqdm import tqdm
+
+from matting.files import sha256
 
 DIM = "https://download.openmmlab.com/mmediting/mattors/dim"
 PUBLISHED = {
@@ -91,11 +92,7 @@ def fetch(weights: str, folder: str | Path, source: str | None = None) -> Path:
 
 def matches_name(path: Path, name: str) -> bool:
     """Say if a file's SHA-256 begins with the hexadecimal digits at the end of a name."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(BLOCK):
-            digest.update(block)
-    return digest.hexdigest().startswith(Path(name).stem.rsplit("-", 1)[1])
+    return sha256(path).startswith(Path(name).stem.rsplit("-", 1)[1])
 
 
 def download_rest(url: str, partial: Path) -> None:

@@ -17,7 +17,8 @@ from benchmarks.layers import ENGINE, INFER, NETWORK, network_alone, overheads
 from benchmarks.load import END_TO_END, SERVER_PARTS
 from benchmarks.peers import REFERENCE, open_peers
 from benchmarks.service import Served, picture_of
-from export.manifest import WEIGHTS, sha256
+from export.manifest import WEIGHTS
+from matting.files import sha256
 from train.checkpoint import load_checkpoint
 from train.network import DeepImageMatting
 from train.predict import prepare

@@ -11,7 +11,8 @@ import pytest
 
 from export.__main__ import main
 from export.export import Exported
-from export.manifest import read_manifest, sha256
+from export.manifest import read_manifest
+from matting.files import sha256
 
 
 def test_check_names_what_to_rebuild(

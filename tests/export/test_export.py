@@ -20,7 +20,7 @@ from export.export import (
     prove_in_bf16,
     write_onnx,
 )
-from export.manifest import WEIGHTS, check, sha256
+from export.manifest import WEIGHTS, check
 from export.overflow import largest_magnitudes, overflows
 from export.parity import (
     Matting,
@@ -33,6 +33,7 @@ from export.parity import (
 from export.repository import TEMPLATE
 from export.runtime import onnx_matte, openvino_precision
 from export.tolerance import TOLERANCES, Tolerance
+from matting.files import sha256
 from train.checkpoint import load_checkpoint, save_checkpoint
 
 pytestmark = pytest.mark.usefixtures("traced_once")

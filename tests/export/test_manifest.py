@@ -9,7 +9,8 @@ from types import ModuleType
 import pytest
 
 from export.errors import ExportError
-from export.manifest import check, read_manifest, sha256, write_entry
+from export.manifest import check, read_manifest, write_entry
+from matting.files import sha256
 
 REBUILD = "rebuild it: python -m export WEIGHTS --target tensorrt --precision fp16"
 

@@ -16,12 +16,13 @@ from benchmarks.engine import main as benchmark
 from export.engine import build_engine, find_gpu
 from export.errors import ExportError
 from export.export import Exported
-from export.manifest import WEIGHTS, check, read_manifest, sha256, write_entry
+from export.manifest import WEIGHTS, check, read_manifest, write_entry
 from export.parity import main as write_references
 from export.parity import read_reference
 from export.plan import graph_precision, main, measure
 from export.repository import FOR_TENSORRT, TEMPLATE
 from export.runtime import onnx_matte
+from matting.files import sha256
 
 ROOT = Path(__file__).parents[2]
 
