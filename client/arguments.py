@@ -154,7 +154,15 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         help="trimaps of many photos, or of a video's frames",
     )
+    _add_outputs(parser)
+    _add_trimaps(parser)
+    _add_edges(parser)
+    add_connection(parser)
+    _add_run(parser)
+    return parser
 
+
+def _add_outputs(parser: argparse.ArgumentParser) -> None:
     outputs = parser.add_argument_group(
         "outputs",
         "at least one; a file for one photo, a folder for many; for a video or a folder of frames, "
@@ -182,7 +190,6 @@ def _parser() -> argparse.ArgumentParser:
     outputs.add_argument(
         "--premultiplied", action="store_true", help="multiply the colours of --cutout with alpha"
     )
-
     outputs.add_argument(
         "--fps",
         metavar="N",
@@ -191,6 +198,8 @@ def _parser() -> argparse.ArgumentParser:
         f"(default {DEFAULT_FPS:g})",
     )
 
+
+def _add_trimaps(parser: argparse.ArgumentParser) -> None:
     trimaps = parser.add_argument_group("trimaps")
     trimaps.add_argument(
         "--quantize",
@@ -211,6 +220,9 @@ def _parser() -> argparse.ArgumentParser:
             help=f"width of the unknown band {side} a mask's edge, in pixels or as a share of the "
             f"object's size, the square root of its area (default {MASK_BAND:.0%}%)",
         )
+
+
+def _add_edges(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tile",
         metavar="auto|off|N",
@@ -238,7 +250,9 @@ def _parser() -> argparse.ArgumentParser:
         help="send photos from one megapixel on at half their size, in half to three quarters of "
         "the time, and find the edges at full size as --knn does",
     )
-    add_connection(parser)
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--shm",
         action="store_true",
@@ -268,7 +282,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--json", action="store_true", help="one JSON object per photo on standard output"
     )
-    return parser
 
 
 def positive(number: type[float]) -> Callable[[str], float]:

@@ -325,11 +325,33 @@ class Matte:
                 request.count_rejection()
             return is_busy(error) or is_gone(error)
 
+        attempts = tenacity.Retrying(
+            retry=tenacity.retry_if_exception(is_worth_another),
+            wait=pause,
+            stop=tenacity.stop_any(
+                tenacity.stop_before_delay(timeout),
+                tenacity.stop_when_event_set(self._closed),
+            ),
+            sleep=tenacity.sleep_using_event(self._closed),
+            before_sleep=self._warning(timeout),
+            reraise=True,
+        )
+        try:
+            return attempts(
+                lambda: ask(min(max(deadline - time.monotonic(), 0.001), _LONGEST_CALL))
+            )
+        except InferenceServerException as error:
+            raise explain(error, MODEL, self._servers, timeout, request) from error
+
+    def _warning(self, timeout: float) -> Callable[[tenacity.RetryCallState], None]:
+        """Return what is called before each pause, and says once that no server is there.
+
+        The first two retries last well under a second: not worth a word. A full queue empties by
+        itself, and is counted. A server that stops answers more quickly than the others.
+        """
         is_told = False
 
         def tell(state: tenacity.RetryCallState) -> None:
-            # The first two retries last well under a second: not worth a word. A full queue empties
-            # by itself, and is counted. A server that stops answers more quickly than the others.
             nonlocal is_told
             error = last_error(state)
             unsaid = 9 if is_stopping(error) else 2
@@ -342,23 +364,7 @@ class Matte:
                 timeout,
             )
 
-        attempts = tenacity.Retrying(
-            retry=tenacity.retry_if_exception(is_worth_another),
-            wait=pause,
-            stop=tenacity.stop_any(
-                tenacity.stop_before_delay(timeout),
-                tenacity.stop_when_event_set(self._closed),
-            ),
-            sleep=tenacity.sleep_using_event(self._closed),
-            before_sleep=tell,
-            reraise=True,
-        )
-        try:
-            return attempts(
-                lambda: ask(min(max(deadline - time.monotonic(), 0.001), _LONGEST_CALL))
-            )
-        except InferenceServerException as error:
-            raise explain(error, MODEL, self._servers, timeout, request) from error
+        return tell
 
 
 _LONGEST_CALL = 7 * 24 * 3600.0  # seconds; gRPC takes an infinite or enormous timeout for none left

@@ -107,33 +107,41 @@ def _run_many(matte: Matte, options: argparse.Namespace) -> int:
     for folder in folders.values():
         _make_folder(folder)
     unpaired = [Record(pair, "failed", reason) for pair, reason in problems]
-    counts = Counter[str]()
-    known = 0
-    errors: list[str] = []
-    rejections = 0
-    total = len(unpaired) + len(pairs)
+    tally, total = _Tally(), len(unpaired) + len(pairs)
     with (
         logging_redirect_tqdm(),
         tqdm(total=total, unit="photo", disable=options.quiet or None) as progress,
         closing(matte_pairs(pairs, matte, settings, _jobs(options))) as matted,
     ):
         for record in chain(unpaired, matted):
-            counts[record.status] += 1
-            known += record.status == "written" and not record.has_unknown
-            rejections += record.request.rejections if record.request else 0
-            if record.status == "failed":
-                if options.failures:
-                    add_failure(options.failures, record, folders)
-                errors = [*errors, record.error][:FAILURES_SHOWN]
+            tally.add(record)
+            if record.status == "failed" and options.failures:
+                add_failure(options.failures, record, folders)
             if options.json:
                 _print_json(record)
             if record.status == "skipped":  # it took no time, and tells nothing of the rest's
                 progress.total = total = total - 1
             else:
                 progress.update()
-    _report(counts, rejections, errors, options)
-    _say_known(known, options)
-    return SOME_FAILED if errors else SUCCESS
+    _report(tally, options)
+    return SOME_FAILED if tally.errors else SUCCESS
+
+
+class _Tally:
+    """What a run of many photos came to."""
+
+    def __init__(self) -> None:
+        self.counts = Counter[str]()
+        self.known = 0
+        self.rejections = 0
+        self.errors: list[str] = []
+
+    def add(self, record: Record) -> None:
+        self.counts[record.status] += 1
+        self.known += record.status == "written" and not record.has_unknown
+        self.rejections += record.request.rejections if record.request else 0
+        if record.status == "failed":
+            self.errors = [*self.errors, record.error][:FAILURES_SHOWN]
 
 
 def _make_folder(folder: Path) -> None:
@@ -151,11 +159,9 @@ def _run_video(matte: Matte, options: argparse.Namespace) -> int:
         folders = [path for path in (pair.image, pair.trimap) if path.is_dir()]
         frames = chain.from_iterable(map(images_in, folders))
         check_outputs(chain(_inputs([pair], options), frames), pair.outputs.values())
-        trimaps = list_frames(pair.image, pair.trimap, pair.outputs)
-        matted = matte_video(
-            *(pair.image, trimaps, pair.outputs, matte, _settings(options), _jobs(options)),
-            *(request, options.fps or DEFAULT_FPS),
-        )
+        trimaps = list_frames(pair)
+        fps = options.fps or DEFAULT_FPS
+        matted = matte_video(pair, trimaps, matte, _settings(options), _jobs(options), request, fps)
         with (
             logging_redirect_tqdm(),
             closing(matted) as written,
@@ -174,17 +180,17 @@ def _run_video(matte: Matte, options: argparse.Namespace) -> int:
     return SUCCESS
 
 
-def _report(
-    counts: Counter[str], rejections: int, errors: list[str], options: argparse.Namespace
-) -> None:
-    for error in errors:
+def _report(tally: _Tally, options: argparse.Namespace) -> None:
+    counts = tally.counts
+    for error in tally.errors:
         print(f"failed: {error}", file=sys.stderr)
-    if counts["failed"] > len(errors):
+    if counts["failed"] > len(tally.errors):
         where = f"see {options.failures}" if options.failures else "--failures CSV lists all"
-        print(f"failed: {counts['failed'] - len(errors)} more, {where}", file=sys.stderr)
+        print(f"failed: {counts['failed'] - len(tally.errors)} more, {where}", file=sys.stderr)
     if not (options.json or options.quiet):
         done = f"{counts['written']} written, {counts['skipped']} were there"
-        _say(f"{done}, {counts['failed']} failed{_turned_away(rejections)}")
+        _say(f"{done}, {counts['failed']} failed{_turned_away(tally.rejections)}")
+    _say_known(tally.known, options)
 
 
 def _say_known(count: int, options: argparse.Namespace) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 
 from client.connection import Matte
 from client.in_order import in_order
-from client.job import Options, matte_photo, metadata_for, trimap_for
+from client.job import Options, Pair, matte_photo, metadata_for, trimap_for
 from client.pairs import PairError, images_in
 from client.request import Request
 from matting.files import whole
@@ -64,19 +64,16 @@ def makes_video(outputs: Mapping[str, Path]) -> bool:
     return any(path.suffix.lower() == WRITTEN_SUFFIX for path in outputs.values())
 
 
-def list_frames(video: Path, trimaps: Path, outputs: Mapping[str, Path]) -> list[Path]:
+def list_frames(pair: Pair) -> list[Path]:
     """Return the trimap of each frame, once nothing speaks against the work.
 
     Parameters
     ----------
-    video : Path
-        A video file or a folder of frames.
-    trimaps : Path
-        A folder with as many images as there are frames: they go together in the order of their
-        names, in which 9 comes before 10. So do the frames of a folder.
-    outputs : dict of str to Path
-        Some of ``alpha``, ``cutout`` and ``composite``: where each goes, a .mkv file or a folder
-        for frames, which is new or empty. A cut-out has to be a folder.
+    pair : Pair
+        Its image is a video file or a folder of frames. Its trimap is a folder with as many images
+        as there are frames: they go together in the order of their names, in which 9 comes before
+        10. So do the frames of a folder. Each output is a .mkv file or a folder for frames, which
+        is new or empty. A cut-out has to be a folder.
 
     Raises
     ------
@@ -86,6 +83,7 @@ def list_frames(video: Path, trimaps: Path, outputs: Mapping[str, Path]) -> list
         The number of trimaps is another, a folder cannot be listed, the frames' times are none that
         a written video could have, or an output cannot be what it is said to be.
     """
+    video, trimaps = pair.image, pair.trimap
     measured = (_measure_pictures if video.is_dir() else _measure_file)(video)
     found = _in_natural_order(trimaps) if trimaps.is_dir() else []
     if len(found) != measured.frames:
@@ -93,9 +91,9 @@ def list_frames(video: Path, trimaps: Path, outputs: Mapping[str, Path]) -> list
             f"{video} has {measured.frames} frames and {trimaps} {len(found)} images; "
             "expected one for each"
         )
-    for kind, path in outputs.items():
+    for kind, path in pair.outputs.items():
         _check_output(kind, path, measured.sides)
-    if makes_video(outputs) and not measured.is_steady:
+    if makes_video(pair.outputs) and not measured.is_steady:
         raise PairError(
             f"{video}: its frames come at varying times, which a {WRITTEN_SUFFIX} would not keep; "
             "name a folder for frames"
@@ -104,16 +102,15 @@ def list_frames(video: Path, trimaps: Path, outputs: Mapping[str, Path]) -> list
 
 
 def matte_video(
-    video: Path,
+    pair: Pair,
     trimaps: list[Path],
-    outputs: Mapping[str, Path],
     matte: Matte,
     options: Options,
     jobs: int,
     request: Request,
     fps: float = DEFAULT_FPS,
 ) -> Generator[bool, None, None]:
-    """Matte a video with `jobs` frames under way.
+    """Matte a video with `jobs` frames under way, by the trimaps that `list_frames` returned.
 
     Yields for each frame, when it is written, whether its trimap has unknown pixels.
 
@@ -126,8 +123,10 @@ def matte_video(
     ImageError, ServerError, OSError
     """
 
-    def work(pair: tuple[Photo, Path]) -> tuple[dict[str, np.ndarray], Metadata, bool]:
-        frame, trimap = pair
+    video, outputs = pair.image, pair.outputs
+
+    def work(marked: tuple[Photo, Path]) -> tuple[dict[str, np.ndarray], Metadata, bool]:
+        frame, trimap = marked
         trimap_of_frame = trimap_for(trimap, frame.pixels, video, options)
         made = matte_photo(outputs, frame.pixels, trimap_of_frame, matte, options, request)
         return made, frame.metadata, has_unknown(trimap_of_frame)

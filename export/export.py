@@ -12,7 +12,7 @@ import torch
 from export.engine import CAPABILITY, Profile, build_engine, check_machine, engine_matte
 from export.errors import ExportError
 from export.graph import build_graph, save_graph, store_weights_outside
-from export.manifest import MNN_MODEL, WEIGHTS, describe, sha256
+from export.manifest import MNN_MODEL, WEIGHTS, describe
 from export.mnn import write_mnn
 from export.overflow import largest_magnitudes, overflows
 from export.parity import (
@@ -40,6 +40,7 @@ from export.repository import (
     with_profile,
 )
 from export.runtime import mnn_matte, onnx_matte, openvino_precision
+from matting.files import sha256
 from train.checkpoint import load_checkpoint, read_state, save_checkpoint
 from train.network import DeepImageMatting
 
@@ -131,18 +132,13 @@ def export(
     if target == "tensorrt":
         for picture in known:
             profile.check(picture.name, picture.trimap.shape)
-    floats = "fp32" if precision == INT8 else precision
-    watched = input_ranges(network) if precision == INT8 else nullcontext()
-    with largest_magnitudes(network) as largest, watched as ranges:
-        expected = expected_alphas(network, known)
-    if complaints := overflows(largest, floats):
-        raise ExportError("not computable: " + "; ".join(complaints))
+    expected, largest, ranges = observe(network, known, precision)
     with tempfile.TemporaryDirectory(prefix="export-") as scratch:
         build = Path(scratch)
-        onnx = write_onnx(network, weights, floats, build, ranges)
+        onnx = write_onnx(network, weights, floats_of(precision), build, ranges)
         entry = describe(onnx, target, precision)
         entry["checkpoint"] = sha256(weights)
-        entry["largest magnitude"] = max(largest.values())
+        entry["largest magnitude"] = largest
         artifact = build / ARTIFACTS[target]
         if target.startswith("tensorrt"):
             engine, entry["engine"] = build_engine(
@@ -177,6 +173,29 @@ def export(
             )
         put_in_place(build, model, artifact.name, entry, configs)
     return Exported(model / "1" / artifact.name, parity, in_bf16, in_winograd)
+
+
+def floats_of(precision: str) -> str:
+    """Return what a graph's floats are: eight bits are put into one of FP32."""
+    return "fp32" if precision == INT8 else precision
+
+
+def observe(
+    network: DeepImageMatting, pictures: list[Picture], precision: str
+) -> tuple[list[np.ndarray], float, Ranges | None]:
+    """Return the network's alphas, its largest magnitude and, for INT8, its layers' input ranges.
+
+    Raises
+    ------
+    ExportError
+        The precision cannot hold its numbers.
+    """
+    watched = input_ranges(network) if precision == INT8 else nullcontext()
+    with largest_magnitudes(network) as largest, watched as ranges:
+        expected = expected_alphas(network, pictures)
+    if complaints := overflows(largest, floats_of(precision)):
+        raise ExportError("not computable: " + "; ".join(complaints))
+    return expected, max(largest.values()), ranges
 
 
 def verdict(proof: Parity | str) -> dict[str, object] | str:

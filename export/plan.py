@@ -36,9 +36,9 @@ from export.engine import (
     engine_matte,
 )
 from export.errors import ExportError
-from export.manifest import describe, read_manifest, sha256, write_entry
+from export.manifest import describe, read_manifest, write_entry
 from export.repository import FOR_TENSORRT, read_config, with_profile
-from matting.files import write_whole
+from matting.files import sha256, write_whole
 
 if TYPE_CHECKING:
     from export.parity import Matting, Parity
@@ -157,7 +157,7 @@ def put_in_place(
     write_entry(output.parent, output.name, entry)
 
 
-def main(arguments: list[str] | None = None) -> int:
+def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m export.plan",
         description=__doc__,
@@ -184,36 +184,45 @@ def main(arguments: list[str] | None = None) -> int:
         "--pictures", type=Path, nargs="+", default=[], metavar="NPZ", help="run the engine on them"
     )
     add_arguments(parser)
-    options = parser.parse_args(arguments)
-    try:
-        options.onnx.stat()
-        precision = graph_precision(options.onnx, options.precision)
-        profile = Profile(options.smallest, options.best, options.largest)
-        for_triton = options.target == "tensorrt"
-        configs = config_beside(options.output, profile) if for_triton else {}
-        check_files([options.output, *configs], options.pictures, profile)
-        engine, facts = build_engine(
-            options.onnx,
-            options.target,
-            precision,
-            profile,
-            capability=options.capability,
-            timing_cache=options.timing_cache,
+    return parser.parse_args(arguments)
+
+
+def build(options: argparse.Namespace) -> None:
+    """Build an engine, hold it against the network where there are pictures, put it in place."""
+    options.onnx.stat()
+    precision = graph_precision(options.onnx, options.precision)
+    profile = Profile(options.smallest, options.best, options.largest)
+    for_triton = options.target == "tensorrt"
+    configs = config_beside(options.output, profile) if for_triton else {}
+    check_files([options.output, *configs], options.pictures, profile)
+    engine, facts = build_engine(
+        options.onnx,
+        options.target,
+        precision,
+        profile,
+        capability=options.capability,
+        timing_cache=options.timing_cache,
+    )
+    entry = describe(options.onnx, options.target, precision)
+    if checkpoint := entry_of(options.onnx).get("checkpoint"):
+        entry["checkpoint"] = checkpoint
+    entry.update(engine=facts, parity="not run: no --pictures")
+    if options.pictures:
+        matte = engine_matte(engine, options.target)
+        entry["parity"] = measure(matte, options.pictures, precision).summary()
+    put_in_place(engine, options.output, entry, configs)
+    print(options.output, json.dumps(facts))
+    if for_triton and not configs:
+        print(
+            f"for Triton, {FOR_TENSORRT} has to say max_batch_size: {profile.largest[0]} and "
+            f"a warm-up of {as_text(profile.best[1:])}"
         )
-        entry = describe(options.onnx, options.target, precision)
-        if checkpoint := entry_of(options.onnx).get("checkpoint"):
-            entry["checkpoint"] = checkpoint
-        entry.update(engine=facts, parity="not run: no --pictures")
-        if options.pictures:
-            matte = engine_matte(engine, options.target)
-            entry["parity"] = measure(matte, options.pictures, precision).summary()
-        put_in_place(engine, options.output, entry, configs)
-        print(options.output, json.dumps(facts))
-        if for_triton and not configs:
-            print(
-                f"for Triton, {FOR_TENSORRT} has to say max_batch_size: {profile.largest[0]} and "
-                f"a warm-up of {as_text(profile.best[1:])}"
-            )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = parse(arguments)
+    try:
+        build(options)
     except ExportError as error:
         print(f"export.plan: {error}", file=sys.stderr)
         return 1

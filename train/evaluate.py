@@ -131,7 +131,7 @@ def write_csv(results: list[dict], path: Path) -> None:
     write_whole(path, text.getvalue().encode())
 
 
-def main(arguments: list[str] | None = None) -> int:
+def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m train.evaluate",
         description=__doc__,
@@ -167,21 +167,31 @@ def main(arguments: list[str] | None = None) -> int:
         torch.empty(0, device=options.device)
     except (RuntimeError, AssertionError) as error:
         parser.error(f"--device {options.device}: {str(error).splitlines()[0]}")
+    return options
+
+
+def run(options: argparse.Namespace) -> None:
+    """Measure, print the table, and write the files that were asked for."""
+    methods = methods_of(options.weights, options.device)
+    refined = list(methods) if options.knn else []
+    methods |= {BASELINE: blend_by_distance}
+    photographs = Photographs.find(options.data)
+    published = is_composition_1k_test(options.data)
+    if options.peers:
+        methods |= {"KNN": knn, "closed form": closed_form}
+    if options.output:
+        options.output.mkdir(parents=True, exist_ok=True)
+    results, worst = measure(methods, photographs, refined)
+    print(table(results, published))
+    if options.output:
+        write_csv(results, options.output / "per_image.csv")
+        write_image(options.output / "worst.png", worst)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = parse(arguments)
     try:
-        methods = methods_of(options.weights, options.device)
-        refined = list(methods) if options.knn else []
-        methods |= {BASELINE: blend_by_distance}
-        photographs = Photographs.find(options.data)
-        published = is_composition_1k_test(options.data)
-        if options.peers:
-            methods |= {"KNN": knn, "closed form": closed_form}
-        if options.output:
-            options.output.mkdir(parents=True, exist_ok=True)
-        results, worst = measure(methods, photographs, refined)
-        print(table(results, published))
-        if options.output:
-            write_csv(results, options.output / "per_image.csv")
-            write_image(options.output / "worst.png", worst)
+        run(options)
     except (CheckpointError, DataError, ImageError, OSError) as error:
         print(f"train.evaluate: {error}", file=sys.stderr)
         return 2

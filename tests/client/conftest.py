@@ -1,6 +1,7 @@
 """Real Triton servers with a stand-in model, and pictures to send to them."""
 
 import contextlib
+import errno
 import os
 import re
 import shutil
@@ -308,6 +309,22 @@ def check_mattes() -> Callable[[Path, dict[str, np.ndarray]], None]:
             np.testing.assert_array_equal(read_trimap(folder / name), alpha, err_msg=name)
 
     return check
+
+
+@pytest.fixture
+def close_folder(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Let a folder be one that may not be read, even by root."""
+    scandir = os.scandir
+
+    def close(closed: str) -> None:
+        def refuse_closed(folder: str | Path) -> object:
+            if str(folder) == closed:
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+            return scandir(folder)
+
+        monkeypatch.setattr("client.pairs.os.scandir", refuse_closed)
+
+    return close
 
 
 def listing(folder):

@@ -48,7 +48,7 @@ def test_every_option_is_in_the_library():
     assert vars(parse(["a.jpg", "b.png", "-o", "c.png"])).keys() == LIBRARY.keys()
     for function, name in LIBRARY.values():
         assert name in signature(function).parameters
-    for name in ("outputs", "trimaps", "jobs", "options"):
+    for name in ("pair", "trimaps", "jobs", "options"):
         assert name in signature(matte_video).parameters
 
 

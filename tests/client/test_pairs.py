@@ -1,9 +1,7 @@
 """The command line with many photos: which a folder, a glob or a list names."""
 
 import csv
-import errno
 import json
-import os
 import subprocess
 from pathlib import Path
 
@@ -46,16 +44,9 @@ def test_a_link_that_leads_nowhere_is_a_photo_that_fails(run, make_pairs, check_
     check_mattes(Path("mattes"), {"cat.png": expected["cat.png"]})
 
 
-def test_a_folder_that_may_not_be_read_is_a_failure(run, make_pairs, monkeypatch, check_mattes):
+def test_a_folder_that_may_not_be_read_is_a_failure(run, make_pairs, close_folder, check_mattes):
     expected = make_pairs(["cat.png", "closed/dog.png"])
-    scandir = os.scandir
-
-    def refuse_closed(folder):  # root may read all
-        if str(folder) == "photos/closed":
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
-        return scandir(folder)
-
-    monkeypatch.setattr("client.pairs.os.scandir", refuse_closed)
+    close_folder("photos/closed")
     code, out, err = run(*FOLDERS, "--failures", "failures.csv")
     assert (code, out) == (1, "1 written, 0 were there, 1 failed\n")
     reason = "what is in this folder cannot be listed (Permission denied)"
@@ -64,16 +55,9 @@ def test_a_folder_that_may_not_be_read_is_a_failure(run, make_pairs, monkeypatch
 
 
 @pytest.mark.parametrize("closed", ["trimaps", "trimaps/a"])
-def test_a_trimap_folder_that_may_not_be_read_is_told(run, make_pairs, monkeypatch, closed):
+def test_a_trimap_folder_that_may_not_be_read_is_told(run, make_pairs, close_folder, closed):
     make_pairs(["cat.png", "a/b/dog.png"])
-    scandir = os.scandir
-
-    def refuse_closed(folder):  # root may read all
-        if str(folder) == closed:
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
-        return scandir(folder)
-
-    monkeypatch.setattr("client.pairs.os.scandir", refuse_closed)
+    close_folder(closed)
     code, out, err = run(*FOLDERS)
     if closed == "trimaps":
         assert (code, out) == (2, "")

@@ -1,6 +1,5 @@
 """A video and its trimaps in; every frame's alpha out, in order, all of them or none."""
 
-import errno
 import json
 import os
 import re
@@ -18,6 +17,7 @@ import numpy as np
 import pytest
 from PIL import ImageCms
 
+from client.job import Pair
 from client.video import DEFAULT_FPS, _are_steady, list_frames
 from matting.compositing import composite
 from matting.foreground import estimate_foreground
@@ -182,7 +182,7 @@ def test_frames_at_a_constant_rate_are_steady(tmp_path, rate, kind):
     trimaps.mkdir()
     for number in range(200):
         (trimaps / f"{number}.png").touch()
-    assert len(list_frames(path, trimaps, {"alpha": tmp_path / "alpha.mkv"})) == 200
+    assert len(list_frames(Pair(path, trimaps, {"alpha": tmp_path / "alpha.mkv"}))) == 200
 
 
 @pytest.mark.parametrize(
@@ -300,15 +300,8 @@ def test_a_writer_that_cannot_begin_is_told(refuse, clip, monkeypatch):
     assert "a.mkv: cannot be written (FFmpeg does not begin it)" in error
 
 
-def test_a_trimap_folder_that_cannot_be_listed(refuse, clip, monkeypatch):
-    scandir = os.scandir
-
-    def refuse_closed(folder):  # root may read all
-        if str(folder) == "trimaps":
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
-        return scandir(folder)
-
-    monkeypatch.setattr("client.pairs.os.scandir", refuse_closed)
+def test_a_trimap_folder_that_cannot_be_listed(refuse, clip, close_folder):
+    close_folder("trimaps")
     error = refuse("clip.mkv", "--trimaps", "trimaps", "-o", "a.mkv")
     assert error == "error: trimaps: cannot be listed (Permission denied)"
 
