@@ -12,7 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from benchmarks.measure import Samples, in_turns, median, stopwatch
+from benchmarks.measure import Samples, in_turns, median, samples_of, stopwatch
 from benchmarks.tables import Section
 from matting.images import read_gray
 from matting.metrics import connectivity_error
@@ -122,8 +122,4 @@ def render(record: dict) -> list[Section]:
 
 def samples(record: dict) -> Samples:
     """Return all milliseconds of a record by name."""
-    return {
-        f"{case['size']}, {name}": values
-        for case in record["cases"]
-        for name, values in case["samples_ms"].items()
-    }
+    return samples_of(record["cases"], "size")

@@ -10,7 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks.load import TIMEOUT
-from benchmarks.measure import Samples, Timer, in_turns, median, stopwatch
+from benchmarks.measure import Samples, Timer, in_turns, median, samples_of, stopwatch
 from benchmarks.service import add_server_arguments, serving, what_serves
 from benchmarks.tables import Section
 from client.arguments import positive
@@ -102,8 +102,4 @@ def render(record: dict) -> list[Section]:
 
 def samples(record: dict) -> Samples:
     """Return all milliseconds of a record by name."""
-    return {
-        f"{case['name']}, {way}": values
-        for case in record["pictures"]
-        for way, values in case["samples_ms"].items()
-    }
+    return samples_of(record["pictures"], "name")

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from benchmarks.connectivity import hairy_alpha
-from benchmarks.measure import Samples, in_turns, median, stopwatch
+from benchmarks.measure import Samples, in_turns, median, samples_of, stopwatch
 from benchmarks.service import demo_image
 from benchmarks.tables import Section
 from export.parity import PAIRS
@@ -95,8 +95,4 @@ def render(record: dict) -> list[Section]:
 
 def samples(record: dict) -> Samples:
     """Return all milliseconds of a record by name."""
-    return {
-        f"{case['composite']}, {who}": values
-        for case in record["cases"]
-        for who, values in case["samples_ms"].items()
-    }
+    return samples_of(record["cases"], "composite")

@@ -110,8 +110,10 @@ def measure(options: argparse.Namespace) -> Iterator[dict[str, object]]:
     }
     try:
         add_engine(result, run_tensorrt(options, network, pictures, shapes))
-    except (ExportError, RuntimeError) as error:  # RuntimeError: of another PyTorch's exporter
+    except ExportError as error:
         result["skipped"][TENSORRT] = first_line(error)
+    except RuntimeError as error:  # PyTorch's exporter, which says its reason one below
+        result["skipped"][TENSORRT] = first_line(error.__cause__ or error)
     yield result
     for name, peer in PEERS.items():
         if options.quick and peer.compile_mode:
@@ -297,7 +299,7 @@ def notes(record: dict) -> list[str]:
     if "engine" in record:
         engine = record["engine"]
         verdict = "; ".join(record["complaints"]) or "within the tolerance of FP16"
-        with_cache = ", with the timings of an earlier build" if engine["timing_cache"] else ""
+        with_cache = ", with a timing cache from before" if engine["timing_cache"] else ""
         points += [
             f"TensorRT {engine['version']}, built in {engine['build_s']} s{with_cache}; "
             f"compared with the network on pictures: {verdict}."

@@ -3,7 +3,7 @@
 import os
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -120,6 +120,15 @@ def in_turns(
                     samples.setdefault(name, []).append(round(milliseconds, 3))
             bar.update()
     return samples
+
+
+def samples_of(cases: Iterable[dict], name: str) -> Samples:
+    """Return all milliseconds of a record's cases, "NAME OF THE CASE, NAME OF THE TIMER"."""
+    return {
+        f"{case[name]}, {timer}": values
+        for case in cases
+        for timer, values in case["samples_ms"].items()
+    }
 
 
 def percentiles(samples: Sequence[float]) -> dict[str, float | None]:

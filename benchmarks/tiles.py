@@ -17,7 +17,7 @@ from scipy.stats import linregress
 from tqdm import tqdm
 
 from benchmarks.load import END_TO_END, TIMEOUT, Client
-from benchmarks.measure import Samples, in_turns, median, stopwatch
+from benchmarks.measure import Samples, in_turns, median, samples_of, stopwatch
 from benchmarks.service import (
     add_server_arguments,
     max_pixels,
@@ -208,8 +208,4 @@ def pace(case: dict, way: str) -> float:
 
 def samples(record: dict) -> Samples:
     """Return all milliseconds of a record by name."""
-    return {
-        f"{case['name']}, {how}": values
-        for case in record["pictures"]
-        for how, values in case["samples_ms"].items()
-    }
+    return samples_of(record["pictures"], "name")

@@ -10,7 +10,8 @@ COPY train train
 COPY export export
 COPY model_repository model_repository
 # Editable: the configurations of the model repository are taken from the checkout.
-RUN python3 -m pip install --no-cache-dir --editable '.[export]'
+# Into the container's own Python, which Ubuntu 24.04 would have pip refuse.
+RUN PIP_BREAK_SYSTEM_PACKAGES=1 python3 -m pip install --no-cache-dir --editable '.[export]'
 COPY deploy/export.sh /dim/
 # A new volume takes its owner from here.
 RUN install --directory --owner 1000 --group 1000 /srv/dim

@@ -88,6 +88,26 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         metavar="N",
         help="runs of each stage, of which the best is kept (default: 1)",
     )
+    add_recipe(parser)
+    parser.add_argument(
+        "--validation-images",
+        type=count,
+        metavar="N",
+        help="only so many, evenly chosen (default: all)",
+    )
+    parser.add_argument(
+        "--backgrounds",
+        type=count,
+        default=BACKGROUNDS,
+        metavar="N",
+        help="only so many, evenly chosen (default: %(default)s); they are held in memory",
+    )
+    add_machine(parser)
+    return parser.parse_args(arguments)
+
+
+def add_recipe(parser: argparse.ArgumentParser) -> None:
+    """Add what may replace a stage's own numbers."""
     recipe = parser.add_argument_group("recipe", "instead of a stage's own numbers")
     recipe.add_argument(
         "--steps", type=count, metavar="N", help="length of a run, rounded up to whole validations"
@@ -105,19 +125,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     recipe.add_argument(
         "--averaging", type=decay, metavar="DECAY", help="of the weights' moving average; 0: none"
     )
-    parser.add_argument(
-        "--validation-images",
-        type=count,
-        metavar="N",
-        help="only so many, evenly chosen (default: all)",
-    )
-    parser.add_argument(
-        "--backgrounds",
-        type=count,
-        default=BACKGROUNDS,
-        metavar="N",
-        help="only so many, evenly chosen (default: %(default)s); they are held in memory",
-    )
+
+
+def add_machine(parser: argparse.ArgumentParser) -> None:
+    """Add where the run runs."""
     machine = parser.add_argument_group("machine")
     machine.add_argument(
         "--accelerator",
@@ -141,7 +152,6 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         default="bf16-mixed" if torch.cuda.is_available() else "32",
         help="of a training step; validations are in FP32 (default here: %(default)s)",
     )
-    return parser.parse_args(arguments)
 
 
 def check_nodes(nodes: int) -> None:

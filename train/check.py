@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from matting.images import ImageError, read_cutout, read_gray, read_image
+from matting.images import ImageError, read_cutout, read_gray, read_image, read_trimap
 from matting.trimaps import BACKGROUND, FOREGROUND, check_trimap, has_unknown, is_unknown
 from train.compose import digest, digest_of_all
 from train.dataset import required
@@ -141,7 +141,7 @@ def look_at_background(files: tuple[Path]) -> Seen:
 
 def look_at_photograph(files: Photograph) -> Seen:
     """Look at a photograph with its trimap and alpha, and at how the two fit each other."""
-    image, trimap, alpha = read_image(files[0]), read_gray(files[1]), read_gray(files[2])
+    image, trimap, alpha = read_image(files[0]), read_trimap(files[1]), read_gray(files[2])
     seen = Seen(files, image.shape[:2], soft_share(alpha), float(is_unknown(trimap).mean()))
     seen.pixels, seen.matte = digest(image), digest(alpha) if seen.soft else None
     seen.fingerprint = digest(image, trimap, alpha)
@@ -157,7 +157,7 @@ def look_at_test_foreground(files: tuple[Path, ...]) -> Seen:
     """Look at a test foreground of Composition-1k, yet to be composed, and all its trimaps."""
     seen = look_at_foreground(files[:2])
     for path in files[2:]:
-        trimap = read_gray(path)
+        trimap = read_trimap(path)
         if trimap.shape != seen.size:
             seen.faults.append(
                 f"{path}: {of_size(trimap)}, its alpha {seen.size[1]} x {seen.size[0]}"

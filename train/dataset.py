@@ -14,7 +14,7 @@ from PIL import ExifTags, Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from matting.images import read_cutout, read_gray, read_image
+from matting.images import read_cutout, read_gray, read_image, read_trimap
 from train.layouts import (
     DataError,
     Files,
@@ -109,7 +109,8 @@ class Photographs(Dataset):
 
     def __getitem__(self, index: int) -> tuple[str, np.ndarray, np.ndarray, np.ndarray]:
         image_path, trimap_path, alpha_path = self.files[index]
-        image, trimap, alpha = read_image(image_path), read_gray(trimap_path), read_gray(alpha_path)
+        image, trimap = read_image(image_path), read_trimap(trimap_path)
+        alpha = read_gray(alpha_path)
         for path, pixels in ((trimap_path, trimap), (alpha_path, alpha)):
             if pixels.shape != image.shape[:2]:
                 raise DataError(

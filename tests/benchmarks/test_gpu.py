@@ -25,6 +25,7 @@ from benchmarks.gpu import (
     TENSORRT,
     add_engine,
     layer_rows,
+    measure,
     notes,
     peer_rows,
     run_tensorrt,
@@ -128,6 +129,22 @@ def has_gpu() -> bool:
         return bool(find_gpu())
     except ExportError:
         return False
+
+
+def test_why_pytorchs_exporter_failed_is_told(
+    weights: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says so one error below: here it asks a GPU that is not there."""
+    if WITH_GPU:
+        pytest.skip("this machine has a GPU: the exporter would not fail")
+    monkeypatch.setattr("benchmarks.gpu.find_gpu", lambda: None)
+    monkeypatch.setattr("benchmarks.gpu.matrix_rate", lambda *_: 1.0)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    options = Namespace(
+        weights=weights, data=data, quick=True, tensorrt_python=sys.executable, output=tmp_path
+    )
+    (reason,) = next(measure(options))["skipped"].values()
+    assert "NVIDIA" in reason or "CUDA" in reason, reason
 
 
 def test_what_was_measured_is_written_before_the_rest_fails(

@@ -300,15 +300,21 @@ def rewrite(path: Path, old: str, new: str) -> None:
         ([], {3, 5, 7}, 3),  # nothing is said of them
     ],
 )
+@pytest.mark.parametrize("place", ["model.py", "export.runtime"])
 def test_two_threads_of_one_core_count_once(
+    place: str,
     siblings: list[str],
     allowed: set[int],
     cores: int,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setitem(sys.modules, "triton_python_backend_utils", ModuleType("of Triton"))
-    physical_cores = runpy.run_path(str(SHIPPED / "1/model.py"))["physical_cores"]
+    """In the server as in an export, which compares what the server will compute."""
+    if place == "model.py":
+        monkeypatch.setitem(sys.modules, "triton_python_backend_utils", ModuleType("of Triton"))
+        physical_cores = runpy.run_path(str(SHIPPED / "1/model.py"))["physical_cores"]
+    else:
+        from export.runtime import physical_cores
     monkeypatch.setitem(physical_cores.__globals__, "Path", lambda path: tmp_path / path[1:])
     monkeypatch.setattr("os.sched_getaffinity", lambda _: allowed)
     for number, text in enumerate(siblings):

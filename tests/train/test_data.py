@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from matting.images import read_cutout, read_gray, read_image, write_image
+from matting.images import ImageError, read_cutout, read_gray, read_image, write_image
 from matting.trimaps import trimap_from_alpha
 from train.compose import read_layers, read_picture
 from train.data import main
@@ -278,6 +278,17 @@ def test_what_is_wrong_is_named(data, tmp_path, capsys):
     ):
         assert complaint in output
     assert "notes: 1\n" in output
+
+
+def test_a_trimap_in_colour_is_none(data, tmp_path, capsys):
+    """Its luma would be something, but not what is meant."""
+    bad = shutil.copytree(data, tmp_path / "bad")
+    trimap = read_gray(bad / "val/trimap/two.png")
+    write_image(bad / "val/trimap/two.png", np.dstack([trimap, trimap, trimap * 0]))
+    assert main(["check", str(bad)]) == 1
+    assert "two.png: is in colour" in capsys.readouterr().out
+    with pytest.raises(ImageError, match=r"two\.png: is in colour"):
+        list(Photographs.find(bad))
 
 
 def test_mistakes_are_one_line_and_nothing_is_written(copy, distributed, tmp_path, capsys):
