@@ -1,4 +1,4 @@
-"""What the client's ways to better edges bring: several views (--views), neighbours (--knn).
+"""What the client's options for better edges bring: several views (--views), neighbours (--knn).
 
 Every picture is matted by a server in each of these ways, in tiles where they pay.
 """
@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_server_arguments(parser)
     add_pictures_argument(parser)
     parser.add_argument(
-        "--pictures", type=positive(int), metavar="N", help="so many, evenly chosen (all)"
+        "--pictures", type=positive(int), metavar="N", help="how many, evenly chosen (all)"
     )
     parser.add_argument("--rounds", type=positive(int), default=3, help="that count (%(default)s)")
 

@@ -1,9 +1,9 @@
 """How long a TensorRT engine takes on this GPU alone, pictures and answers staying on the GPU.
 
-Builds the exported graph, keeps its alphas of pictures, times it by CUDA's events at every shape,
-launched kernel by kernel and as a CUDA graph, and its layers; what is known is written at once.
-`python -m benchmarks gpu` runs it and judges what comes of it. Needs TensorRT, NumPy and Polygraphy
-alone, and no newer Python than 3.9 for the sake of TensorRT 8.6.
+Builds the exported graph, saves its alphas of pictures, times it by CUDA's events at every shape,
+launched kernel by kernel and as a CUDA graph, and its layers; each result is written at once.
+`python -m benchmarks gpu` runs it and judges the results. Needs TensorRT, NumPy and Polygraphy
+alone, and no Python newer than 3.9, for the sake of TensorRT 8.6.
 
 examples:
   python -m benchmarks.engine out/fp16/model.onnx -o out/engine

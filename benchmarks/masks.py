@@ -40,10 +40,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_server_arguments(parser)
     add_pictures_argument(parser)
     parser.add_argument(
-        "--megapixels", type=float, metavar="N", help="only pictures of at most so many (all)"
+        "--megapixels", type=float, metavar="N", help="only pictures of at most this size (all)"
     )
     parser.add_argument(
-        "--pictures", type=positive(int), metavar="N", help="so many, evenly chosen (all)"
+        "--pictures", type=positive(int), metavar="N", help="how many, evenly chosen (all)"
     )
 
 

@@ -63,7 +63,7 @@ def add_command(commands: argparse._SubParsersAction) -> None:
         "--against", type=Path, metavar="OLD.json", help="an older report.json: say what moved"
     )
     command.add_argument(
-        "--quick", action="store_true", help="small and few, to see that all works"
+        "--quick", action="store_true", help="small and few, to see that everything works"
     )
     gpu.add_python_argument(command)
     suite.add_output(command, "out/report")

@@ -1,4 +1,4 @@
-"""How images a second grow with servers, and what the death of one costs.
+"""How images a second grow with the number of servers, and what the death of one costs.
 
 Each server has one core and one thread, so a machine stands in for several. The client sends to all
 of them and shares the cores, so the last server gets less than a whole one.
@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_repository_argument(parser)
     cores = len(os.sched_getaffinity(0))
     parser.add_argument(
-        "--servers", type=positive(int), default=cores, help="at most, one a core (%(default)s)"
+        "--servers", type=positive(int), default=cores, help="at most, one per core (%(default)s)"
     )
     parser.add_argument(
         "--size", type=size, default=(256, 256), metavar="HxW", help="of the pictures (256x256)"

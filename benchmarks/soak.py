@@ -1,4 +1,4 @@
-"""Half an hour of twice as much as the server has room for: is anything lost, does memory grow?
+"""Half an hour of twice the load that the server has room for: is anything lost, does memory grow?
 
 Twice as many bulk photos of several sizes are under way, all the time, as the server has room for
 in its queue and at work. Whoever is turned away comes again as the client does, after a random,

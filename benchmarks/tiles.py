@@ -48,10 +48,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_server_arguments(parser)
     add_pictures_argument(parser)
     parser.add_argument(
-        "--megapixels", type=float, default=1.5, help="at least so large (%(default)s)"
+        "--megapixels",
+        type=float,
+        default=1.5,
+        help="stretch smaller pictures to this (%(default)s)",
     )
     parser.add_argument(
-        "--pictures", type=positive(int), metavar="N", help="so many, evenly chosen (all)"
+        "--pictures", type=positive(int), metavar="N", help="how many, evenly chosen (all)"
     )
     parser.add_argument("--rounds", type=positive(int), default=3, help="that count (%(default)s)")
 

@@ -1,4 +1,4 @@
-"""What shared memory would save of the way to a server on the same machine and back.
+"""What shared memory would save on the way to a server on the same machine and back.
 
 The server has a model that does nothing: it answers with the trimap. So what is measured is the
 client's way of the pixels alone, over gRPC and through shared memory, in turns. Beside it: how long

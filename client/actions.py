@@ -187,7 +187,7 @@ def _words(error: Exception, folder: Path) -> str:
     gone = error.__cause__
     if isinstance(gone, FileNotFoundError):
         name = html.escape(Path(gone.filename).name)
-        return f"{name}: was dropped more than a day ago, and is deleted; drop it again"
+        return f"{name}: was dropped more than a day ago and has been deleted; drop it again"
     # Uploads lie in folders that mean nothing to who looks at the page.
     return html.escape(re.sub(rf"{re.escape(str(folder))}/(\w+/)?", "", str(error)))
 

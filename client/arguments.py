@@ -46,9 +46,9 @@ examples:
   a folder of frames to an alpha video:
     python client/matte.py frames/ --trimaps clip-masks/ --mask -o clip-alpha.mkv --fps 30
 
-exit codes: 0 all done; 1 some of many photos failed, or all (without a server, or on a full disk,
-the rest is not tried), or standard output takes no more; 2 nothing done: bad input or usage, with
-one photo or a video also no server or a full disk; or --failures cannot be written; 130 stopped
+exit codes: 0 all done; 1 some or all of many photos failed (without a server, or on a full disk,
+the rest are not tried), or standard output cannot be written; 2 nothing done: bad input or usage,
+for one photo or a video also no server or a full disk; or --failures cannot be written; 130 stopped
 """
 
 
@@ -84,7 +84,7 @@ def add_connection(parser: argparse.ArgumentParser) -> None:
         "--url",
         metavar="HOST:PORT",
         action="append",
-        help=f"gRPC address of the server (default {DEFAULT_URL}); several share the work",
+        help=f"gRPC address of the server (default {DEFAULT_URL}); repeat it to use several",
     )
     parser.add_argument(
         "--timeout",
@@ -123,7 +123,7 @@ def parse_background(text: str) -> Path | np.ndarray:
         return Path(text)
     digits = text[1:] if len(text) == 7 else "".join(2 * digit for digit in text[1:])
     if not re.fullmatch("[0-9a-fA-F]{6}", digits):
-        raise argparse.ArgumentTypeError(f"{text} is no colour; write #rgb or #rrggbb")
+        raise argparse.ArgumentTypeError(f"{text} is not a colour; write #rgb or #rrggbb")
     return np.frombuffer(bytes.fromhex(digits), np.uint8).reshape(1, 1, 3)
 
 
@@ -138,8 +138,8 @@ def _parser() -> argparse.ArgumentParser:
         "image",
         metavar="IMAGE",
         help="photo; or many: a folder, a quoted glob, a CSV file; or a video file (its sound is "
-        "left out, colours of HD are a little off, and each frame is a photo of its own, so soft "
-        "edges flicker: docs/client.md)",
+        "left out, HD colours are slightly off, and each frame is matted on its own, so soft edges "
+        "flicker: docs/client.md)",
     )
     parser.add_argument(
         "trimap",
@@ -166,10 +166,10 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
     outputs = parser.add_argument_group(
         "outputs",
         "at least one; a file for one photo, a folder for many; for a video or a folder of frames, "
-        "a .mkv without loss (FFV1) or a folder for frames. Cut-out and composite keep the "
-        "photo's colour profile and EXIF and, as .png and .tif, its 16 bits (alpha itself the 8 of "
-        "the server's answer); their colours stay in the photo's profile, and a background is "
-        "taken to be in it, too",
+        "a lossless .mkv (FFV1) or a folder for frames. Cut-out and composite keep the "
+        "photo's colour profile and EXIF and, as .png and .tif, its 16 bits (alpha itself has the "
+        "8 of the server's answer); their colours stay in the photo's profile, and a background is "
+        "assumed to be in it, too",
     )
     outputs.add_argument("-o", "--alpha", metavar="ALPHA", type=Path, help="the alpha matte, grey")
     outputs.add_argument(
@@ -188,13 +188,13 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
         help="background of --composite: a picture of any size, or a colour such as '#ffffff'",
     )
     outputs.add_argument(
-        "--premultiplied", action="store_true", help="multiply the colours of --cutout with alpha"
+        "--premultiplied", action="store_true", help="multiply the colours of --cutout by alpha"
     )
     outputs.add_argument(
         "--fps",
         metavar="N",
         type=_rate,
-        help="frames a second of the video that is made of a folder of frames "
+        help="frame rate of the video that is made from a folder of frames "
         f"(default {DEFAULT_FPS:g})",
     )
 
@@ -204,13 +204,13 @@ def _add_trimaps(parser: argparse.ArgumentParser) -> None:
     trimaps.add_argument(
         "--quantize",
         action="store_true",
-        help="make the trimap's values 0, 128 and 255: near black, near white, all else unknown",
+        help="turn the trimap's values into 0 (near black), 255 (near white) and 128 (all others)",
     )
     trimaps.add_argument(
         "--mask",
         action="store_true",
-        help="TRIMAP (with many photos, each of them) is a mask, black and white or soft: "
-        "make a trimap of it, unknown along the object's edge",
+        help="TRIMAP (with many photos, each one) is a mask, black and white or soft: make a "
+        "trimap from it, unknown along the object's edge",
     )
     for name, side in (("erode", "inside"), ("dilate", "outside")):
         trimaps.add_argument(
@@ -236,19 +236,19 @@ def _add_edges(parser: argparse.ArgumentParser) -> None:
         type=int,
         choices=VIEWS,
         default=1,
-        help="better edges for so many times the time: the mean of the photo's alpha and that of "
+        help="better edges for that many times the time: the mean of the photo's alpha and that of "
         "its mirror image (2), and of both upside down (4); default %(default)s",
     )
     parser.add_argument(
         "--knn",
         action="store_true",
-        help="much better edges in little more time: pixels of like colour get like alphas",
+        help="much better edges in little more time: pixels of similar colour get similar alphas",
     )
     parser.add_argument(
         "--half",
         action="store_true",
-        help="send photos from one megapixel on at half their size, in half to three quarters of "
-        "the time, and find the edges at full size as --knn does",
+        help="send photos of one megapixel or more at half their size, in half to three quarters "
+        "of the time, and find the edges at full size as --knn does",
     )
 
 
@@ -256,29 +256,28 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--shm",
         action="store_true",
-        help="hand the pixels over in shared memory: for one server, on this machine, that was "
-        "started with --shm, too",
+        help="pass the pixels in shared memory: for one server, on this machine, that was also "
+        "started with --shm",
     )
     parser.add_argument(
         "--priority",
         choices=PRIORITIES,
         default="bulk",
-        help="interactive requests overtake those of bulk in the server's queue "
-        "(default %(default)s)",
+        help="interactive requests overtake bulk ones in the server's queue (default %(default)s)",
     )
     parser.add_argument(
         "--jobs",
         metavar="N",
         type=positive(int),
-        help=f"photos or frames under way at a time (default {JOBS_PER_SERVER} for each server)",
+        help=f"photos or frames in progress at a time (default {JOBS_PER_SERVER} for each server)",
     )
     parser.add_argument(
         "--failures",
         metavar="CSV",
         type=Path,
-        help="list the photos that failed, as IMAGE of another run that tries them again",
+        help="list the photos that failed here; give it as IMAGE to try them again",
     )
-    parser.add_argument("--quiet", action="store_true", help="say nothing but errors")
+    parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
     parser.add_argument(
         "--json", action="store_true", help="one JSON object per photo on standard output"
     )
@@ -334,7 +333,7 @@ def _check_usage(parser: argparse.ArgumentParser, options: argparse.Namespace) -
     if options.premultiplied and options.cutout is None:
         parser.error("--premultiplied is for --cutout")
     if options.mask and options.quantize:
-        parser.error("--quantize is for trimaps, and a --mask is none")
+        parser.error("--quantize is for trimaps, not for a --mask")
     if (options.erode, options.dilate) != (None, None) and not options.mask:
         parser.error("--erode and --dilate are for a --mask")
     check_connection(parser, options)
@@ -343,7 +342,7 @@ def _check_usage(parser: argparse.ArgumentParser, options: argparse.Namespace) -
     outputs = outputs_of(options)
     makes_video_of_frames = Path(options.image).is_dir() and makes_video(outputs)
     if options.fps and not makes_video_of_frames:
-        parser.error("--fps is for a video that is made of a folder of frames")
+        parser.error("--fps is for a video that is made from a folder of frames")
     if is_video(options.image, outputs):
         if options.trimap is not None or options.trimaps is None:
             parser.error(f"{options.image} is a video: name its frames' trimaps with --trimaps")
@@ -353,8 +352,8 @@ def _check_usage(parser: argparse.ArgumentParser, options: argparse.Namespace) -
         if options.trimap is not None:
             parser.error(f"{options.image} holds many photos: name their trimaps with --trimaps")
         if makes_video(outputs):
-            parser.error(f"a video is made of a folder of frames, and {options.image} is none")
+            parser.error(f"a video is made from a folder of frames, which {options.image} is not")
     elif options.trimap is None:
-        parser.error(f"no TRIMAP for {options.image}, and it is no folder, glob or CSV file")
+        parser.error(f"no TRIMAP for {options.image}, and it is not a folder, glob or CSV file")
     elif options.trimaps or options.failures or options.jobs:
         parser.error("--trimaps, --failures and --jobs are for many photos or a video")

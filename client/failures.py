@@ -74,7 +74,7 @@ def explain(
     if is_busy(error):
         return ServerBusyError(
             f"{servers} was too busy for {timeout:g} s ({reason}); "
-            "allow more with --timeout, or use more servers"
+            "allow more time with --timeout, or use more servers"
         )
     if _is_distrust(error):
         return ServerRefusedError(
@@ -82,7 +82,7 @@ def explain(
         )
     if _is_not_shared(error):
         return SharedMemoryError(
-            f"{servers} shares no memory ({reason}); start it on this machine with "
+            f"{servers} does not share memory ({reason}); start it on this machine with "
             "`python -m server --shm`, or leave out --shm"
         )
     if status == "UNAVAILABLE" or _has_lost(error):
@@ -93,7 +93,7 @@ def explain(
     if status == "DEADLINE_EXCEEDED":
         return ServerTimeoutError(
             f"no answer from {servers} within {timeout:g} s; "
-            "allow more with --timeout, or send less: smaller photos, fewer --jobs"
+            "allow more time with --timeout, or send less: smaller photos, fewer --jobs"
         )
     if status == "NOT_FOUND":
         return ModelMissingError(

@@ -113,7 +113,7 @@ def read_pair(pair: Pair, options: Options) -> tuple[Photo, np.ndarray]:
     trimap = trimap_for(pair.trimap, photo.pixels, pair.image, options)
     if options.mask and is_unknown(trimap).all():
         raise ImageError(
-            f"{pair.trimap}: all is unknown, so wide is the band around this mask's edge; "
+            f"{pair.trimap}: all is unknown, because the band around this mask's edge is so wide; "
             "make it narrower (--erode, --dilate)"
         )
     if options.mask and trimap.min() == trimap.max():

@@ -16,12 +16,12 @@ from matting.trimaps import MASK_BAND
 
 INTRODUCTION = """\
 # Deep Image Matting
-Drop a photo and say what is its subject: with a trimap, a mask, the brush or shapes.
+Drop a photo and mark its subject: with a trimap, a mask, the brush or shapes.
 """
 SWEEP, KEPT = 3600, 24 * 3600
 """Seconds between looks for old files, and until an upload, or what was made of it, is one."""
 BRUSH_HELP = "Brush: {} subject, all of it; {} edges, hair, all that is half-transparent; \
-{} background. What is not painted is background, or what the shapes, the trimap or the mask say."
+{} background. What is not painted is background, or as the shapes, the trimap or the mask say."
 SHAPES_HELP = f"One ellipse a line: its kind ({', '.join(KINDS)}), then its left, top, right and \
 bottom in % of the photo. It lies over the trimap or mask, and under the brush."
 CSS = """

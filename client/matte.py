@@ -70,7 +70,7 @@ def main(arguments: list[str] | None = None) -> int:
     except OSError as error:
         return _fail(f"{error.filename}: {error.strerror}", NOTHING_DONE)
     except KeyboardInterrupt:
-        return _fail("stopped; what is written is whole", INTERRUPTED)
+        return _fail("stopped; all files written are complete", INTERRUPTED)
 
 
 class _OutputError(Exception):
@@ -197,11 +197,11 @@ def _say_known(count: int, options: argparse.Namespace) -> None:
     """Say of how many trimaps nothing was asked: masks, given as trimaps, come back as alphas."""
     # A mask knows all in a frame without the object.
     if count and not (options.mask or options.json or options.quiet):
-        _say(f"trimaps without unknown pixels: {count}; they are the alphas (masks? --mask)")
+        _say(f"trimaps without unknown pixels: {count}; taken as the alphas (for masks: --mask)")
 
 
 def _turned_away(rejections: int) -> str:
-    return f"; a full server turned requests away {rejections} times" if rejections else ""
+    return f"; requests that a full server turned away: {rejections}" if rejections else ""
 
 
 @contextmanager

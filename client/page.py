@@ -67,20 +67,20 @@ def main(arguments: list[str] | None = None) -> int:
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m client.page",
-        description="A page to matte photos in a browser, with a Triton server's help.",
+        description="Serve a page to matte photos in a browser, with a Triton server's help.",
     )
     parser.add_argument(
         "--host",
         default=LOOPBACK,
-        help="address to listen on (%(default)s: this machine only; on any other, everybody who "
-        "reaches it may use the page, and nothing is encrypted)",
+        help="address to listen on (%(default)s: this machine only; on any other, anybody who "
+        "can reach it may use the page, and nothing is encrypted)",
     )
     parser.add_argument("--port", type=_port, default=PORT, help="port of the page (%(default)s)")
     parser.add_argument(
         "--no-browser",
         dest="browser",
         action="store_false",
-        help="do not open the page in a browser, as is done from a terminal with a display",
+        help="do not open a browser, as is done by default from a terminal with a display",
     )
     add_connection(parser)
     argcomplete.autocomplete(parser)

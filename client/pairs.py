@@ -67,7 +67,7 @@ def find_pairs(
     from_list = _is_list(Path(source))
     if from_list == (trimaps is not None):
         raise PairError(
-            f"{source} names the trimaps itself: leave --trimaps out"
+            f"{source} names the trimaps itself: leave out --trimaps"
             if from_list
             else f"{source} holds many photos: name the folder of their trimaps with --trimaps"
         )
@@ -198,7 +198,7 @@ def _of_unknown_formats(
     for name, (photo, *others) in sorted((name, sorted(group)) for name, group in by_name.items()):
         nor = f" (nor have {', '.join(other.name for other in others)})" if others else ""
         formats = ", ".join(WRITABLE_SUFFIXES)
-        problem = f"has a trimap, but no format that is read{nor}; save it as one of {formats}"
+        problem = f"has a trimap, but no supported format{nor}; save it as one of {formats}"
         place = name.with_name(name.name + OUTPUT_SUFFIX)
         yield _Found(photo, trimaps.pop(name)[0], place, problem)
 
@@ -353,7 +353,7 @@ def _name_outputs(
     for image, trimap, place, problem in found:
         pair = Pair(image, trimap, {kind: folder / place for kind, folder in folders.items()})
         if photos_of[place] > 1:
-            problem = f"{photos_of[place]} photos would become {place}, rename all but one"
+            problem = f"{photos_of[place]} photos would become {place}; rename all but one"
         if problem:
             problems.append((pair, f"{image}: {problem}"))
         else:

@@ -95,7 +95,7 @@ def list_frames(pair: Pair) -> list[Path]:
         _check_output(kind, path, measured.sides)
     if makes_video(pair.outputs) and not measured.is_steady:
         raise PairError(
-            f"{video}: its frames come at varying times, which a {WRITTEN_SUFFIX} would not keep; "
+            f"{video}: its frame rate varies, which a {WRITTEN_SUFFIX} would not keep; "
             "name a folder for frames"
         )
     return found
@@ -175,7 +175,7 @@ def _measure_file(video: Path) -> _Measured:
         check_pixels(video, "its frames are", height, width)
         rate, times = capture.get(cv2.CAP_PROP_FPS), list(_times(capture))
     if not times:
-        raise ImageError(f"{video}: no frame of it can be read; is it damaged or cut short?")
+        raise ImageError(f"{video}: none of its frames can be read; is it damaged or cut short?")
     return _Measured(len(times), (width, height), _are_steady(times, rate))
 
 
@@ -226,7 +226,7 @@ def _check_output(kind: str, path: Path, sides: tuple[int, int]) -> None:
         if path.suffix:
             raise PairError(f"{path}: write a {WRITTEN_SUFFIX} or, for frames, name a folder")
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise PairError(f"{path}: is there already; name a new or empty folder for the frames")
+            raise PairError(f"{path}: exists already; name a new or empty folder for the frames")
     elif kind == "cutout":
         raise PairError(f"{path}: a {WRITTEN_SUFFIX} has no transparency; name a folder for frames")
     elif any(side % 2 for side in sides):
@@ -303,7 +303,7 @@ def _writer(path: Path, rate: float) -> Iterator[Writer]:
             size = image.shape[1], image.shape[0]
             video = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, CODEC, rate, size, image.ndim == 3)
             if not video.isOpened():
-                raise WriteError(path, "FFmpeg does not begin it")
+                raise WriteError(path, "FFmpeg cannot begin it")
         video.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image)
 
     try:

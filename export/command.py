@@ -47,7 +47,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         type=Path,
         default=Path("model_repository"),
         metavar="DIR",
-        help="model repository to write into, made if it is not there (%(default)s)",
+        help="model repository to write into, created if it does not exist (%(default)s)",
     )
     add_pictures_argument(parser, ", to prove parity on, and for int8 to measure ranges on")
     add_arguments(parser.add_argument_group("TensorRT"))
@@ -98,7 +98,7 @@ def run_export(arguments: list[str]) -> int:
     elif exported.in_bf16:
         print(f"served in FP32; in bf16 {exported.in_bf16}")
     if isinstance(exported.in_winograd, Parity):
-        print(f"in FP32 by MNN, where there is AVX2 alone:\n{table(exported.in_winograd)}")
+        print(f"in FP32 by MNN, on AVX2 without AVX-512:\n{table(exported.in_winograd)}")
     elif exported.in_winograd:
-        print(f"FP32 is OpenVINO's everywhere; by MNN {exported.in_winograd}")
+        print(f"served in FP32 by OpenVINO everywhere; by MNN {exported.in_winograd}")
     return 0

@@ -52,7 +52,7 @@ class Profile:
         if np.min(sizes) < 1 or (np.diff(sizes, axis=0) < 0).any():
             raise ExportError(
                 "smallest, best and largest input are {}, {} and {}: expected N, H and W from 1 "
-                "that never become less".format(*map(as_text, sizes))
+                "that never decrease".format(*map(as_text, sizes))
             )
 
     def check(self, name: str, shape: tuple[int, ...]) -> None:

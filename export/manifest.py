@@ -121,7 +121,8 @@ def check(folder: Path) -> list[str]:
         return [str(damaged(folder))]
     first, *others = map(origins, entries.values())
     if any(first.isdisjoint(other) for other in others):
-        faults.append(f"{', '.join(entries)} were made from different weights: export all of them")
+        names = ", ".join(entries)
+        faults.append(f"{names} were made from different weights: export all of them again")
     return faults
 
 

@@ -1,7 +1,7 @@
 """Is an exported model the network it was made from? Judged on pictures with true alphas.
 
-As a command it writes what the network answers, for `export.plan` on machines without PyTorch,
-which only the reference needs here.
+As a command it writes the network's own answers, for `export.plan` on machines without PyTorch:
+only the reference needs it here.
 
 examples:
   python -m export.parity weights.safetensors -o pictures

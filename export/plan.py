@@ -1,13 +1,13 @@
-"""A TensorRT engine of an exported model.onnx, where there is no PyTorch.
+"""Build a TensorRT engine from an exported model.onnx, where there is no PyTorch.
 
-Python 3.9, NumPy, Polygraphy and TensorRT are enough, for TensorRT 8.6 does not go together with a
-PyTorch that exports. Where both are, `python -m export` does it all.
+Python 3.9, NumPy, Polygraphy and TensorRT are enough, because TensorRT 8.6 does not work together
+with a PyTorch that exports. Where both are installed, `python -m export` does it all.
 
-Pictures are what `python -m export.parity` wrote: with the network's own alphas. An engine that is
-not the network on them replaces nothing. This takes Python 3.10 and OpenCV besides.
+Pictures are what `python -m export.parity` wrote, with the network's own alphas. An engine that is
+not equal to the network on them replaces nothing. This also needs Python 3.10 and OpenCV.
 
-With a model.plan in a version folder of Triton's, such as model_repository/dim/1, the model's
-configs/tensorrt.pbtxt is made to fit it, as by `python -m export`.
+If the engine is a model.plan in one of Triton's version folders, such as model_repository/dim/1,
+the model's configs/tensorrt.pbtxt is made to fit it, as by `python -m export`.
 
 examples:
   python -m export.plan model.onnx -o model.plan

@@ -56,7 +56,7 @@ def with_parameters(config: str, **values: str) -> str:
         config, found = re.subn(parameter, rf'\g<1>"{value}"', config)
         if found != 1:
             raise ExportError(
-                f"{CONFIG} says {found} times what parameter {key!r} is, expected once as in the "
+                f"{CONFIG} sets parameter {key!r} {found} times, expected once as in the "
                 f'project\'s own: {{ key: "{key}" value {{ string_value: "{value}" }} }}'
             )
     return config
@@ -87,7 +87,7 @@ def with_profile(config: str, profile: Profile) -> str:
         config, found = re.subn(pattern, value, config)
         if found != times:
             raise ExportError(
-                f"{FOR_TENSORRT} says {found} times what {setting} is, expected {times} as in the "
+                f"{FOR_TENSORRT} sets {setting} {found} times, expected {times} as in the "
                 "project's own"
             )
     return config

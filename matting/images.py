@@ -218,7 +218,7 @@ def _decode(path: Path, data: bytes, mode: int) -> np.ndarray:
             image = None
     if image is None and name == "TIFF":
         raise ImageError(
-            f"{path}: this TIFF is damaged, cut short or of a kind that is not read (such as "
+            f"{path}: this TIFF is damaged, cut short or of an unsupported kind (such as "
             "Zstandard, LZMA, grey of 32 bits); copy it again, or save it as one of 8 or 16 bits, "
             "uncompressed, LZW or ZIP"
         )

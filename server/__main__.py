@@ -33,11 +33,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         default=LOOPBACK,
         help="IPv4 address or name to listen on, 0.0.0.0 for all (%(default)s)",
     )
-    parser.add_argument("--grpc-port", type=int, default=8001, help="port of gRPC (%(default)s)")
-    parser.add_argument("--http-port", type=int, default=8000, help="port of HTTP (%(default)s)")
-    parser.add_argument(
-        "--metrics-port", type=int, default=8002, help="port of metrics (%(default)s)"
-    )
+    parser.add_argument("--grpc-port", type=int, default=8001, help="gRPC port (%(default)s)")
+    parser.add_argument("--http-port", type=int, default=8000, help="HTTP port (%(default)s)")
+    parser.add_argument("--metrics-port", type=int, default=8002, help="metrics port (%(default)s)")
     parser.add_argument(
         "--timeout",
         type=float,
@@ -47,7 +45,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--shm",
         action="store_true",
-        help="let clients on this machine hand pixels over in shared memory (client: --shm)",
+        help="let clients on this machine pass pixels in shared memory (client: --shm)",
     )
     parser.add_argument("flags", nargs="*", help="after --: flags for tritonserver")
     return parser.parse_args(arguments)

@@ -90,7 +90,7 @@ class Server:
                 dead, before = self._dead_backends(), dead
             if dead & before:  # Triton takes leave of one that it ended itself at once
                 self._kill()
-                return "a process that ran a model was killed, by lack of memory perhaps"
+                return "a process that ran a model was killed, perhaps for lack of memory"
 
     def _dead_backends(self) -> set[int]:
         with suppress(psutil.NoSuchProcess):
@@ -207,7 +207,7 @@ def _refuse_own(flags: Sequence[str]) -> None:
         if name in OWN:
             raise LaunchError(f"{flag} is not for tritonserver: give {OWN[name]} before the --")
         if name == "--allow-http":
-            raise LaunchError(f"leave out {flag}: over HTTP it is asked whether it is ready")
+            raise LaunchError(f"leave out {flag}: its readiness is asked over HTTP")
 
 
 def _ipv4(host: str) -> str:

@@ -1,7 +1,7 @@
 """Train Deep Image Matting: stage 1, 2 or 3, or all three one after the other.
 
-Of all validations the one with the lowest SAD is kept, as best.safetensors. A run that was cut off
-goes on with --resume, from its last validation.
+The weights of the validation with the lowest SAD are kept, as best.safetensors. An interrupted run
+continues with --resume, from its last validation.
 
 examples:
   python -m train --stage all --data DATA --vgg16 vgg16-397923af.pth -o runs/first
@@ -77,7 +77,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         metavar="FILE",
         help="ImageNet weights to start stage 1 from: torchvision's .pth, or an npz of its arrays",
     )
-    parser.add_argument("--resume", action="store_true", help="go on where the run was cut off")
+    parser.add_argument("--resume", action="store_true", help="continue a run that was interrupted")
     parser.add_argument(
         "--seed", type=seed_number, default=0, metavar="N", help="of the first run (default: 0)"
     )
@@ -93,14 +93,14 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         "--validation-images",
         type=count,
         metavar="N",
-        help="only so many, evenly chosen (default: all)",
+        help="use only this many, evenly chosen (default: all)",
     )
     parser.add_argument(
         "--backgrounds",
         type=count,
         default=BACKGROUNDS,
         metavar="N",
-        help="only so many, evenly chosen (default: %(default)s); they are held in memory",
+        help="use only this many, evenly chosen (default: %(default)s); held in memory",
     )
     add_machine(parser)
     return parser.parse_args(arguments)
@@ -108,15 +108,15 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 def add_recipe(parser: argparse.ArgumentParser) -> None:
     """Add what may replace a stage's own numbers."""
-    recipe = parser.add_argument_group("recipe", "instead of a stage's own numbers")
+    recipe = parser.add_argument_group("recipe", "in place of a stage's own numbers")
     recipe.add_argument(
         "--steps", type=count, metavar="N", help="length of a run, rounded up to whole validations"
     )
     recipe.add_argument(
-        "--validate-every", type=count, metavar="STEPS", help="from one validation to the next"
+        "--validate-every", type=count, metavar="STEPS", help="steps between validations"
     )
     recipe.add_argument(
-        "--batch-size", type=count, metavar="N", help="samples of one process in a step"
+        "--batch-size", type=count, metavar="N", help="samples of each process in a step"
     )
     recipe.add_argument("--crop", type=side, metavar="PIXELS", help="side of a training sample")
     recipe.add_argument(

@@ -36,7 +36,7 @@ def average(paths: Sequence[Path], output: Path) -> None:
         like another format.
     """
     if output.suffix != ".safetensors":
-        raise CheckpointError(f"{output}: would hold safetensors; let it end in .safetensors")
+        raise CheckpointError(f"{output}: would hold safetensors; use the suffix .safetensors")
     networks = [load_checkpoint(path) for path in paths]
     states = [network.state_dict() for network in networks]
     for path, state in zip(paths, states, strict=True):

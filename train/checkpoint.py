@@ -196,13 +196,13 @@ def main(arguments: list[str] | None = None) -> int:
     command.add_argument(
         "weights",
         choices=PUBLISHED,
-        help="of mmediting's stages, stage3's being the best; or VGG16's, to train from",
+        help="of one of mmediting's stages, stage3 being the best, or VGG16's to train from",
     )
     command.add_argument(
-        "-o", "--output", type=Path, default=Path(), metavar="DIR", help="folder (this one)"
+        "-o", "--output", type=Path, default=Path(), metavar="DIR", help="folder (the current one)"
     )
     command.add_argument(
-        "--source", metavar="URL", help="another folder that has the published file"
+        "--source", metavar="URL", help="another place that has the published file"
     )
     options = parser.parse_args(arguments)
     try:

@@ -1,11 +1,11 @@
-"""Check a data set, or make one of what you have.
+"""Check a data set, or make one from what you have.
 
 `--data` of the trainer and the evaluator reads:
   - a data folder: train/cutouts/ (RGBA) or train/pairs/{foreground,alpha}/, train/backgrounds/,
     val/{image,trimap,alpha}/;
   - mmediting's training_list.json and test_list.json, with the files they name.
 `prepare` makes a data folder. Foregrounds and backgrounds are linked, the test set is composed:
-every foreground of it on 20 backgrounds, or on all if there are fewer.
+each of its foregrounds on 20 backgrounds, or on all if there are fewer.
 
 examples:
   python -m train.data check DATA
@@ -95,7 +95,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         type=count,
         default=10,
         metavar="N",
-        help="so many of your own are kept for the test (default: %(default)s)",
+        help="how many of your own are kept for the test (default: %(default)s)",
     )
     command.set_defaults(run=run_prepare)
     return parser.parse_args(arguments)

@@ -138,7 +138,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "weights", type=Path, nargs="+", help=".safetensors, or mmediting's .pth; several compare"
+        "weights",
+        type=Path,
+        nargs="+",
+        help=".safetensors or mmediting's .pth; several are compared",
     )
     parser.add_argument(
         "--data",
@@ -152,7 +155,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         "-o", "--output", type=Path, metavar="DIR", help="write per_image.csv and worst.png there"
     )
     parser.add_argument(
-        "--peers", action="store_true", help="KNN and closed-form matting too (minutes an image)"
+        "--peers", action="store_true", help="KNN and closed-form matting too (minutes per image)"
     )
     parser.add_argument(
         "--knn", action="store_true", help="each network also with the client's --knn"
@@ -160,7 +163,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--device",
         default="cuda" if torch.cuda.is_available() else "cpu",
-        help="PyTorch's name of it (default here: %(default)s)",
+        help="PyTorch's name for it (default here: %(default)s)",
     )
     options = parser.parse_args(arguments)
     try:

@@ -93,7 +93,7 @@ class Run:
 def check_unused(folder: Path) -> None:
     """Raise `RunError` if a folder has a run, over whose files another one would write."""
     if (folder / BEST).exists() or (folder / LAST).exists():
-        raise RunError(f"{folder}: has a run in it; go on with --resume, or choose another -o")
+        raise RunError(f"{folder}: has a run in it; continue with --resume, or choose another -o")
 
 
 def check_resumable(folder: Path, stage: Stage, seed: int) -> None:

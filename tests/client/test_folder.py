@@ -120,7 +120,7 @@ def test_masks_that_are_taken_for_trimaps_are_told(run, make_pairs):
     assert (code, out) == (
         0,
         "3 written, 0 were there, 0 failed\n"
-        "trimaps without unknown pixels: 2; they are the alphas (masks? --mask)\n",
+        "trimaps without unknown pixels: 2; taken as the alphas (for masks: --mask)\n",
     )
     code, out, _ = run(*FOLDERS[:3], "-o", "mattes-2", "--quiet")
     assert (code, out) == (0, "")

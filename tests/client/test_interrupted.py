@@ -81,7 +81,7 @@ def test_a_stopped_run_leaves_whole_files_and_the_next_goes_on(
             shutil.rmtree(leftover)
     else:
         assert program.returncode == 130
-        assert err == "error: stopped; what is written is whole\n"
+        assert err == "error: stopped; all files written are complete\n"
     done = {path.name for path in (tmp_path / "mattes").iterdir()}
     assert 10 <= len(done) < 199
     check_mattes(tmp_path / "mattes", {name: expected[name] for name in done})

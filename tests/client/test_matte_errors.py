@@ -105,7 +105,7 @@ def test_a_band_that_leaves_nothing_known(refuse, files):
     write_image("mask.png", mask)
     bands = ("--erode", 90, "--dilate", 90)
     error = refuse(files[0], "mask.png", "--mask", *bands, "-o", "alpha.png")
-    assert "mask.png: all is unknown, so wide is the band" in error
+    assert "mask.png: all is unknown, because the band" in error
 
 
 def test_output_folder_missing(refuse, files):
@@ -196,7 +196,7 @@ def test_outputs_do_not_overwrite_each_other(refuse, files):
         (["photo.png", "trimap.png", "-o", "a.png", "--mask", "--dilate", "100%"], "nor a share"),
         (["photo.png", "trimap.png", "-o", "a.png", "--mask", "--quantize"], "is for trimaps"),
         (["photo.png", "trimap.png", "-o", "a.png", "--premultiplied"], "is for --cutout"),
-        (["photo.png", "trimap.png", "--composite", "a.png", "--background", "#12"], "no colour"),
+        (["photo.png", "trimap.png", "--composite", "a.png", "--background", "#12"], "#12 is not"),
     ],
 )
 def test_wrong_usage(refuse, files, arguments, message):

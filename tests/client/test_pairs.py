@@ -77,7 +77,7 @@ def test_photos_of_unknown_formats_fail_if_they_have_trimaps(run, make_pairs, ch
     Path("photos/notes.txt").touch()
     code, out, err = run(*FOLDERS, "--failures", "failures.csv")
     assert (code, out) == (1, "1 written, 0 were there, 2 failed\n")
-    reason = "has a trimap, but no format that is read"
+    reason = "has a trimap, but no supported format"
     dog, owl = err.splitlines()
     assert dog.startswith(f"failed: photos/a/dog.v2.heic: {reason}; save it as one of .png, .jpg")
     assert owl.startswith(f"failed: photos/owl.CR2: {reason} (nor have owl.xmp); save it as")

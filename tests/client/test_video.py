@@ -109,7 +109,7 @@ def test_masks_that_are_taken_for_trimaps_are_told(run, clip):
     assert (code, out) == (
         0,
         f"wrote alpha.mkv, {FRAMES} frames\n"
-        f"trimaps without unknown pixels: {FRAMES}; they are the alphas (masks? --mask)\n",
+        f"trimaps without unknown pixels: {FRAMES}; taken as the alphas (for masks: --mask)\n",
     )
     code, out, _ = run("clip.mkv", "--trimaps", "trimaps", "-o", "again.mkv", "--mask")
     assert (code, out) == (0, f"wrote again.mkv, {FRAMES} frames\n")
@@ -165,7 +165,7 @@ def test_frames_at_varying_times_go_as_frames_only(run, refuse, clip):
         file = file.replace(block, late)
     Path("clip.mkv").write_bytes(file)
     error = refuse("clip.mkv", "--trimaps", "trimaps", "-o", "alpha.mkv")
-    assert "clip.mkv: its frames come at varying times" in error
+    assert "clip.mkv: its frame rate varies" in error
     assert "name a folder for frames" in error
     assert run("clip.mkv", "--trimaps", "trimaps", "-o", "frames")[0] == 0
 
@@ -297,7 +297,7 @@ def test_no_input_is_overwritten_through_a_link(refuse, clip, taken):
 def test_a_writer_that_cannot_begin_is_told(refuse, clip, monkeypatch):
     monkeypatch.setattr("client.video.CODEC", cv2.VideoWriter.fourcc(*"none"))
     error = refuse("clip.mkv", "--trimaps", "trimaps", "-o", "a.mkv")
-    assert "a.mkv: cannot be written (FFmpeg does not begin it)" in error
+    assert "a.mkv: cannot be written (FFmpeg cannot begin it)" in error
 
 
 def test_a_trimap_folder_that_cannot_be_listed(refuse, clip, close_folder):
@@ -312,12 +312,12 @@ def test_a_trimap_folder_that_cannot_be_listed(refuse, clip, close_folder):
         (["clip.mkv", "trimaps/000.png", "-o", "a.mkv"], "name its frames' trimaps"),
         (["clip.mkv", "--trimaps", "trimaps", "-o", "a.mp4"], "a.mp4: write a .mkv or"),
         (["clip.mkv", "--trimaps", "trimaps", "--cutout", "a.mkv"], "has no transparency"),
-        (["clip.mkv", "--trimaps", "trimaps", "-o", "."], "is there already"),
+        (["clip.mkv", "--trimaps", "trimaps", "-o", "."], "exists already"),
         (["clip.mkv", "--trimaps", "trimaps", "-o", "no/a.mkv"], "create it first"),
         (["clip.mkv", "--trimaps", "trimaps", "-o", "clip.mkv"], "is another file of this"),
         (["clip.mkv", "--trimaps", "trimaps", "-o", "a", "--failures", "f.csv"], "written whole"),
         (["clip.mkv", "--trimaps", "trimaps", "-o", "a.mkv", "--fps", "9"], "--fps is for a video"),
-        (["trimaps/*.png", "--trimaps", "trimaps", "-o", "a.mkv"], "made of a folder of frames"),
+        (["trimaps/*.png", "--trimaps", "trimaps", "-o", "a.mkv"], "made from a folder of frames"),
         (["empty", "--trimaps", "trimaps", "-o", "a.mkv"], "no frames in empty"),
         (["gone.mkv", "--trimaps", "trimaps", "-o", "a.mkv"], "gone.mkv: no such file"),
     ],

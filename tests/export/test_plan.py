@@ -205,7 +205,7 @@ def test_a_config_that_cannot_fit_is_found_before_an_engine_is_built(
     config.write_text("own")
     (tmp_path / "dim/1").mkdir()
     assert main([str(exported.artifact), "-o", str(tmp_path / "dim/1/model.plan")]) == 1
-    assert "says 0 times what max_batch_size is" in capsys.readouterr().err
+    assert "sets max_batch_size 0 times" in capsys.readouterr().err
     assert not built.called
 
 

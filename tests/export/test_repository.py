@@ -39,10 +39,10 @@ def test_engine_and_precision_are_set_and_nothing_else(tmp_path: Path, space: st
     [
         (
             OWN.replace('key: "engine"', 'key: "motor"'),
-            "0 times .*'engine'",
+            "'engine' 0 times",
         ),
-        (OWN * 2, "2 times .*'engine'"),
-        ('parameters { key: "engine" value { string_value: "x" } }', "0 times .*'precision'"),
+        (OWN * 2, "'engine' 2 times"),
+        ('parameters { key: "engine" value { string_value: "x" } }', "'precision' 0 times"),
     ],
 )
 def test_a_config_that_cannot_be_set_is_refused(config: str, complaint: str) -> None:
@@ -73,8 +73,8 @@ def test_tensorrts_config_fits_the_profile() -> None:
     ("smallest", "config", "complaint"),
     [
         ((2, 1, 1), "", "smallest input is 2x1x1: its N has to be 1"),
-        ((1, 1, 1), "", "says 0 times what max_batch_size is, expected 1"),
-        ((1, 1, 1), 'max_batch_size: 8\nname: "1x1"\n', "0 times what the warm-up's size is"),
+        ((1, 1, 1), "", "sets max_batch_size 0 times, expected 1"),
+        ((1, 1, 1), 'max_batch_size: 8\nname: "1x1"\n', "sets the warm-up's size 0 times"),
     ],
 )
 def test_tensorrts_config_that_cannot_fit_is_refused(

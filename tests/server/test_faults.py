@@ -35,7 +35,7 @@ def gated_model(quick_repository: Path, tmp_path: Path) -> Path:
     ("victim", "reason"),
     [
         ("tritonserver", "tritonserver ended by itself with exit code -9"),
-        ("backend", "a process that ran a model was killed, by lack of memory perhaps"),
+        ("backend", "a process that ran a model was killed, perhaps for lack of memory"),
     ],
 )
 def test_killed_with_a_request_under_way(

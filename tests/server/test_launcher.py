@@ -102,7 +102,7 @@ def test_listens_on_a_host_by_name(quick_repository: Path) -> None:
         ({"flags": ["--http-port=9000"]}, "--http-port=9000 is not for tritonserver: give --http-"),
         (
             {"flags": ["--allow-http=false"]},
-            "leave out --allow-http=false: over HTTP it is asked",
+            "leave out --allow-http=false: its readiness is asked",
         ),
         ({"flags": ["--grpc-address", "::"]}, "--grpc-address is not for .*: give --host before"),
     ],

@@ -340,4 +340,4 @@ def test_mnn_serves_the_network_and_ends_when_memory_runs_out(
         assert np.abs(alpha - default).mean() / 255 < 5e-3
         with pytest.raises(InferenceServerException, match="failed: not enough memory for 8x77"):
             infer(running, *random_pair(77, 8))
-        assert running.wait() == "a process that ran a model was killed, by lack of memory perhaps"
+        assert running.wait() == "a process that ran a model was killed, perhaps for lack of memory"

@@ -61,7 +61,9 @@ def test_a_name_of_another_format_is_refused(tmp_path, capsys):
     output = tmp_path / "mean.pth"
     assert main([str(tmp_path / "none.safetensors"), "-o", str(output)]) == 2
     error = capsys.readouterr().err
-    assert error == f"train.average: {output}: would hold safetensors; let it end in .safetensors\n"
+    assert (
+        error == f"train.average: {output}: would hold safetensors; use the suffix .safetensors\n"
+    )
 
 
 def test_other_networks_are_refused(tmp_path, oracle_network, checkpoints, capsys):

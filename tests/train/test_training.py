@@ -299,7 +299,7 @@ def test_mistakes_are_one_line(command, start, tmp_path, monkeypatch, capsys):
     for arguments, complaint in (
         ([*command, "--data", str(tmp_path), *output], "no pictures in train/cutouts/ and"),
         # Before any picture is read.
-        ([*old, "old"], "old: has a run in it; go on with --resume, or choose another -o"),
+        ([*old, "old"], "old: has a run in it; continue with --resume, or choose another -o"),
         ([*old, "done"], "done: has a run in it"),
         ([*old, "done", "--seeds", "2"], "done: has a run in it"),
         ([*old, "seeds", "--seeds", "2"], "seeds/seed1: has a run in it"),
