@@ -103,7 +103,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         "--learning-rate", type=rate, metavar="RATE", help="Adam's highest, after the warm-up"
     )
     recipe.add_argument(
-        "--averaging", type=decay, metavar="DECAY", help="of the weights' moving average; 0: none"
+        "--averaging",
+        type=decay,
+        metavar="DECAY",
+        help="of the weights' moving average, after its warm-up; 0: none",
     )
     parser.add_argument(
         "--validation-images",

@@ -1,14 +1,16 @@
 """One run: a stage with a seed, from its start or where it was cut off, to its best weights."""
 
 import io
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import EMAWeightAveraging, ModelCheckpoint, TQDMProgressBar
+from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar, WeightAveraging
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.plugins import TorchCheckpointIO
+from torch import Tensor
 
 from matting.files import write_whole
 from train.checkpoint import SCORE, load_checkpoint, read_facts, save_checkpoint
@@ -151,6 +153,19 @@ def starting_network(
     return network
 
 
+def moving_average(decay: float) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """Return how an exponential moving average of weights is updated, for `AveragedModel`.
+
+    It warms up: with its final decay from the start it would be the first weights for long.
+    """
+
+    def update(average: Tensor, weights: Tensor, updates: Tensor) -> Tensor:
+        now = ((1 + updates) / (10 + updates)).clamp(max=decay)
+        return average.lerp(weights, 1 - now)
+
+    return update
+
+
 def fit(
     stage: Stage,
     network: DeepImageMatting,
@@ -188,7 +203,7 @@ def fit(
         logger=[csv_logger, TensorBoardLogger(folder, name="", version=csv_logger.version)],
         enable_model_summary=False,
         callbacks=[
-            EMAWeightAveraging(decay=stage.averaging),
+            WeightAveraging(avg_fn=moving_average(stage.averaging)),
             best,
             latest,
             ValidationPictures(folder / "validation"),

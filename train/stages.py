@@ -24,7 +24,8 @@ class Stage:
     warmup_steps: int = 50
     # Norms of 1 to 10 are usual at the start; without clipping single batches undo many.
     gradient_clip: float = 1.0
-    # What is judged and kept is the moving average of the weights, over about 1 / (1 - it) steps.
+    # What is judged and kept is the moving average of the weights, over about 1 / (1 - it) steps,
+    # but over no more than a ninth of those that were taken.
     averaging: float = 0.999
     steps: int = 100_000
     validate_every: int = 1000

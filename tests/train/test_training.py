@@ -234,14 +234,14 @@ def test_two_processes_average_the_gradients_of_different_batches(
 
 
 def test_what_is_judged_and_kept_is_the_average_of_the_weights(command, folder):
-    """The first step's weights start it."""
+    """The first step's weights start it; of those the second leaves (1 + 1) / (10 + 1)."""
     command += ["--validate-every", "1", "--averaging"]
-    for name, steps, decay in (("first", 1, 0), ("second", 2, 0), ("average", 2, 0.25)):
+    for name, steps, decay in (("first", 1, 0), ("second", 2, 0), ("average", 2, 0.999)):
         assert main([*command, str(decay), "--steps", str(steps), "-o", str(folder / name)]) == 0
     first, second, average = (weights(folder / name) for name in ("first", "second", "average"))
     assert any(not torch.equal(first[name], second[name]) for name in first)
     for name, value in average.items():
-        torch.testing.assert_close(value, first[name].lerp(second[name], 0.75))
+        torch.testing.assert_close(value, first[name].lerp(second[name], 9 / 11))
     sads = {name: logged(folder / name, 0, "SAD")[1] for name in ("second", "average")}
     assert sads["average"] != sads["second"]
 
@@ -249,6 +249,18 @@ def test_what_is_judged_and_kept_is_the_average_of_the_weights(command, folder):
     kept = load_checkpoint(folder / "average/best.safetensors").state_dict()
     for name, value in (first, average)[best].items():
         torch.testing.assert_close(kept[name], value.half().float())
+
+
+def test_a_short_run_keeps_most_of_what_it_learnt():
+    """Nine tenths of a steady movement. A long run ends with the decay that was asked for."""
+    from train.fit import moving_average
+
+    update, average = moving_average(0.999), torch.tensor(1.0)
+    for step in range(2, 111):
+        average = update(average, torch.tensor(float(step)), torch.tensor(step - 1))
+    assert average / 110 == pytest.approx(0.9, abs=0.01)
+    late = update(torch.tensor(0.0), torch.tensor(1.0), torch.tensor(100_000))
+    assert late == pytest.approx(0.001, rel=1e-3)
 
 
 def test_all_stages(command, folder, capsys):
