@@ -64,6 +64,6 @@ def stage(number: int, **changes: int | float | None) -> Stage:
     return replace(chosen, validate_every=every, steps=math.ceil(chosen.steps / every) * every)
 
 
-def run_facts(stage: Stage, seed: int) -> dict:
-    """Return what tells a run from others: its seed and its stage's fields, as JSON has them."""
-    return json.loads(json.dumps({"seed": seed, **asdict(stage)}))
+def run_facts(stage: Stage, seed: int, **more: str | int) -> dict:
+    """Return what tells a run from others, as JSON has it: its seed, its stage's fields, more."""
+    return json.loads(json.dumps({"seed": seed, **asdict(stage), **more}))

@@ -128,12 +128,12 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(data, oracle_network, folde
     assert "moved: has a finished run of seed 0, steps 4; choose" in capsys.readouterr().err
     shutil.copy(start, cut / "best.safetensors")
     assert main([*command, str(cut), "--resume"]) == 2
-    assert "is not of a run, it does not say its 'seed'" in capsys.readouterr().err
+    assert "safetensors: does not say what run it is of" in capsys.readouterr().err
 
 
 def test_only_the_same_run_goes_on(command, folder, tmp_path, capsys):
     """What it is not is said before any picture is read."""
-    command += ["--validate-every", "1", "--steps", "2", "-o", str(folder)]
+    command += ["--validate-every", "1", "--steps", "2", "--precision", "32", "-o", str(folder)]
     assert main(command) == 0
     (folder / "best.safetensors").unlink()
     nowhere = [*command, "--resume", "--data", str(tmp_path / "nowhere")]
@@ -148,11 +148,17 @@ def test_only_the_same_run_goes_on(command, folder, tmp_path, capsys):
     refused("runs: has an unfinished run of seed 0; resume it as that, or", "--seed", "1")
     refused("of learning_rate 0.0002, averaging 0.999;", "--learning-rate", "1", "--averaging", "0")
     refused("has an unfinished run of steps 2;", "--steps", "3")
+    refused("has an unfinished run of precision 32;", "--precision", "bf16-mixed")
     refused("has an unfinished run of stage 1; resume", "--stage", "2")
     refused("runs: has a run of one seed in it; choose another -o", "--seeds", "2")
     refused("nowhere: no such folder")
+    nowhere = [*command, "--resume"]
+    refused("unfinished run of validation photographs 3; resume", "--validation-images", "2")
+    refused("unfinished run of processes 1; resume", "--accelerator", "cpu", "--devices", "2")
     assert main([*command, "--resume"]) == 0
+    refused("has a finished run of backgrounds 2; choose", "--backgrounds", "1")
     (folder / "best.safetensors").unlink()
+    nowhere = [*nowhere, "--data", str(tmp_path / "nowhere")]
 
     last = folder / "last.ckpt"
     content = torch.load(last, weights_only=True)
@@ -208,7 +214,7 @@ def test_two_processes_average_the_gradients_of_different_batches(
     read, settings = TrainingData.read(data), stage(1)
     samples = Samples(read.foregrounds, read.backgrounds, Synthesis(crop=32), 1, seed=0)
     before = load_checkpoint(start)
-    training = Training(load_checkpoint(start).train(), settings, read, seed=0)
+    training = Training(load_checkpoint(start).train(), settings, read, seed=0, facts={})
     optimizers = training.configure_optimizers()
     for number in (0, 1):
         batch = samples.batch(number)
@@ -316,7 +322,7 @@ def test_mistakes_are_one_line(command, start, tmp_path, monkeypatch, capsys):
         ([*old, "done", "--seeds", "2"], "done: has a run in it"),
         ([*old, "seeds", "--seeds", "2"], "seeds/seed1: has a run in it"),
         ([*old, "all", "--stage", "all"], "all/stage3: has a run in it"),
-        ([*old, "all", "--stage", "all", "--resume"], "is not of a run, it does not say its"),
+        ([*old, "all", "--stage", "all", "--resume"], "does not say what run it is of"),
         (["--stage", "1", *nowhere, *output], "give --vgg16 FILE or --from CHECKPOINT"),
         (["--stage", "2", *nowhere, *output], "give --from CHECKPOINT"),
         (["--stage", "2", *nowhere, "--vgg16", "v.npz", *output], "give --from CHECKPOINT"),
