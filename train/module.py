@@ -15,7 +15,7 @@ from train.losses import matting_losses
 from train.network import DeepImageMatting
 from train.predict import predict_shares, to_pixels
 from train.sheet import contact_sheet, sheet_row
-from train.stages import Stage
+from train.stages import STAGES, Stage
 from train.synthesis import Samples, Synthesis
 
 PICTURES = 8
@@ -50,7 +50,7 @@ class Training(pl.LightningModule):
             [background.to(self.device) for background in self.data.backgrounds],
             Synthesis(crop=self.stage.crop),
             self.stage.batch_size,
-            self.seed,
+            len(STAGES) * self.seed + self.stage.number,  # no stage gets another one's samples
             start=self.trainer.global_step * processes + self.trainer.global_rank,
             step=processes,
         )

@@ -5,6 +5,7 @@ here does not depend on its width.
 """
 
 import csv
+import itertools
 import os
 import shutil
 import signal
@@ -212,7 +213,7 @@ def test_two_processes_average_the_gradients_of_different_batches(
     assert "".join(outputs).count(" best SAD |") == 1  # one of the two speaks
 
     read, settings = TrainingData.read(data), stage(1)
-    samples = Samples(read.foregrounds, read.backgrounds, Synthesis(crop=32), 1, seed=0)
+    samples = Samples(read.foregrounds, read.backgrounds, Synthesis(crop=32), 1, seed=1)
     before = load_checkpoint(start)
     training = Training(load_checkpoint(start).train(), settings, read, seed=0, facts={})
     optimizers = training.configure_optimizers()
@@ -237,6 +238,20 @@ def test_two_processes_average_the_gradients_of_different_batches(
     ]
     assert len(sads) == 3  # which two processes cannot share evenly
     assert logged(folder, 0, "SAD")[0] == pytest.approx(np.mean(sads), rel=1e-3)
+
+
+def test_no_stage_and_no_seed_gets_the_samples_of_another(data, narrow_network):
+    from pytorch_lightning import Trainer
+
+    from train.module import Training
+
+    read, images = TrainingData.read(data), []
+    for number, seed in itertools.product((1, 2, 3), (0, 1, 2)):
+        settings = stage(number, crop=32, batch_size=1)
+        module = Training(DeepImageMatting(), settings, read, seed, facts={})
+        module.trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+        images.append(next(iter(module.train_dataloader()))["image"])
+    assert not any(torch.equal(*pair) for pair in itertools.combinations(images, 2))
 
 
 def test_what_is_judged_and_kept_is_the_average_of_the_weights(command, folder):
