@@ -2,8 +2,8 @@
 
 mmediting trains each stage for a million iterations of one 320x320 sample with Adam at a fixed
 1e-5. The schedule here is short: batches, a rate five to twenty times higher that warms up and then
-falls to zero on a cosine, and clipped gradients. Losses and their weights are mmediting's, but for the
-squared errors of stage 3.
+falls to zero on a cosine, and clipped gradients. Losses and their weights are mmediting's, but for
+the squared errors of stage 3.
 """
 
 import json
