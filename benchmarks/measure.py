@@ -90,8 +90,8 @@ def in_turns(
 ) -> Samples:
     """Run several timers round after round, so that what disturbs one disturbs all.
 
-    Each round starts with another, and the rest are in a random order, the same in every
-    measurement, so that none always follows the same.
+    Each round starts with another, and after the first round the rest are in a random order, the
+    same in every measurement, so that none always follows the same.
 
     Parameters
     ----------
@@ -119,7 +119,9 @@ def in_turns(
                 break
             others = list(timers)
             first = others.pop(done % len(others))
-            for timer in [first, *orders.sample(others, len(others))]:
+            if done:  # the first round is as given: so are the samples' names
+                orders.shuffle(others)
+            for timer in [first, *others]:
                 for name, milliseconds in timer().items():
                     samples.setdefault(name, []).append(round(milliseconds, 3))
             bar.update()

@@ -36,7 +36,7 @@ def test_none_always_follows_the_same_and_the_orders_are_the_same_every_time() -
     def order() -> list[str]:
         calls: list[str] = []
         timers = [lambda name=name: calls.append(name) or {name: 1.0} for name in "abcdefgh"]
-        in_turns(timers, warmup=0, least=7, most=7)
+        assert list(in_turns(timers, warmup=0, least=7, most=7)) == list("abcdefgh")
         return calls
 
     calls = order()
