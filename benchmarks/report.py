@@ -237,7 +237,7 @@ def as_html(report: dict, chapters: dict[str, list[Section]], worst: Path) -> st
     """Return the report with plots and the worst places, as one page that loads nothing."""
     from benchmarks.plots import plot
 
-    body = ["<h1>Benchmarks</h1>", to_html([f"{report['date']}: {report['command']}"])]
+    body = ["<h1>Benchmarks</h1>", to_html([f"{report['date']}: `{report['command']}`"])]
     for name, sections in chapters.items():
         body += [f"<h2>{html.escape(name.capitalize())}</h2>", to_html(sections)]
         body += plot(report["records"][name]) if name in report["records"] else []
