@@ -89,12 +89,13 @@ class Run:
         """Read the facts that `fit` wrote into a run's best weights."""
         weights = folder / BEST
         facts = read_facts(weights)
-        if "run" not in facts:
+        try:
+            return cls(facts["run"], facts[SCORE], folder)
+        except KeyError as error:
             raise RunError(
-                f"{weights}: does not say what run it is of, as older ones do not; "
+                f"{weights}: is not of a run, or of an older one, it does not say its {error}; "
                 "choose another -o"
-            )
-        return cls(facts["run"], facts[SCORE], folder)
+            ) from None
 
 
 def check_unused(folder: Path) -> None:
