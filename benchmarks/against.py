@@ -43,15 +43,17 @@ def find_moves(before: Samples, after: Samples) -> tuple[list[Move], list[str]]:
     -------
     list, list
         What moved by `LEAST` or more, the intervals of its medians apart, largest first; and the
-        names of what was repeated too rarely to say.
+        names of what was repeated too rarely, or scatters too much, to say.
     """
     moves, unclear = [], []
     for name in [name for name in after if name in before]:
         low, high = median_interval(before[name])
         new_low, new_high = median_interval(after[name])
         move = Move(name, median(before[name]), median(after[name]))
-        if math.isnan(low + new_low):
-            unclear.append(name)
-        elif (new_low > high or new_high < low) and move.size >= math.log1p(LEAST):
+        too_few, apart = math.isnan(low + new_low), new_low > high or new_high < low
+        differ = move.size >= math.log1p(LEAST)
+        if differ and apart:
             moves.append(move)
+        elif differ or too_few:
+            unclear.append(name)
     return sorted(moves, key=lambda move: -move.size), unclear

@@ -181,7 +181,7 @@ def notes(record: dict) -> list[str]:
             f"{rate / record['matrix_rate']:.0%} of this machine's best matrix product "
             f"in {computed_in}."
         )
-    return points + [f"Not run: {name}. {reason}." for name, reason in record["skipped"].items()]
+    return points + [f"Not run: {name}: {reason}." for name, reason in record["skipped"].items()]
 
 
 def layer_rows(record: dict) -> list[Row]:

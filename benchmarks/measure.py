@@ -2,6 +2,7 @@
 
 import os
 import platform
+import random
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -89,7 +90,8 @@ def in_turns(
 ) -> Samples:
     """Run several timers round after round, so that what disturbs one disturbs all.
 
-    Each round starts with another, so that none always follows the same.
+    Each round starts with another, and after the first round the rest are in a random order, the
+    same in every measurement, so that none always follows the same.
 
     Parameters
     ----------
@@ -103,6 +105,7 @@ def in_turns(
         Shown at the progress bar; no bar without one.
     """
     samples: Samples = {}
+    orders = random.Random(0)
     with tqdm(
         total=warmup + most, desc=title, unit="round", disable=None if title else True
     ) as bar:
@@ -114,8 +117,11 @@ def in_turns(
         for done in range(most):
             if done >= least and time.monotonic() > end:
                 break
-            first = done % len(timers)
-            for timer in [*timers[first:], *timers[:first]]:
+            others = list(timers)
+            first = others.pop(done % len(others))
+            if done:  # the first round is as given: so are the samples' names
+                orders.shuffle(others)
+            for timer in [first, *others]:
                 for name, milliseconds in timer().items():
                     samples.setdefault(name, []).append(round(milliseconds, 3))
             bar.update()

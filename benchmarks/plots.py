@@ -6,13 +6,14 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from scipy.optimize import nnls
 
 from benchmarks.ceiling import BYTES
 from benchmarks.layers import ENGINE, INFER, NETWORK
 from benchmarks.load import END_TO_END
 from benchmarks.measure import median
 from benchmarks.scaling import rates
-from benchmarks.tiles import HALF, TILED, WHOLE, law, pace
+from benchmarks.tiles import FITTED, HALF, TILED, WHOLE, law, pace
 
 matplotlib.rcParams["svg.fonttype"] = "none"  # letters stay text: small, and can be searched
 
@@ -115,10 +116,11 @@ def throughput_figures(record: dict) -> list[Figure]:
     seconds = [median(point["samples_ms"]) / 1000 for point in alone]
     axes[2].plot(megapixels, seconds, "o")
     if len(alone) > 1:
-        slope, intercept = np.polyfit(megapixels, seconds, 1)
+        terms = np.stack([np.ones(len(alone)), megapixels], axis=1)
+        (start, slope), _ = nnls(terms, seconds)  # neither part of a time is negative
         ends = np.array([0, max(megapixels)])
-        law = f"{intercept:.2f} s + {slope:.2f} s per megapixel"
-        axes[2].plot(ends, intercept + slope * ends, "--", label=law)
+        law = f"{start:.2f} s + {slope:.2f} s per megapixel"
+        axes[2].plot(ends, start + slope * ends, "--", label=law)
         axes[2].legend()
     axes[2].set_xlabel("megapixels")
     axes[2].set_ylabel("s")
@@ -134,7 +136,7 @@ def tiles_figures(record: dict) -> list[Figure]:
         if all(way in case["SAD"] for case in cases):
             paces = [pace(case, way) for case in cases]
             (dots,) = axis.plot(unknown, paces, "o", label=way)
-            if way != WHOLE and len(cases) > 2:
+            if way != WHOLE and len(cases) >= FITTED:
                 start, slope, _ = law(cases, way)
                 ends = np.array([0, unknown.max()])
                 axis.plot(ends, start + slope * ends, "--", color=dots.get_color())

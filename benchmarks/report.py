@@ -9,6 +9,7 @@ import base64
 import html
 import json
 import shlex
+from collections.abc import Set
 from pathlib import Path
 
 from benchmarks import gpu, suite
@@ -159,15 +160,13 @@ def moved(old: dict, new: dict) -> list[Section]:
         f"{LEAST:.0%} or more, the 95 % confidence intervals of their medians apart."
     ]
     if unclear:
-        points.append(f"{len(unclear)} more were repeated fewer than six times, too few to say.")
+        points.append(
+            f"Of {len(unclear)} more it cannot be said: repeated fewer than six times, or too "
+            "scattered."
+        )
     if gone := old["records"].keys() - suite.BENCHMARKS:
         points.append(f"Left out, since no benchmark has that name now: {', '.join(sorted(gone))}.")
-    then, now = circumstances(old), circumstances(new)
-    points += [
-        f"Not under the same circumstances: {name} was {then[name]}, is {now[name]}."
-        for name in now
-        if name in then and then[name] != now[name]
-    ]
+    points += differences(old, new)
     rows = [
         {
             "what": move.name,
@@ -180,14 +179,33 @@ def moved(old: dict, new: dict) -> list[Section]:
     return [points, *([rows] if rows else [])]
 
 
-def circumstances(report: dict) -> dict[str, object]:
+def differences(old: dict, new: dict) -> list[str]:
+    """Return what else may have moved the times: every circumstance that differs, and the load."""
+    common = old["records"].keys() & new["records"].keys()
+    then, now = circumstances(old, common), circumstances(new, common)
+    was, is_now = (", ".join(map(str, report["machine"]["load"])) for report in (old, new))
+    return [
+        *(
+            f"Not under the same circumstances: {name} was {then.get(name) or 'none'}, "
+            f"is {now.get(name) or 'none'}."
+            for name in sorted(then.keys() | now.keys())
+            if then.get(name) != now.get(name)
+        ),
+        f"Load averages over 1, 5 and 15 minutes were {was}, and are {is_now}.",
+        "Each report is one sample of its machine: before believing a change of less than about "
+        "20 %, repeat both.",
+    ]
+
+
+def circumstances(report: dict, benchmarks: Set[str]) -> dict[str, object]:
     """Return what times depend on: the machine, versions, and what each benchmark measured."""
     machine = report["machine"] | report["machine"]["packages"]
     found = {name: machine[name] for name in machine.keys() - {"packages", "load"}}
-    for name, record in report["records"].items():
+    for name in benchmarks:
+        record = report["records"][name]
         own = {key: record[key] for key in ("weights", "engine", "precision") if key in record}
         found |= {f"{name}'s {key}": value for key, value in own.items()}
-    return dict(sorted(found.items()))
+    return found
 
 
 def samples(report: dict) -> Samples:
@@ -219,7 +237,7 @@ def as_html(report: dict, chapters: dict[str, list[Section]], worst: Path) -> st
     """Return the report with plots and the worst places, as one page that loads nothing."""
     from benchmarks.plots import plot
 
-    body = ["<h1>Benchmarks</h1>", to_html([f"{report['date']}: {report['command']}"])]
+    body = ["<h1>Benchmarks</h1>", to_html([f"{report['date']}: `{report['command']}`"])]
     for name, sections in chapters.items():
         body += [f"<h2>{html.escape(name.capitalize())}</h2>", to_html(sections)]
         body += plot(report["records"][name]) if name in report["records"] else []

@@ -1,6 +1,7 @@
 """A benchmark's results as text, tables and lists, in Markdown and in HTML."""
 
 import html
+import re
 
 from tabulate import tabulate
 
@@ -29,11 +30,16 @@ def _markdown(section: Section) -> str:
 
 def _html(section: Section) -> str:
     if isinstance(section, str):
-        return f"<p>{html.escape(section)}</p>"
+        return f"<p>{_text(section)}</p>"
     if isinstance(section[0], str):
-        points = "".join(f"<li>{html.escape(point)}</li>" for point in section)
+        points = "".join(f"<li>{_text(point)}</li>" for point in section)
         return f"<ul>{points}</ul>"
     return _table(section, "html")
+
+
+def _text(markdown: str) -> str:
+    """Return text for HTML; what stands between backticks is code."""
+    return re.sub("`([^`]*)`", r"<code>\1</code>", html.escape(markdown))
 
 
 def _table(rows: list[Row], style: str) -> str:

@@ -131,6 +131,7 @@ def render(record: dict) -> list[Section]:
         }
         p95 = percentiles(point["samples_ms"])["p95"]
         row["p95 ms"] = "–" if p95 is None else f"{p95:.0f}"
+        row["n"] = str(len(point["samples_ms"]))
         if "perf_analyzer" in point:
             rate = point["perf_analyzer"]
             row["perf_analyzer, images/s"] = "–" if rate is None else f"{rate:.2f}"

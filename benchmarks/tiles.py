@@ -35,6 +35,8 @@ from matting.trimaps import is_unknown
 from train.layouts import evenly
 
 WHOLE, TILED, HALF = "whole", "tiles where they pay", "--half"
+FITTED = 6
+"""A law is fitted through so many pictures, or more."""
 QUICK = "one picture of the size that it has, one round"
 EXAMPLES = """examples:
   python -m benchmarks tiles
@@ -187,7 +189,7 @@ def laws(cases: list[dict]) -> list[str]:
         whole, other = (np.mean([case["SAD"][name] for case in both]) for name in (WHOLE, way))
         change = f"mean SAD changes by {other / whole - 1:+.2%}"
         points.append(f"{way}: {gain:.2f} times faster (median); {change}.")
-    if len(cases) > 2:
+    if len(cases) >= FITTED:
         paces = []
         for way in (TILED, HALF):
             start, slope, error = law(cases, way)

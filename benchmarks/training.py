@@ -264,7 +264,11 @@ def appetite(part: dict) -> list[Section]:
     """Return how long a GPU takes over samples, and how long of a step it waits for them."""
     times = {name: median(values) for name, values in part["samples_ms"].items()}
     found = [
-        {"on the GPU": name, "samples/s": f"{1000 * part['samples'] / ms:.1f}"}
+        {
+            "on the GPU": name,
+            "samples/s": f"{1000 * part['samples'] / ms:.1f}",
+            "n": str(len(part["samples_ms"][name])),
+        }
         for name, ms in times.items()
     ]
     waits = max(0.0, 1 - times[LEARN] / times[BOTH])
@@ -285,6 +289,7 @@ def rows(part: dict, title: str) -> list[dict[str, str]]:
                 "samples/s": f"{rate:.2f}",
                 "ms a sample": f"{1000 / rate:.1f}",
                 "p95": "–" if p95 is None else f"{p95 / part['samples']:.1f}",
+                "n": str(len(values)),
                 "times mmediting's": f"{rate / slow:.2f}",
             }
         )

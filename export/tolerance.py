@@ -13,7 +13,7 @@ bf16: of an FP32 graph that OpenVINO computes in bf16, 8 bits of a number instea
     +0.99 % with the smallest's mirror images, as in an export: there is little room left.
 winograd: of an FP32 graph that MNN computes with fewer products, whose sums are less exact: as for
     bf16, but closer, metrics 0.5 %, mean alpha 1e-3. Of 37 pictures no mean moves by more than
-    0.012 %, of the project's three GRAD's by -0.19 %; of twelve composites on pure white, where
+    0.012 %, of the project's three GRAD's by -0.20 %; of twelve composites on pure white, where
     most windows are ties, alpha's by 1.3e-4 at most.
 int8: no metric worse by more than 2 %, for it is chosen for its speed; mean alpha 5e-3.
 

@@ -39,7 +39,7 @@ from train.fit import (
     starting_network,
 )
 from train.layouts import DataError
-from train.stages import STAGES, Stage, stage
+from train.stages import STAGES, Stage, run_facts, stage
 
 WRONG_INPUT = (CheckpointError, DataError, ImageError, RunError, MisconfigurationException, OSError)
 
@@ -123,7 +123,10 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
         "--learning-rate", type=rate, metavar="RATE", help="Adam's highest, after the warm-up"
     )
     recipe.add_argument(
-        "--averaging", type=decay, metavar="DECAY", help="of the weights' moving average; 0: none"
+        "--averaging",
+        type=decay,
+        metavar="DECAY",
+        help="of the weights' moving average, after its warm-up; 0: none",
     )
 
 
@@ -192,13 +195,18 @@ def run_folders(options: argparse.Namespace, number: int) -> dict[int, Path]:
     return {seed: folder / f"seed{seed}" for seed in seeds}
 
 
+def told_facts(options: argparse.Namespace, number: int, seed: int) -> dict:
+    """Return what the command line tells of a run."""
+    return run_facts(chosen_stage(options, number), seed, precision=options.precision)
+
+
 def check_folders(options: argparse.Namespace, numbers: list[int]) -> None:
     """Refuse to write over any run, or to go on with another one than was cut off."""
     for number in numbers:
         folder, runs = stage_folder(options, number), run_folders(options, number)
         if options.resume:
             for seed, own in runs.items():
-                check_resumable(own, chosen_stage(options, number), seed)
+                check_resumable(own, told_facts(options, number, seed))
         else:
             for used in (folder, *runs.values()):
                 check_unused(used)
@@ -228,6 +236,7 @@ def run(
 ) -> Run:
     """Train a stage with a seed, unless that was done before the run was cut off."""
     if (folder / BEST).exists():
+        check_resumable(folder, told_facts(options, number, seed) | data.counts())
         return Run.finished(folder)
     chosen = chosen_stage(options, number)
     machine = Machine(options.accelerator, options.devices, options.nodes, options.precision)

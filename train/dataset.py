@@ -128,6 +128,14 @@ class TrainingData:
     backgrounds: list[Tensor]
     photographs: Dataset
 
+    def counts(self) -> dict[str, int]:
+        """Return how many of each there are."""
+        return {
+            "foregrounds": len(self.foregrounds),
+            "backgrounds": len(self.backgrounds),
+            "validation photographs": len(self.photographs),
+        }
+
     def __deepcopy__(self, _: dict) -> "TrainingData":
         """Return itself: whoever copies a module that holds it means the weights."""
         return self

@@ -1,14 +1,16 @@
 """One run: a stage with a seed, from its start or where it was cut off, to its best weights."""
 
 import io
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import EMAWeightAveraging, ModelCheckpoint, TQDMProgressBar
+from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar, WeightAveraging
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.plugins import TorchCheckpointIO
+from torch import Tensor
 
 from matting.files import write_whole
 from train.checkpoint import SCORE, load_checkpoint, read_facts, save_checkpoint
@@ -66,11 +68,17 @@ class Machine:
 class Run:
     """What a run was and came to. Its folder has best.safetensors, logs and pictures."""
 
-    stage: int
-    seed: int
-    recipe: dict
+    facts: dict
     sad: float
     folder: Path
+
+    @property
+    def stage(self) -> int:
+        return self.facts["number"]
+
+    @property
+    def seed(self) -> int:
+        return self.facts["seed"]
 
     @property
     def weights(self) -> Path:
@@ -82,11 +90,11 @@ class Run:
         weights = folder / BEST
         facts = read_facts(weights)
         try:
-            own = (facts[name] for name in ("stage", "seed", "recipe", SCORE))
-            return cls(*own, folder)
+            return cls(facts["run"], facts[SCORE], folder)
         except KeyError as error:
             raise RunError(
-                f"{weights}: is not of a run, it does not say its {error}; choose another -o"
+                f"{weights}: is not of a run, or of an older one, it does not say its {error}; "
+                "choose another -o"
             ) from None
 
 
@@ -96,27 +104,26 @@ def check_unused(folder: Path) -> None:
         raise RunError(f"{folder}: has a run in it; continue with --resume, or choose another -o")
 
 
-def check_resumable(folder: Path, stage: Stage, seed: int) -> None:
-    """Raise `RunError` if a folder has another run than this one, finished or cut off."""
+def check_resumable(folder: Path, facts: dict) -> None:
+    """Raise `RunError` if a folder has another run than that of the facts, finished or cut off."""
     if (folder / BEST).exists():
-        done = Run.finished(folder)
-        has, state = {"seed": done.seed, **done.recipe}, "a finished"
+        has, state = Run.finished(folder).facts, "a finished"
         way = f"choose another -o, and maybe go on from its {BEST} with --from"
     elif (folder / LAST).exists():
         has, state = facts_of_cut_off(folder / LAST), "an unfinished"
         way = "resume it as that, or choose another -o"
     else:
         return
-    if other := other_facts(has, stage, seed):
+    if other := other_facts(has, facts):
         raise RunError(f"{folder}: has {state} run of {other}; {way}")
 
 
-def other_facts(has: dict, stage: Stage, seed: int) -> str:
-    """Say in what a run is another one than that of a stage and seed; nothing if it is that."""
-    if has.get("number") != stage.number:  # the rest differs with it
-        return f"stage {has.get('number')}"
-    asked = run_facts(stage, seed).items()
-    return ", ".join(f"{name} {has.get(name)}" for name, value in asked if has.get(name) != value)
+def other_facts(has: dict, facts: dict) -> str:
+    """Say in what a run is another one than that of the facts; nothing if it is that."""
+    if has["number"] != facts["number"]:  # the rest differs with it
+        return f"stage {has['number']}"
+    other = [name for name, value in facts.items() if has.get(name) != value]
+    return ", ".join(f"{name} {has.get(name, 'unknown')}" for name in other)
 
 
 def facts_of_cut_off(last: Path) -> dict:
@@ -151,6 +158,19 @@ def starting_network(
     return network
 
 
+def moving_average(decay: float) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """Return how an exponential moving average of weights is updated, for `AveragedModel`.
+
+    It warms up: with its final decay from the start it would be the first weights for long.
+    """
+
+    def update(average: Tensor, weights: Tensor, updates: Tensor) -> Tensor:
+        now = ((1 + updates) / (10 + updates)).clamp(max=decay)
+        return average.lerp(weights, 1 - now)
+
+    return update
+
+
 def fit(
     stage: Stage,
     network: DeepImageMatting,
@@ -166,7 +186,6 @@ def fit(
     """
     # TensorFloat-32, on by default, moves pooling maxima; training in bf16 does not use it anyway.
     torch.backends.cudnn.allow_tf32 = False
-    module = Training(network, stage, data, seed)
     # Not `save_weights_only`: callbacks are not asked then, and the weights would not be averaged.
     best = CheckpointHere(folder, "best", monitor="SAD", enable_version_counter=False)
     # Not `save_last`, which saves only when the best changes.
@@ -188,7 +207,7 @@ def fit(
         logger=[csv_logger, TensorBoardLogger(folder, name="", version=csv_logger.version)],
         enable_model_summary=False,
         callbacks=[
-            EMAWeightAveraging(decay=stage.averaging),
+            WeightAveraging(avg_fn=moving_average(stage.averaging)),
             best,
             latest,
             ValidationPictures(folder / "validation"),
@@ -201,6 +220,11 @@ def fit(
     network.to(memory_format=memory_format(device))
     if device.type == "cpu":
         keep_freed_memory()
+    facts = run_facts(
+        stage, seed, precision=machine.precision, processes=trainer.world_size, **data.counts()
+    )
+    check_resumable(folder, facts)
+    module = Training(network, stage, data, seed, facts)
     last = folder / LAST
     trainer.fit(module, ckpt_path=str(last) if last.exists() else None)
     if not best.best_model_path or not best.best_model_score.isfinite():
@@ -208,16 +232,8 @@ def fit(
     if trainer.is_global_zero:
         state = torch.load(best.best_model_path, weights_only=True, map_location="cpu")
         module.load_state_dict(state["state_dict"])
-        facts = {
-            "stage": stage.number,
-            "seed": seed,
-            "recipe": asdict(stage),
-            "training data": {
-                "foregrounds": len(data.foregrounds),
-                "backgrounds": len(data.backgrounds),
-            },
-            SCORE: round(best.best_model_score.item(), 3),
-        }
-        save_checkpoint(module.network, folder / BEST, facts)
+        sad = round(best.best_model_score.item(), 3)
+        about = {"stage": stage.number, "run": facts, SCORE: sad}
+        save_checkpoint(module.network, folder / BEST, about)
     trainer.strategy.barrier()
     return Run.finished(folder)

@@ -182,7 +182,9 @@ def read_manifest(folder: Path) -> tuple[str, dict[str, str]]:
 def composition_1k_pairs(root: Path) -> list[Pair]:
     """Return the training foregrounds in the order of their list."""
     part = root / "Training_set"
-    names = read_names(part / "training_fg_names.txt") if part.is_dir() else []
+    listing = part / "training_fg_names.txt"
+    names = read_names(listing) if part.is_dir() else []
+    check_stems(names, listing)
     folders = [part / "Adobe-licensed images", part / "Other"]
     return [
         (first_with(folders, f"fg/{name}"), first_with(folders, f"alpha/{name}")) for name in names
@@ -230,12 +232,26 @@ def composition_1k_foregrounds(root: Path) -> list[tuple[Path, ...]]:
 def read_names(listing: Path) -> list[str]:
     """Return the names in a list of Composition-1k, one a line."""
     try:
-        lines = listing.read_text().splitlines()
+        lines = listing.read_text("utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{listing}: is not UTF-8 ({error.reason}); save it as that") from error
     except OSError as error:
         raise DataError(
             f"{listing}: cannot be read ({error.strerror}); it comes with the data set"
         ) from error
     return [line.strip() for line in lines if line.strip()]
+
+
+def check_stems(names: list[str], listing: Path) -> None:
+    """Raise `DataError` where names do not differ without suffix: they will lie in one folder."""
+    above: dict[str, str] = {}
+    for name in names:
+        stem = Path(name).stem
+        if stem in above:
+            raise DataError(
+                f"{listing}: {name} is called like {above[stem]} above it; remove or rename one"
+            )
+        above[stem] = name
 
 
 def first_with(folders: list[Path], name: str) -> Path:

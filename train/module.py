@@ -15,7 +15,7 @@ from train.losses import matting_losses
 from train.network import DeepImageMatting
 from train.predict import predict_shares, to_pixels
 from train.sheet import contact_sheet, sheet_row
-from train.stages import Stage, run_facts
+from train.stages import STAGES, Stage
 from train.synthesis import Samples, Synthesis
 
 PICTURES = 8
@@ -23,14 +23,17 @@ PICTURES = 8
 
 
 class Training(pl.LightningModule):
-    """A network with a stage's losses, optimiser and data."""
+    """A network with a stage's losses, optimiser and data.
+
+    `facts` say in every checkpoint what run it is of, for no other one may go on from it.
+    """
 
     def __init__(
-        self, network: DeepImageMatting, stage: Stage, data: TrainingData, seed: int
+        self, network: DeepImageMatting, stage: Stage, data: TrainingData, seed: int, facts: dict
     ) -> None:
         super().__init__()
         self.network = network
-        self.stage, self.data, self.seed = stage, data, seed
+        self.stage, self.data, self.seed, self.facts = stage, data, seed, facts
         self.sads: list[Tensor] = []
         if stage.freeze_backbone:
             network.backbone.requires_grad_(False)
@@ -47,7 +50,7 @@ class Training(pl.LightningModule):
             [background.to(self.device) for background in self.data.backgrounds],
             Synthesis(crop=self.stage.crop),
             self.stage.batch_size,
-            self.seed,
+            len(STAGES) * self.seed + self.stage.number,  # no stage gets another one's samples
             start=self.trainer.global_step * processes + self.trainer.global_rank,
             step=processes,
         )
@@ -88,8 +91,7 @@ class Training(pl.LightningModule):
         self.log("SAD", total / count, prog_bar=True, sync_dist=True)
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
-        """Say what run it is of, for no other one may go on from it."""
-        checkpoint["run"] = run_facts(self.stage, self.seed)
+        checkpoint["run"] = self.facts
 
     def configure_optimizers(self) -> dict:
         learning = [p for p in self.network.parameters() if p.requires_grad]

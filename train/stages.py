@@ -1,9 +1,9 @@
 """The three stages of training, and every number in them with its reason.
 
 mmediting trains each stage for a million iterations of one 320x320 sample with Adam at a fixed
-1e-5. The schedule here is short: batches, a rate twenty times higher that warms up and then falls
-to zero on a cosine, and clipped gradients. Losses and their weights are mmediting's, but for the
-squared errors of stage 3.
+1e-5. The schedule here is short: batches, a rate five to twenty times higher that warms up and then
+falls to zero on a cosine, and clipped gradients. Losses and their weights are mmediting's, but for
+the squared errors of stage 3.
 """
 
 import json
@@ -24,7 +24,8 @@ class Stage:
     warmup_steps: int = 50
     # Norms of 1 to 10 are usual at the start; without clipping single batches undo many.
     gradient_clip: float = 1.0
-    # What is judged and kept is the moving average of the weights, over about 1 / (1 - it) steps.
+    # What is judged and kept is the moving average of the weights, over about 1 / (1 - it) steps,
+    # but over no more than a ninth of those that were taken.
     averaging: float = 0.999
     steps: int = 100_000
     validate_every: int = 1000
@@ -63,6 +64,6 @@ def stage(number: int, **changes: int | float | None) -> Stage:
     return replace(chosen, validate_every=every, steps=math.ceil(chosen.steps / every) * every)
 
 
-def run_facts(stage: Stage, seed: int) -> dict:
-    """Return what tells a run from others: its seed and its stage's fields, as JSON has them."""
-    return json.loads(json.dumps({"seed": seed, **asdict(stage)}))
+def run_facts(stage: Stage, seed: int, **more: str | int) -> dict:
+    """Return what tells a run from others, as JSON has it: its seed, its stage's fields, more."""
+    return json.loads(json.dumps({"seed": seed, **asdict(stage), **more}))

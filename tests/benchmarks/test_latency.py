@@ -125,4 +125,4 @@ def test_ratios_and_shares_of_known_samples() -> None:
     ]
     measured, missing = notes(record)
     assert "around the network 10.0%; 500 GFLOP/s, 50% of" in measured
-    assert missing == "Not run: TensorRT FP16. no GPU."
+    assert missing == "Not run: TensorRT FP16: no GPU."

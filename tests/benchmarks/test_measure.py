@@ -1,5 +1,6 @@
 """The timing and the statistics, on data whose answers are known."""
 
+import itertools
 import time
 
 import numpy as np
@@ -29,6 +30,20 @@ def test_timers_run_in_turns_and_warm_up_does_not_count() -> None:
     samples = in_turns([lambda: timer("a"), lambda: timer("b")], warmup=1, most=2)
     assert calls == ["a", "b", "a", "b", "b", "a"]  # each round starts with another
     assert samples == {"a": [3, 6], "b": [4, 5]}
+
+
+def test_none_always_follows_the_same_and_the_orders_are_the_same_every_time() -> None:
+    def order() -> list[str]:
+        calls: list[str] = []
+        timers = [lambda name=name: calls.append(name) or {name: 1.0} for name in "abcdefgh"]
+        assert list(in_turns(timers, warmup=0, least=7, most=7)) == list("abcdefgh")
+        return calls
+
+    calls = order()
+    assert calls == order()
+    for name in "abcdefgh":
+        before = [a for a, b in itertools.pairwise(calls) if b == name]
+        assert max(before.count(other) for other in before) <= 3
 
 
 @pytest.mark.parametrize(("seconds", "rounds"), [(0, 2), (3600, 5)])

@@ -58,8 +58,9 @@ def test_medians_and_law_of_known_samples() -> None:
                 HALF: [500 + 1000 * unknown] * 3,
             },
         }
-        for unknown in (0.0, 0.1, 0.2)
+        for unknown in (0.0, 0.1, 0.2, 0.1, 0.0, 0.2)
     ]
+    assert len(laws(cases[:5])) == 2  # too few for a line
     assert laws(cases) == [
         "tiles where they pay: 2.00 times faster (median); mean SAD changes by +1.00%.",
         "--half: 5.00 times faster (median); mean SAD changes by -10.00%.",

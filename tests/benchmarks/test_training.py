@@ -84,6 +84,7 @@ def test_samples_and_steps_are_measured(tmp_path: Path) -> None:
     assert training.keys() >= {LOOP, FP32}
     taken = [*making.values(), *training.values()]
     assert all(len(samples) == 1 and samples[0] > 0 for samples in taken)
+    assert (tmp_path / "training.md").read_text().count("|   1 |") == len(taken)
 
 
 @pytest.mark.usefixtures("narrow_network")
@@ -108,4 +109,5 @@ def test_waiting_is_what_a_step_takes_longer_with_its_samples() -> None:
     part = {"samples": 160, "samples_ms": {MAKE: [50.0], LEARN: [95.0], BOTH: [100.0]}}
     table, text = appetite(part)
     assert [row["samples/s"] for row in table] == ["3200.0", "1684.2", "1600.0"]
+    assert [row["n"] for row in table] == ["1"] * 3
     assert text == "Of a step's time the GPU waits 5.0% for its samples."

@@ -302,9 +302,24 @@ def test_mistakes_are_one_line_and_nothing_is_written(copy, distributed, tmp_pat
         (tmp_path / "empty" / folder).mkdir(parents=True)
     short = shutil.copytree(copy, tmp_path / "short")
     (short / "Test_set/test_bg_names.txt").write_text("low0.png\n" * 39)
+    for name, names in (
+        ("twice", b"web.png\nbear.jpg\nweb.png\n"),
+        ("both", b"bear.jpg\nbear.png\n"),
+        ("latin", b"b\xe4r.jpg\n"),
+    ):
+        shutil.copytree(copy, tmp_path / name)
+        (tmp_path / name / "Training_set/training_fg_names.txt").write_bytes(names)
     (copy / "Training_set/Other/alpha/web.png").unlink()
     for command, complaint in (
         (["prepare", str(copy), "--backgrounds", voc], "neither has alpha/web.png"),
+        *(
+            (["prepare", str(tmp_path / name), "--backgrounds", voc], f"_fg_names.txt: {complaint}")
+            for name, complaint in (
+                ("twice", "web.png is called like web.png above it"),
+                ("both", "bear.png is called like bear.jpg above it"),
+                ("latin", "is not UTF-8"),
+            )
+        ),
         (["prepare", str(short), "--test-backgrounds", voc], "has 39 names; expected 20 for each"),
         (["prepare", str(distributed)], "give --backgrounds"),
         (["prepare", str(distributed), "--test-backgrounds", str(cut)], "low0.png: cannot be read"),

@@ -64,7 +64,7 @@ def test_adam_steps_on_the_batch(oracle_network, batch, expected, number, steps)
     from train.module import Training  # Lightning takes long, and other workers need not load it
 
     settings = stage(number)
-    training = Training(oracle_network(1 if number == 1 else 3), settings, {}, seed=0)
+    training = Training(oracle_network(1 if number == 1 else 3), settings, {}, seed=0, facts={})
     optimizer = training.configure_optimizers()["optimizer"]
     optimizer.param_groups[0]["lr"] = MMEDITING_RATE
     expected = expected[f"stage{number}"]

@@ -5,6 +5,7 @@ here does not depend on its width.
 """
 
 import csv
+import itertools
 import os
 import shutil
 import signal
@@ -128,12 +129,12 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(data, oracle_network, folde
     assert "moved: has a finished run of seed 0, steps 4; choose" in capsys.readouterr().err
     shutil.copy(start, cut / "best.safetensors")
     assert main([*command, str(cut), "--resume"]) == 2
-    assert "is not of a run, it does not say its 'seed'" in capsys.readouterr().err
+    assert "of an older one, it does not say its 'run'" in capsys.readouterr().err
 
 
 def test_only_the_same_run_goes_on(command, folder, tmp_path, capsys):
     """What it is not is said before any picture is read."""
-    command += ["--validate-every", "1", "--steps", "2", "-o", str(folder)]
+    command += ["--validate-every", "1", "--steps", "2", "--precision", "32", "-o", str(folder)]
     assert main(command) == 0
     (folder / "best.safetensors").unlink()
     nowhere = [*command, "--resume", "--data", str(tmp_path / "nowhere")]
@@ -148,11 +149,17 @@ def test_only_the_same_run_goes_on(command, folder, tmp_path, capsys):
     refused("runs: has an unfinished run of seed 0; resume it as that, or", "--seed", "1")
     refused("of learning_rate 0.0002, averaging 0.999;", "--learning-rate", "1", "--averaging", "0")
     refused("has an unfinished run of steps 2;", "--steps", "3")
+    refused("has an unfinished run of precision 32;", "--precision", "bf16-mixed")
     refused("has an unfinished run of stage 1; resume", "--stage", "2")
     refused("runs: has a run of one seed in it; choose another -o", "--seeds", "2")
     refused("nowhere: no such folder")
+    nowhere = [*command, "--resume"]
+    refused("unfinished run of validation photographs 3; resume", "--validation-images", "2")
+    refused("unfinished run of processes 1; resume", "--accelerator", "cpu", "--devices", "2")
     assert main([*command, "--resume"]) == 0
+    refused("has a finished run of backgrounds 2; choose", "--backgrounds", "1")
     (folder / "best.safetensors").unlink()
+    nowhere = [*nowhere, "--data", str(tmp_path / "nowhere")]
 
     last = folder / "last.ckpt"
     content = torch.load(last, weights_only=True)
@@ -206,9 +213,9 @@ def test_two_processes_average_the_gradients_of_different_batches(
     assert "".join(outputs).count(" best SAD |") == 1  # one of the two speaks
 
     read, settings = TrainingData.read(data), stage(1)
-    samples = Samples(read.foregrounds, read.backgrounds, Synthesis(crop=32), 1, seed=0)
+    samples = Samples(read.foregrounds, read.backgrounds, Synthesis(crop=32), 1, seed=1)
     before = load_checkpoint(start)
-    training = Training(load_checkpoint(start).train(), settings, read, seed=0)
+    training = Training(load_checkpoint(start).train(), settings, read, seed=0, facts={})
     optimizers = training.configure_optimizers()
     for number in (0, 1):
         batch = samples.batch(number)
@@ -233,15 +240,29 @@ def test_two_processes_average_the_gradients_of_different_batches(
     assert logged(folder, 0, "SAD")[0] == pytest.approx(np.mean(sads), rel=1e-3)
 
 
+def test_no_stage_and_no_seed_gets_the_samples_of_another(data, narrow_network):
+    from pytorch_lightning import Trainer
+
+    from train.module import Training
+
+    read, images = TrainingData.read(data), []
+    for number, seed in itertools.product((1, 2, 3), (0, 1, 2)):
+        settings = stage(number, crop=32, batch_size=1)
+        module = Training(DeepImageMatting(), settings, read, seed, facts={})
+        module.trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+        images.append(next(iter(module.train_dataloader()))["image"])
+    assert not any(torch.equal(*pair) for pair in itertools.combinations(images, 2))
+
+
 def test_what_is_judged_and_kept_is_the_average_of_the_weights(command, folder):
-    """The first step's weights start it."""
+    """The first step's weights start it; of those the second leaves (1 + 1) / (10 + 1)."""
     command += ["--validate-every", "1", "--averaging"]
-    for name, steps, decay in (("first", 1, 0), ("second", 2, 0), ("average", 2, 0.25)):
+    for name, steps, decay in (("first", 1, 0), ("second", 2, 0), ("average", 2, 0.999)):
         assert main([*command, str(decay), "--steps", str(steps), "-o", str(folder / name)]) == 0
     first, second, average = (weights(folder / name) for name in ("first", "second", "average"))
     assert any(not torch.equal(first[name], second[name]) for name in first)
     for name, value in average.items():
-        torch.testing.assert_close(value, first[name].lerp(second[name], 0.75))
+        torch.testing.assert_close(value, first[name].lerp(second[name], 9 / 11))
     sads = {name: logged(folder / name, 0, "SAD")[1] for name in ("second", "average")}
     assert sads["average"] != sads["second"]
 
@@ -249,6 +270,18 @@ def test_what_is_judged_and_kept_is_the_average_of_the_weights(command, folder):
     kept = load_checkpoint(folder / "average/best.safetensors").state_dict()
     for name, value in (first, average)[best].items():
         torch.testing.assert_close(kept[name], value.half().float())
+
+
+def test_a_short_run_keeps_most_of_what_it_learnt():
+    """Nine tenths of a steady movement. A long run ends with the decay that was asked for."""
+    from train.fit import moving_average
+
+    update, average = moving_average(0.999), torch.tensor(1.0)
+    for step in range(2, 111):
+        average = update(average, torch.tensor(float(step)), torch.tensor(step - 1))
+    assert average / 110 == pytest.approx(0.9, abs=0.01)
+    late = update(torch.tensor(0.0), torch.tensor(1.0), torch.tensor(100_000))
+    assert late == pytest.approx(0.001, rel=1e-3)
 
 
 def test_all_stages(command, folder, capsys):
@@ -304,7 +337,7 @@ def test_mistakes_are_one_line(command, start, tmp_path, monkeypatch, capsys):
         ([*old, "done", "--seeds", "2"], "done: has a run in it"),
         ([*old, "seeds", "--seeds", "2"], "seeds/seed1: has a run in it"),
         ([*old, "all", "--stage", "all"], "all/stage3: has a run in it"),
-        ([*old, "all", "--stage", "all", "--resume"], "is not of a run, it does not say its"),
+        ([*old, "all", "--stage", "all", "--resume"], "is not of a run, or of an older one"),
         (["--stage", "1", *nowhere, *output], "give --vgg16 FILE or --from CHECKPOINT"),
         (["--stage", "2", *nowhere, *output], "give --from CHECKPOINT"),
         (["--stage", "2", *nowhere, "--vgg16", "v.npz", *output], "give --from CHECKPOINT"),
