@@ -295,7 +295,7 @@ def notes(record: dict) -> list[str]:
         points.append("TensorRT has one engine for all shapes, PyTorch tunes itself for each.")
     if "unfinished" in record:
         points += ["Cut off: what is missing was not measured."]
-    points += [f"Not run: {name}. {reason}." for name, reason in record["skipped"].items()]
+    points += [f"Not run: {name}: {reason}." for name, reason in record["skipped"].items()]
     if "engine" in record:
         engine = record["engine"]
         verdict = "; ".join(record["complaints"]) or "within the tolerance of FP16"

@@ -214,5 +214,5 @@ def test_shares_and_ratios_follow_from_the_times() -> None:
     (drawing,) = plot(RECORD | {"benchmark": "gpu", "ms": RECORD["ms"] | {AS_GRAPH: {}}})
     assert "TFLOP/s; dashed: best matrix product" in drawing and AS_GRAPH not in drawing
     text = "\n".join(notes(RECORD))
-    assert "100 TFLOP/s" in text and "Not run: torch.compile FP16. no compiler." in text
+    assert "100 TFLOP/s" in text and "Not run: torch.compile FP16: no compiler." in text
     assert "within the tolerance" in text
