@@ -143,6 +143,12 @@ def matte_upload(
         )
     if has_unknown(marked):
         matte.wait_until_ready(PATIENCE)
+    else:
+        gr.Warning(
+            "nothing is marked as unknown, so what is marked is the alpha: is the second file a "
+            f"mask? Then select “{MASK}”, or paint the edges",
+            duration=None,
+        )
     alpha = matte.alpha(to_depth(read.pixels, np.uint8), marked, knn=better_edges)
     foreground = estimate_foreground(read.pixels, alpha)
     return Matted(photo, read, foreground, alpha, TemporaryDirectory(dir=folder))

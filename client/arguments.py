@@ -242,13 +242,14 @@ def _add_edges(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--knn",
         action="store_true",
-        help="much better edges in little more time: pixels of similar colour get similar alphas",
+        help="much better edges in little more time (with a server on a CPU): pixels of similar "
+        "colour get similar alphas",
     )
     parser.add_argument(
         "--half",
         action="store_true",
         help="send photos of one megapixel or more at half their size, in half to three quarters "
-        "of the time, and find the edges at full size as --knn does",
+        "of the time (with a server on a CPU), and find the edges at full size as --knn does",
     )
 
 

@@ -114,6 +114,7 @@ class Matte:
         self._priority = PRIORITIES[priority]
         self._servers = " or ".join(urls)
         self._closed = threading.Event()
+        self._has_warned = False
         self._client = InferenceServerClient(
             grpc_target(urls),
             channel_args=channel_options(urls, timeout),
@@ -333,38 +334,34 @@ class Matte:
                 tenacity.stop_when_event_set(self._closed),
             ),
             sleep=tenacity.sleep_using_event(self._closed),
-            before_sleep=self._warning(timeout),
+            before_sleep=lambda state: self._warn(state, timeout),
             reraise=True,
         )
         try:
-            return attempts(
+            answer = attempts(
                 lambda: ask(min(max(deadline - time.monotonic(), 0.001), _LONGEST_CALL))
             )
         except InferenceServerException as error:
             raise explain(error, MODEL, self._servers, timeout, request) from error
+        self._has_warned = False
+        return answer
 
-    def _warning(self, timeout: float) -> Callable[[tenacity.RetryCallState], None]:
-        """Return what is called before each pause, and says once that no server is there.
+    def _warn(self, state: tenacity.RetryCallState, timeout: float) -> None:
+        """Say that no server is there: once, whatever waits for one, until one has answered.
 
         The first two retries last well under a second: not worth a word. A full queue empties by
         itself, and is counted. A server that stops answers more quickly than the others.
         """
-        is_told = False
-
-        def tell(state: tenacity.RetryCallState) -> None:
-            nonlocal is_told
-            error = last_error(state)
-            unsaid = 9 if is_stopping(error) else 2
-            if is_told or state.attempt_number <= unsaid or is_busy(error):
-                return
-            is_told = True
-            logger.warning(
-                "no server at %s yet, trying again for up to %g s (start one: python -m server)",
-                self._servers,
-                timeout,
-            )
-
-        return tell
+        error = last_error(state)
+        unsaid = 9 if is_stopping(error) else 2
+        if self._has_warned or state.attempt_number <= unsaid or is_busy(error):
+            return
+        self._has_warned = True
+        logger.warning(
+            "no server at %s yet, trying again for up to %g s (start one: python -m server)",
+            self._servers,
+            timeout,
+        )
 
 
 _LONGEST_CALL = 7 * 24 * 3600.0  # seconds; gRPC takes an infinite or enormous timeout for none left

@@ -51,7 +51,7 @@ def matte_pairs(
             if pair.is_done():
                 return Record(pair, "skipped")
             if obstacles:
-                return Record(pair, "failed", f"not tried: {obstacles[0]}")
+                return Record(pair, "failed", f"{pair.image}: not tried: {obstacles[0]}")
             for path in pair.outputs.values():
                 path.parent.mkdir(parents=True, exist_ok=True)
             asked = matte_pair(pair, matte, options, request)

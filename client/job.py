@@ -27,7 +27,9 @@ from matting.images import (
 )
 from matting.metadata import Metadata
 from matting.trimaps import (
+    FOREGROUND,
     MASK_BAND,
+    NEARLY_KNOWN,
     check_trimap,
     has_unknown,
     is_unknown,
@@ -110,15 +112,22 @@ def read_pair(pair: Pair, options: Options) -> tuple[Photo, np.ndarray]:
         One of the files is missing, broken, or not what it should be.
     """
     photo = read_photo(pair.image)
-    trimap = trimap_for(pair.trimap, photo.pixels, pair.image, options)
+    marked = _read_marked(pair.trimap, photo.pixels, pair.image)
+    # Not asked of a video's frames: the object may fade and leave, and the video would end there.
+    if options.mask and marked.max() < FOREGROUND - NEARLY_KNOWN:
+        raise ImageError(
+            f"{pair.trimap}: the mask's brightest value is {marked.max()}; expected black (0) for "
+            "background and white (255) for the object"
+        )
+    trimap = _to_trimap(marked, pair.trimap, options)
     if options.mask and is_unknown(trimap).all():
         raise ImageError(
             f"{pair.trimap}: all is unknown, because the band around this mask's edge is so wide; "
             "make it narrower (--erode, --dilate)"
         )
-    if options.mask and trimap.min() == trimap.max():
+    if options.mask and trimap.min() == FOREGROUND:
         raise ImageError(
-            f"{pair.trimap}: the mask is {'white' if trimap.any() else 'black'} everywhere; "
+            f"{pair.trimap}: the mask is white everywhere; "
             "expected black for background and white for the object"
         )
     return photo, trimap
@@ -132,20 +141,28 @@ def trimap_for(path: Path, image: np.ndarray, name: Path, options: Options) -> n
     ImageError
         It cannot be read, is no trimap, or has another size.
     """
-    trimap = read_trimap(path)
-    if image.shape[:2] != trimap.shape:
+    return _to_trimap(_read_marked(path, image, name), path, options)
+
+
+def _read_marked(path: Path, image: np.ndarray, name: Path) -> np.ndarray:
+    marked = read_trimap(path)
+    if image.shape[:2] != marked.shape:
         raise ImageError(
-            f"{name} is {_size(image)} but {path} is {_size(trimap)} pixels; "
+            f"{name} is {_size(image)} but {path} is {_size(marked)} pixels; "
             "expected the same size (EXIF rotation is applied to both: is it in only one of them?)"
         )
+    return marked
+
+
+def _to_trimap(marked: np.ndarray, path: Path, options: Options) -> np.ndarray:
     if options.mask:
-        return trimap_from_mask(trimap, *options.mask)
+        return trimap_from_mask(marked, *options.mask)
     if options.quantize:
-        return quantize(trimap)
-    problem = check_trimap(trimap)
+        return quantize(marked)
+    problem = check_trimap(marked)
     if problem:
         raise ImageError(f"{path}: {problem} (--quantize)")
-    return trimap
+    return marked
 
 
 def matte_pair(pair: Pair, matte: Matte, options: Options, request: Request) -> bool:

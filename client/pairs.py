@@ -163,17 +163,22 @@ def _pair_by_name(source: str, root: Path, trimaps: Path, outputs: Iterable[Path
     pattern = "**" if Path(source).is_dir() else str(Path(source).relative_to(root))
     files, closed = _files_below(root, pattern)
     # Trimaps and earlier outputs may lie below the photos' folder.
-    real = functools.cache(os.path.realpath)
-    others = {real(folder) for folder in (trimaps, *outputs)}
+    others = {os.path.realpath(folder) for folder in (trimaps, *outputs)}
+
+    @functools.cache
+    def may_hold_photos(folder: Path) -> bool:
+        is_other = os.path.realpath(folder) in others
+        return not is_other and (folder == root or may_hold_photos(folder.parent))
 
     def may_be_photo(file: Path) -> bool:
-        return not any(real(root / folder) in others for folder in file.relative_to(root).parents)
+        return may_hold_photos(file.parent)
 
     found = []
-    for name in (photo.relative_to(root) for photo in _images(files) if may_be_photo(photo)):
-        like = (trimaps / name).with_suffix(OUTPUT_SUFFIX)
-        trimap, problem = _choose(by_name.get(name.with_suffix(""), []), like, unlisted)
-        found.append(_Found(root / name, trimap, name.with_suffix(OUTPUT_SUFFIX), problem))
+    for photo in filter(may_be_photo, _images(files)):
+        place = photo.relative_to(root).with_suffix(OUTPUT_SUFFIX)
+        candidates = by_name.get(place.with_suffix(""), [])
+        trimap, problem = _choose(candidates, trimaps / place, unlisted)
+        found.append(_Found(photo, trimap, place, problem))
     for error in closed:
         name = Path(error.filename).relative_to(root)
         problem = f"what is in this folder cannot be listed ({error.strerror})"
@@ -181,8 +186,9 @@ def _pair_by_name(source: str, root: Path, trimaps: Path, outputs: Iterable[Path
     if Path(source).is_dir() and not closed:
         for one in found:
             by_name.pop(one.place.with_suffix(""), None)
-        found += _of_unknown_formats(filter(may_be_photo, files), root, by_name)
-        _tell_left_over(by_name)
+        if by_name:
+            found += _of_unknown_formats(filter(may_be_photo, files), root, by_name)
+            _tell_left_over(by_name)
     return found
 
 
@@ -193,7 +199,7 @@ def _of_unknown_formats(
     by_name = defaultdict(list)
     for file in files:
         name = file.relative_to(root)
-        if name.with_suffix("") in trimaps and _may_be_file(file):
+        if name.with_suffix("") in trimaps:
             by_name[name.with_suffix("")].append(file)
     for name, (photo, *others) in sorted((name, sorted(group)) for name, group in by_name.items()):
         nor = f" (nor have {', '.join(other.name for other in others)})" if others else ""
@@ -252,8 +258,7 @@ def _files_below(root: Path, pattern: str) -> tuple[list[Path], list[OSError]]:
     if parts[-1] == "**":
         parts = (*parts, "*")
     errors: list[OSError] = []
-    found = _walk(root, {parts}, errors.append)
-    return [path for path in found if not _is_hidden(path.relative_to(root))], errors
+    return list(_walk(root, {parts}, errors.append)), errors
 
 
 def _walk(
@@ -275,13 +280,14 @@ def _walk(
     if identity in above:
         return
     for entry in entries:
+        if entry.name.startswith("."):
+            continue
         left = {rest for pattern in patterns for rest in _after(entry.name, pattern)}
-        # Path.is_dir raises where a link leads into a closed folder.
-        if not os.path.isdir(entry):  # noqa: PTH112
-            if () in left:
-                yield Path(entry)
-        elif (below := left - {()}) and not _is_hidden(Path(entry.name)):
-            yield from _walk(Path(entry), below, tell, above | {identity})
+        if _is_folder(entry):
+            if below := left - {()}:
+                yield from _walk(Path(entry), below, tell, above | {identity})
+        elif () in left and _may_be_file(entry):
+            yield Path(entry)
 
 
 def _after(name: str, pattern: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
@@ -295,21 +301,23 @@ def _after(name: str, pattern: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
 
 
 def _images(paths: Iterable[Path]) -> list[Path]:
-    return sorted(
-        path for path in paths if path.suffix.lower() in WRITABLE_SUFFIXES and _may_be_file(path)
-    )
+    images = (path for path in paths if path.suffix.lower() in WRITABLE_SUFFIXES)
+    return sorted(images, key=lambda path: path.parts)  # as paths are sorted, but in half the time
 
 
-def _may_be_file(path: Path) -> bool:
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    with suppress(OSError):  # a link may lead into a closed folder
+        return entry.is_dir()
+    return False
+
+
+def _may_be_file(entry: os.DirEntry[str]) -> bool:
     """Whether it is a file, or a link to what cannot be looked at: who reads that will say why."""
     try:
-        return stat.S_ISREG(path.stat().st_mode)
+        # Of all but links the listing of their folder knows it, without another look.
+        return stat.S_ISREG(entry.stat().st_mode) if entry.is_symlink() else entry.is_file()
     except OSError:
         return True
-
-
-def _is_hidden(path: Path) -> bool:
-    return any(part[0] == "." for part in path.parts)
 
 
 def _read_list(path: Path) -> list[_Found]:

@@ -13,6 +13,8 @@ import numpy as np
 
 ORIENTATION, EXTRA_SAMPLES, MAKER_NOTE, ICC_PROFILE = 0x0112, 338, 0x927C, 34675
 UPRIGHT, PREMULTIPLIED_ALPHA, STRAIGHT_ALPHA = 1, 1, 2
+PHOTOMETRIC, SAMPLES, PLANAR_CONFIGURATION = 262, 277, 284
+WHITE_IS_ZERO, SEPARATE = 0, 2
 LINKS = (0x8769, 0x8825, 0xA005)
 """Fields that lead to a directory of their own: EXIF's, the place's, interoperability's."""
 DESCRIPTIVE = (270, 271, 272, 282, 283, 296, 305, 306, 315, 316, 33432, *LINKS)
@@ -76,19 +78,24 @@ def write_directory(directory: Directory, start: int) -> bytes:
 
 
 def orientation(block: bytes) -> int:
-    """Return the orientation that an EXIF block states, 1 to 8; 1 if none.
+    """Return the orientation that an EXIF block states, 1 to 8; 1 if none."""
+    stated = number(block, ORIENTATION)
+    return stated if 1 <= stated <= 8 else UPRIGHT
+
+
+def number(block: bytes, tag: int) -> int:
+    """Return the one number, SHORT or LONG, of a field of the first directory; 0 if none.
 
     The block may be damaged after it.
     """
     order = _order(block)
     with suppress(struct.error):
-        for tag, entry in _entries(block):
-            if tag == ORIENTATION:
+        for found, entry in _entries(block):
+            if found == tag:
                 (kind,) = struct.unpack_from(order + "H", block, entry + 2)
-                number = "I" if kind == LONG else "H"
-                (stated,) = struct.unpack_from(order + number, block, entry + 8)
-                return stated if 1 <= stated <= 8 else UPRIGHT
-    return UPRIGHT
+                size = "I" if kind == LONG else "H"
+                return int(struct.unpack_from(order + size, block, entry + 8)[0])
+    return 0
 
 
 def say_premultiplied(tiff: bytes) -> bytes:

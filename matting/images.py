@@ -226,7 +226,24 @@ def _decode(path: Path, data: bytes, mode: int) -> np.ndarray:
         raise _damaged(path, name, "it cannot be decoded to the end")
     if image.dtype not in (np.uint8, np.uint16):
         raise ImageError(f"{path}: has {image.dtype} pixels; expected 8 or 16 bits; convert it")
+    if name == "TIFF" and image.dtype == np.uint16:
+        _check_deep_tiff(path, data)
     return image
+
+
+def _check_deep_tiff(path: Path, tiff: bytes) -> None:
+    """Refuse what OpenCV, of 16 bits, takes for pixel after pixel with black as 0."""
+    tags = exif.PHOTOMETRIC, exif.PLANAR_CONFIGURATION, exif.SAMPLES
+    photometric, planes, samples = (exif.number(tiff, tag) for tag in tags)
+    if planes == exif.SEPARATE and samples > 1:
+        raise ImageError(
+            f"{path}: this TIFF of 16 bits stores its channels one after another (planar); "
+            "save it interleaved (per pixel), or as .png"
+        )
+    if photometric == exif.WHITE_IS_ZERO:
+        raise ImageError(
+            f"{path}: this TIFF of 16 bits stores white as 0; save it with black as 0, or as .png"
+        )
 
 
 def _grey(path: Path, pixels: np.ndarray) -> np.ndarray:

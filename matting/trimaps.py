@@ -109,7 +109,8 @@ def trimap_from_mask(
     ----------
     mask : ndarray, H x W bool, or uint8 in 0..255 (soft masks go through `quantize` first)
     erode, dilate : float
-        Radii in pixels; below 1, shares of the object's size (the square root of its area).
+        Radii in pixels; below 1, shares of the object's size (the square root of its area), but
+        at least a pixel. 0 is none.
 
     Returns
     -------
@@ -126,7 +127,9 @@ def trimap_from_mask(
     """
     trimap = quantize(mask.astype(np.uint8) * 255 if mask.dtype == bool else mask)
     size = np.sqrt(np.count_nonzero(trimap))
-    inside, outside = (radius * size if radius < 1 else radius for radius in (erode, dilate))
+    inside, outside = (
+        max(1, radius * size) if 0 < radius < 1 else radius for radius in (erode, dilate)
+    )
     return _trimap(
         foreground=_depth(trimap == FOREGROUND) > inside,
         background=_depth(trimap == BACKGROUND) > outside,

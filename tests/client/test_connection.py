@@ -186,15 +186,21 @@ def test_wait_until_ready(standin, launch_standin):
 
 
 def test_server_that_comes_up_later_is_found(launch_standin, kill, picture, caplog, wait_until):
+    """Until then its absence is told once, however many requests wait for it."""
     server = launch_standin()
     port = int(server.grpc_url.rpartition(":")[2])
     kill(server)
     with Matte(server.grpc_url, timeout=60) as matte, ThreadPoolExecutor() as pool:
-        alpha = pool.submit(matte.alpha, *picture)
+        alphas = [pool.submit(matte.alpha, *picture) for _ in range(4)]
         wait_until(lambda: "trying again" in caplog.text)
-        launch_standin(grpc_port=port)
-        assert alpha.result().shape == picture[1].shape
+        server = launch_standin(grpc_port=port)
+        assert all(alpha.result().shape == picture[1].shape for alpha in alphas)
         assert matte.is_ready()
+        assert caplog.text.count("trying again") == 1
+        kill(server)
+        pool.submit(matte.alpha, *picture)
+        wait_until(lambda: caplog.text.count("trying again") == 2)
+        matte.close()
 
 
 def test_server_that_dies_half_way(launch_standin, kill, picture):

@@ -125,7 +125,9 @@ def test_a_full_disk_ends_a_folder(run, make_picture, asked, monkeypatch, number
     assert (code, out) == (1, "0 written, 0 were there, 20 failed\n")
     reasons = err.splitlines()
     assert reasons[0] == f"failed: out/00.png: cannot be written ({os.strerror(number)})"
-    assert reasons[1:] == ["failed: not tried: the disk was full"] * 19
+    assert reasons[1:] == [
+        f"failed: photos/{i:02}.png: not tried: the disk was full" for i in range(1, 20)
+    ]
     assert asked() == 1
 
 

@@ -93,10 +93,19 @@ def test_trimap_that_is_a_photo(refuse, files, picture):
     assert "grey.png: looks like" in refuse(files[0], "grey.png", "-o", "alpha.png")
 
 
-def test_mask_without_an_object(refuse, files):
-    write_image("mask.png", np.zeros((37, 53), np.uint8))
+@pytest.mark.parametrize("object_is", [0, 1, 230])
+def test_mask_without_white(refuse, files, object_is):
+    mask = np.zeros((37, 53), np.uint8)
+    mask[10:20, 10:20] = object_is
+    write_image("mask.png", mask)
     error = refuse(files[0], "mask.png", "--mask", "-o", "alpha.png")
-    assert "mask.png: the mask is black everywhere" in error
+    assert f"mask.png: the mask's brightest value is {object_is}; expected black (0)" in error
+
+
+def test_mask_without_black(refuse, files):
+    write_image("mask.png", np.full((37, 53), 255, np.uint8))
+    error = refuse(files[0], "mask.png", "--mask", "-o", "alpha.png")
+    assert "mask.png: the mask is white everywhere" in error
 
 
 def test_a_band_that_leaves_nothing_known(refuse, files):

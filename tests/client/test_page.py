@@ -23,6 +23,7 @@ if find_spec("gradio") is None:
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
+from client.connection import Matte
 from client.drawing import BRUSHES
 from client.page import main
 from matting.images import read_gray, read_image, read_photo, write_image
@@ -236,6 +237,16 @@ def test_a_damaged_background_is_told(files, picture, tmp_path, monkeypatch):
     )
     show_result(tmp_path, matted, str(files[0]), "#ffffff", str(tmp_path / "beach.png"))
     assert [words.startswith("beach.png: is not an image") for words in said] == [True]
+
+
+def test_a_mask_that_is_taken_for_a_trimap_is_told(files, picture, tmp_path):
+    from client.actions import matte_upload
+
+    mask = tmp_path / "mask.png"
+    write_image(mask, np.where(picture[1] == 128, 255, picture[1]).astype(np.uint8))
+    told = pytest.warns(UserWarning, match=f"nothing is marked as unknown, .* select “{MASK}”")
+    with Matte("127.0.0.1:1") as matte, told:  # the page's own, outside of the page
+        matte_upload(matte, tmp_path, str(files[0]), str(mask), TRIMAP, BAND, BAND, "")
 
 
 def test_server_down(files, launch_standin, open_page, free_port, tmp_path_factory, tmp_path):

@@ -3,10 +3,13 @@
 import csv
 import json
 import subprocess
+import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from client.pairs import find_pairs
 from matting.images import write_image
 
 FOLDERS = ("photos", "--trimaps", "trimaps", "-o", "mattes")
@@ -155,6 +158,21 @@ def test_trimaps_and_outputs_below_the_photos_are_no_photos(run, make_pairs, che
         arguments = ("photos", "--trimaps", "photos/trimaps", "-o", "photos/mattes")
         assert run(*arguments)[0] == 0
     check_mattes(Path("photos/mattes"), expected)
+
+
+def test_files_are_known_from_the_listing_of_their_folder(tmp_path):
+    """On a network's drive it takes long to look at a million of them one by one."""
+    for folder in ("photos/a", "trimaps/a"):
+        (tmp_path / folder).mkdir(parents=True)
+        for number in range(100):
+            (tmp_path / folder / f"{number}.png").touch()
+    looks = Counter()
+    sys.setprofile(lambda _, event, called: looks.update([event == "c_call" and called.__name__]))
+    outputs = {"alpha": tmp_path / "mattes"}
+    pairs, problems = find_pairs(str(tmp_path / "photos"), tmp_path / "trimaps", outputs)
+    sys.setprofile(None)
+    assert (len(pairs), problems) == (100, [])
+    assert 0 < looks["stat"] + looks["lstat"] < 100
 
 
 def test_glob(run, make_pairs, check_mattes):

@@ -91,7 +91,8 @@ def test_frames_and_composite_video(run, clip, expected_alpha, tmp_path):
 def test_masks_in_frames_without_the_object_too(run, clip, expected_alpha):
     masks = [np.zeros((38, 52), np.uint8) for _ in range(FRAMES)]
     for number in range(3, 8):
-        cv2.circle(masks[number], (10 + 3 * number, 18), 8, 255, cv2.FILLED)
+        fading = 255 - 30 * (number - 3)
+        cv2.circle(masks[number], (10 + 3 * number, 18), 8, fading, cv2.FILLED)
     for number, mask in enumerate(masks):
         write_image(f"trimaps/{number:03}.png", mask)
     code, out, _ = run("clip.mkv", "--trimaps", "trimaps", "--mask", "-o", "alpha.mkv", "--json")

@@ -1,5 +1,7 @@
 """Alphas that agree with their neighbours: what is solved, and that it helps."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -65,6 +67,17 @@ def test_few_pixels_and_one_colour(height):
     image, trimap = np.zeros((height, 1, 3), np.uint8), np.full((height, 1), 128, np.uint8)
     found = knn_alpha(image, trimap, np.full_like(trimap, 99))
     assert len(np.unique(found)) == 1
+
+
+def test_memory():
+    """A photo of 50 megapixels may have ten that are unknown."""
+    image = np.random.default_rng(0).integers(0, 256, (400, 500, 3), np.uint8)
+    trimap = np.full(image.shape[:2], 128, np.uint8)
+    tracemalloc.start()
+    knn_alpha(image, trimap, image[..., 1])
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 250 * trimap.size  # bytes; 191 were measured
 
 
 def test_nothing_unknown(noise):

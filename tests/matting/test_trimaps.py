@@ -96,6 +96,14 @@ def test_mask_radii_as_shares_of_the_object() -> None:
     )
 
 
+def test_shares_of_a_small_object_are_at_least_a_pixel() -> None:
+    assert 0.02 * np.sqrt(disc(20).sum()) < 1
+    np.testing.assert_array_equal(
+        trimap_from_mask(disc(20), 0.02, 0.02), trimap_from_mask(disc(20), 1, 1)
+    )
+    assert not has_unknown(trimap_from_mask(disc(20), 0, 0))
+
+
 def test_soft_mask_is_unknown_where_it_is_soft() -> None:
     mask = cv2.GaussianBlur(disc(50).astype(np.uint8) * 255, (0, 0), 5)
     trimap = trimap_from_mask(mask, 0, 0)
