@@ -35,6 +35,9 @@ HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 """Asks Linux for memory in pages of 2 MB: MNN is 5 to 10 % faster with them, OpenVINO 1 to 3 %."""
 START_TIMEOUT = 300
 """Seconds until all models must be loaded and warm: as many as Kubernetes' startup probe allows."""
+# Seconds after which Triton has not noticed that a process that loads or runs a model is dead. It
+# takes up to two where it notices: then it takes leave of the process, and says what it died of.
+UNNOTICED = 5
 # Seconds that tritonserver gives requests in flight when it is asked to stop (its own default).
 EXIT_TIMEOUT = 30
 OWN = {
@@ -66,6 +69,7 @@ class Server:
     def __init__(self, process: subprocess.Popen, host: str, ports: Sequence[int]) -> None:
         self.process = process
         self.grpc_url, self.http_url, self.metrics_url = (f"{host}:{port}" for port in ports)
+        self._serving: set[int] = set()
 
     def is_ready(self) -> bool:
         """Whether all models are loaded and warm: Triton's own health check, over HTTP."""
@@ -81,22 +85,50 @@ class Server:
 
         Triton does not notice when the process that runs a model for it dies, of lack of memory for
         example: it goes on to say that it is ready, and fails every request. Here it is ended then.
+        A new version's process that died before it ever served is no reason: the old one answers.
         """
-        dead: set[int] = set()
+        alive: set[int] = set()
+        none_dead = time.monotonic()
         while True:
             try:
                 return f"tritonserver ended by itself with exit code {self.process.wait(1)}"
             except subprocess.TimeoutExpired:
-                dead, before = self._dead_backends(), dead
-            if dead & before:  # Triton takes leave of one that it ended itself at once
+                before, (alive, dead) = alive, self._backends()
+            # One whose version lacks model.py is dead at once.
+            self._serving |= alive & before
+            if not dead & self._serving:
+                none_dead = time.monotonic()
+            elif time.monotonic() > none_dead + UNNOTICED:
                 self._kill()
                 return "a process that ran a model was killed, by lack of memory perhaps"
 
-    def _dead_backends(self) -> set[int]:
+    def _wait_until_ready(self, timeout: float) -> str | None:
+        """Return None once the server is ready, or in words how its start failed."""
+        deadline = time.monotonic() + timeout
+        none_dead = time.monotonic()
+        while time.monotonic() < deadline:
+            if self.process.poll() is not None:
+                return f"tritonserver ended with exit code {self.process.returncode}"
+            ready = self.is_ready()
+            alive, dead = self._backends()
+            if ready:
+                self._serving = alive
+                return None
+            if not dead:
+                none_dead = time.monotonic()
+            elif time.monotonic() > none_dead + UNNOTICED:
+                self._kill()  # it waits for the dead one, and would not end by itself
+                return "a process that was to run a model died"
+            time.sleep(0.05)
+        return f"tritonserver was not ready after {timeout:g} s"
+
+    def _backends(self) -> tuple[set[int], set[int]]:
+        """Return the processes that run models: those that live, and those that are dead."""
         with suppress(psutil.NoSuchProcess):
             children = psutil.Process(self.process.pid).children()
-            return {child.pid for child in children if child.status() == psutil.STATUS_ZOMBIE}
-        return set()
+            dead = {child.pid for child in children if child.status() == psutil.STATUS_ZOMBIE}
+            return {child.pid for child in children} - dead, dead
+        return set(), set()
 
     def stop(self) -> None:
         """Let requests in flight finish, then end the server and its backend processes."""
@@ -194,8 +226,9 @@ def launch(
         )
         server = Server(process, host, ports)
         stack.callback(server.stop)
-        if not _wait_until_ready(server, timeout):
-            raise LaunchError(_why_it_failed(process, log_file, timeout))
+        failure = server._wait_until_ready(timeout)
+        if failure:
+            raise LaunchError(f"{failure}: {_why(log_file)}")
         yield server
         if keep:
             stack.pop_all()
@@ -306,27 +339,14 @@ def restrictions(flags: Sequence[str] = (), shm: bool = False) -> list[str]:
     ]
 
 
-def _wait_until_ready(server: Server, timeout: float) -> bool:
-    deadline = time.monotonic() + timeout
-    while server.process.poll() is None and time.monotonic() < deadline:
-        if server.is_ready():
-            return True
-        time.sleep(0.05)
-    return False
-
-
-def _why_it_failed(process: subprocess.Popen, log_file: Path, timeout: float) -> str:
-    """One line: how the start failed, and the most telling of tritonserver's own error lines."""
-    if process.poll() is None:
-        how = f"tritonserver was not ready after {timeout:g} s"
-    else:
-        how = f"tritonserver ended with exit code {process.returncode}"
+def _why(log_file: Path) -> str:
+    """Return the most telling of tritonserver's own error lines, as one line."""
     if not log_file.exists():
-        return f"{how}: its log says why"
+        return "its log says why"
     log = log_file.read_text(errors="replace")
     # The last error that it logs names the cause. A GPU that is not there is no error.
     errors = [e for e in re.findall(r'^E\d{4} .*?\] "(.*)"$', log, re.M) if "Cuda" not in e]
-    errors = errors or re.findall(r"^(?:error|\S*tritonserver): (.*)$", log, re.M) or [log[-300:]]
+    errors = errors or re.findall(r"^(?:error|\S*tritonserver|.* stub): (.*)$", log, re.M)
+    errors = errors or [log[-300:]]
     # Triton logs a traceback on one line, its ends spelled out; OpenVINO's reason has several.
-    reason = " ".join(errors[-1].split(r"\n\nAt:")[0].replace(r"\n", " ").split())
-    return f"{how}: {reason}"
+    return " ".join(errors[-1].split(r"\n\nAt:")[0].replace(r"\n", " ").split())

@@ -164,6 +164,7 @@ def test_missing_repository(tmp_path: Path) -> None:
         ),
         ("1/model.onnx", None, "failed to load 'dim'.*Could not open the file.*model.onnx"),
         ("config.pbtxt", "nonsense", "failed to read text proto from .*config.pbtxt"),
+        ("1/model.py", None, "to run a model died: Python model file not found in .*1/model.py"),
     ],
 )
 def test_broken_model_shows_the_servers_own_error(
@@ -172,7 +173,7 @@ def test_broken_model_shows_the_servers_own_error(
     shutil.copytree(tiny_repository, tmp_path, dirs_exist_ok=True)
     broken = tmp_path / "dim" / file
     broken.unlink() if content is None else broken.write_text(content)
-    with pytest.raises(LaunchError, match=reason) as raised, launch(tmp_path):
+    with pytest.raises(LaunchError, match=reason) as raised, launch(tmp_path, timeout=60):
         pass
     assert "\n" not in str(raised.value)
 

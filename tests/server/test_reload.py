@@ -1,10 +1,13 @@
 """A new version beside the old one: the server takes it up under load, and no request fails.
 
 `python -m server` looks whether a process that ran a model was killed: those of a version that was
-taken out of service end by themselves, which is no reason to end.
+taken out of service end by themselves, and that of an empty version never served, which are no
+reasons to end.
 """
 
+import os
 import shutil
+import signal
 import socket
 import subprocess
 import threading
@@ -18,6 +21,8 @@ import numpy as np
 import onnx
 import tritonclient.grpc as grpc
 from onnx import TensorProto, helper
+
+from server.launcher import UNNOTICED
 
 CLIENTS = 4
 
@@ -39,6 +44,7 @@ def test_a_new_version_under_load(
     tmp_path: Path,
     start: Callable[..., subprocess.Popen],
     descendants: Callable[[int], list[int]],
+    wait_until: Callable[[Callable[[], bool]], None],
     wait_until_gone: Callable[[list[int]], bool],
     random_pair: Callable[..., tuple[np.ndarray, np.ndarray]],
 ) -> None:
@@ -86,9 +92,16 @@ def test_a_new_version_under_load(
         assert wait_until_gone(first)
         (models / "dim/2").rename(staged)  # and back
         wait_for("1")
+        time.sleep(3)  # the command looks every second
+        (serving,) = descendants(tritonserver)
+        (models / "dim/2").mkdir()  # empty
+        wait_until(lambda: len(descendants(tritonserver)) == 2)
+        time.sleep(UNNOTICED + 2)
+        wait_for("1")
         over.set()
         for sender in load:
             sender.result()
-    time.sleep(3)  # the command looks every second
     assert command.poll() is None and tritonserver in descendants(command.pid)
-    assert counts["1"] >= 100 and counts["2"] >= 50
+    assert counts["1"] >= 150 and counts["2"] >= 50
+    os.kill(serving, signal.SIGKILL)
+    assert command.wait(timeout=60) == 1
