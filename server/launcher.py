@@ -77,7 +77,7 @@ class Server:
             try:
                 connection.request("GET", "/v2/health/ready")
                 return connection.getresponse().status == http.HTTPStatus.OK
-            except OSError:
+            except (OSError, http.client.HTTPException):  # or it is not HTTP that answers there
                 return False
 
     def wait(self) -> str:
@@ -205,7 +205,7 @@ def launch(
         stack.callback(_free_shared_memory, folder.name)
         log_file = folder / "log"
         output = log or stack.enter_context(log_file.open("w"))
-        ports = _claim_ports(host, grpc_port, http_port, metrics_port)
+        ports = stack.enter_context(_held_ports(host, grpc_port, http_port, metrics_port))
         installation = find_tritonserver(folder)
         process = subprocess.Popen(
             [
@@ -282,15 +282,22 @@ def _free_shared_memory(prefix: str) -> None:
         region.unlink(missing_ok=True)
 
 
-def _claim_ports(host: str, *ports: int) -> list[int]:
-    """Replace every 0 by a free port; a port that something listens on is an error."""
-    claimed = []
-    with ExitStack() as stack:  # holds all of them open, so that no free port is picked twice
+@contextmanager
+def _held_ports(host: str, *ports: int) -> Iterator[list[int]]:
+    """Replace every 0 by a free port; a port that something listens on is an error.
+
+    While they are held nobody else is given them as free ones. Triton may listen on them: to Linux
+    a port whose sockets all have SO_REUSEADDR is only taken once one of them listens.
+    """
+    reuse = socket.SOL_SOCKET, socket.SO_REUSEADDR
+    held = []
+    with ExitStack() as stack:
         for port in ports:
-            listener = stack.enter_context(socket.socket())
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            holder = stack.enter_context(socket.socket())
+            # A free port is one that nobody holds.
+            holder.setsockopt(*reuse, port != 0)
             try:
-                listener.bind((host, port))
+                holder.bind((host, port))
             except OverflowError:
                 raise LaunchError(f"port is {port}: expected 1 to 65535, or 0 for any") from None
             except OSError as error:
@@ -299,8 +306,9 @@ def _claim_ports(host: str, *ports: int) -> list[int]:
                 raise LaunchError(
                     f"cannot listen on {host}:{port} ({error.strerror}): choose {other}"
                 ) from None
-            claimed.append(listener.getsockname()[1])
-    return claimed
+            holder.setsockopt(*reuse, 1)
+            held.append(holder.getsockname()[1])
+        yield held
 
 
 def _flags(repository: Path | str, host: str, ports: Sequence[int]) -> list[str]:
