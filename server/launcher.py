@@ -187,8 +187,8 @@ def launch(
 
     Raises
     ------
-    NotADirectoryError
-        There is no such repository.
+    NotADirectoryError, FileNotFoundError
+        There is no such repository, or no model in it.
     LaunchError
         Nothing can listen on host or port, a flag is not allowed, there is no folder for temporary
         files that Triton can use, or the server died or was not ready in time.
@@ -197,6 +197,11 @@ def launch(
     """
     if not Path(repository).is_dir():
         raise NotADirectoryError(f"model repository {repository} is not a folder")
+    if not any(Path(repository).glob("*/config.pbtxt")):
+        raise FileNotFoundError(
+            f"no model in {repository}, expected MODEL/config.pbtxt there: export to it, or give "
+            "the folder that holds the model's"
+        )
     _refuse_own(flags)
     host = _ipv4(host)
     with ExitStack() as stack:
