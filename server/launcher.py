@@ -200,7 +200,7 @@ def launch(
     if not any(Path(repository).glob("*/config.pbtxt")):
         raise FileNotFoundError(
             f"no model in {repository}, expected MODEL/config.pbtxt there: export to it, or give "
-            "the folder that holds the model's"
+            "the folder above the model's"
         )
     _refuse_own(flags)
     host = _ipv4(host)
