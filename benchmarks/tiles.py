@@ -28,7 +28,7 @@ from benchmarks.service import (
 from benchmarks.tables import Section
 from client.arguments import positive
 from client.connection import Matte
-from client.tiles import plan_tiles
+from client.tiles import STRIDE, plan_tiles
 from export.parity import Picture, add_pictures_argument, read_pictures
 from matting.metrics import sad
 from matting.trimaps import is_unknown
@@ -81,8 +81,9 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
 
 
 def ways(picture: Picture, most: float) -> dict[str, dict]:
-    """Return what the client is told, for a server that takes `most` pixels at once."""
-    whole = {WHOLE: {"tile": "off"}} if picture.trimap.size <= most else {}
+    """Return what the client is told, for a server that takes `most` pixels at once, padded."""
+    padded = math.prod(-(-side // STRIDE) * STRIDE for side in picture.trimap.shape)
+    whole = {WHOLE: {"tile": "off"}} if padded <= most else {}
     return whole | {TILED: {}, HALF: {"half": True}}
 
 

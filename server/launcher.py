@@ -35,6 +35,9 @@ HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 """Asks Linux for memory in pages of 2 MB: MNN is 5 to 10 % faster with them, OpenVINO 1 to 3 %."""
 START_TIMEOUT = 300
 """Seconds until all models must be loaded and warm: as many as Kubernetes' startup probe allows."""
+# Seconds after which Triton has not noticed that a process that loads or runs a model is dead. It
+# takes up to two where it notices: then it takes leave of the process, and says what it died of.
+UNNOTICED = 5
 # Seconds that tritonserver gives requests in flight when it is asked to stop (its own default).
 EXIT_TIMEOUT = 30
 OWN = {
@@ -66,6 +69,7 @@ class Server:
     def __init__(self, process: subprocess.Popen, host: str, ports: Sequence[int]) -> None:
         self.process = process
         self.grpc_url, self.http_url, self.metrics_url = (f"{host}:{port}" for port in ports)
+        self._serving: set[int] = set()
 
     def is_ready(self) -> bool:
         """Whether all models are loaded and warm: Triton's own health check, over HTTP."""
@@ -73,7 +77,7 @@ class Server:
             try:
                 connection.request("GET", "/v2/health/ready")
                 return connection.getresponse().status == http.HTTPStatus.OK
-            except OSError:
+            except (OSError, http.client.HTTPException):  # or it is not HTTP that answers there
                 return False
 
     def wait(self) -> str:
@@ -81,22 +85,50 @@ class Server:
 
         Triton does not notice when the process that runs a model for it dies, of lack of memory for
         example: it goes on to say that it is ready, and fails every request. Here it is ended then.
+        A new version's process that died before it ever served is no reason: the old one answers.
         """
-        dead: set[int] = set()
+        alive: set[int] = set()
+        none_dead = time.monotonic()
         while True:
             try:
                 return f"tritonserver ended by itself with exit code {self.process.wait(1)}"
             except subprocess.TimeoutExpired:
-                dead, before = self._dead_backends(), dead
-            if dead & before:  # Triton takes leave of one that it ended itself at once
+                before, (alive, dead) = alive, self._backends()
+            # One whose version lacks model.py is dead at once.
+            self._serving |= alive & before
+            if not dead & self._serving:
+                none_dead = time.monotonic()
+            elif time.monotonic() > none_dead + UNNOTICED:
                 self._kill()
                 return "a process that ran a model was killed, perhaps for lack of memory"
 
-    def _dead_backends(self) -> set[int]:
+    def _wait_until_ready(self, timeout: float) -> str | None:
+        """Return None once the server is ready, or in words how its start failed."""
+        deadline = time.monotonic() + timeout
+        none_dead = time.monotonic()
+        while time.monotonic() < deadline:
+            if self.process.poll() is not None:
+                return f"tritonserver ended with exit code {self.process.returncode}"
+            ready = self.is_ready()
+            alive, dead = self._backends()
+            if ready:
+                self._serving = alive
+                return None
+            if not dead:
+                none_dead = time.monotonic()
+            elif time.monotonic() > none_dead + UNNOTICED:
+                self._kill()  # it waits for the dead one, and would not end by itself
+                return "a process that was to run a model died"
+            time.sleep(0.05)
+        return f"tritonserver was not ready after {timeout:g} s"
+
+    def _backends(self) -> tuple[set[int], set[int]]:
+        """Return the processes that run models: those that live, and those that are dead."""
         with suppress(psutil.NoSuchProcess):
             children = psutil.Process(self.process.pid).children()
-            return {child.pid for child in children if child.status() == psutil.STATUS_ZOMBIE}
-        return set()
+            dead = {child.pid for child in children if child.status() == psutil.STATUS_ZOMBIE}
+            return {child.pid for child in children} - dead, dead
+        return set(), set()
 
     def stop(self) -> None:
         """Let requests in flight finish, then end the server and its backend processes."""
@@ -155,8 +187,8 @@ def launch(
 
     Raises
     ------
-    NotADirectoryError
-        There is no such repository.
+    NotADirectoryError, FileNotFoundError
+        There is no such repository, or no model in it.
     LaunchError
         Nothing can listen on host or port, a flag is not allowed, there is no folder for temporary
         files that Triton can use, or the server died or was not ready in time.
@@ -165,6 +197,11 @@ def launch(
     """
     if not Path(repository).is_dir():
         raise NotADirectoryError(f"model repository {repository} is not a folder")
+    if not any(Path(repository).glob("*/config.pbtxt")):
+        raise FileNotFoundError(
+            f"no model in {repository}, expected MODEL/config.pbtxt there: export to it, or give "
+            "the folder above the model's"
+        )
     _refuse_own(flags)
     host = _ipv4(host)
     with ExitStack() as stack:
@@ -173,7 +210,7 @@ def launch(
         stack.callback(_free_shared_memory, folder.name)
         log_file = folder / "log"
         output = log or stack.enter_context(log_file.open("w"))
-        ports = _claim_ports(host, grpc_port, http_port, metrics_port)
+        ports = stack.enter_context(_held_ports(host, grpc_port, http_port, metrics_port))
         installation = find_tritonserver(folder)
         process = subprocess.Popen(
             [
@@ -194,8 +231,9 @@ def launch(
         )
         server = Server(process, host, ports)
         stack.callback(server.stop)
-        if not _wait_until_ready(server, timeout):
-            raise LaunchError(_why_it_failed(process, log_file, timeout))
+        failure = server._wait_until_ready(timeout)
+        if failure:
+            raise LaunchError(f"{failure}: {_why(log_file)}")
         yield server
         if keep:
             stack.pop_all()
@@ -249,15 +287,22 @@ def _free_shared_memory(prefix: str) -> None:
         region.unlink(missing_ok=True)
 
 
-def _claim_ports(host: str, *ports: int) -> list[int]:
-    """Replace every 0 by a free port; a port that something listens on is an error."""
-    claimed = []
-    with ExitStack() as stack:  # holds all of them open, so that no free port is picked twice
+@contextmanager
+def _held_ports(host: str, *ports: int) -> Iterator[list[int]]:
+    """Replace every 0 by a free port; a port that something listens on is an error.
+
+    While they are held nobody else is given them as free ones. Triton may listen on them: to Linux
+    a port whose sockets all have SO_REUSEADDR is only taken once one of them listens.
+    """
+    reuse = socket.SOL_SOCKET, socket.SO_REUSEADDR
+    held = []
+    with ExitStack() as stack:
         for port in ports:
-            listener = stack.enter_context(socket.socket())
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            holder = stack.enter_context(socket.socket())
+            # A free port is one that nobody holds.
+            holder.setsockopt(*reuse, port != 0)
             try:
-                listener.bind((host, port))
+                holder.bind((host, port))
             except OverflowError:
                 raise LaunchError(f"port is {port}: expected 1 to 65535, or 0 for any") from None
             except OSError as error:
@@ -266,8 +311,9 @@ def _claim_ports(host: str, *ports: int) -> list[int]:
                 raise LaunchError(
                     f"cannot listen on {host}:{port} ({error.strerror}): choose {other}"
                 ) from None
-            claimed.append(listener.getsockname()[1])
-    return claimed
+            holder.setsockopt(*reuse, 1)
+            held.append(holder.getsockname()[1])
+        yield held
 
 
 def _flags(repository: Path | str, host: str, ports: Sequence[int]) -> list[str]:
@@ -306,27 +352,14 @@ def restrictions(flags: Sequence[str] = (), shm: bool = False) -> list[str]:
     ]
 
 
-def _wait_until_ready(server: Server, timeout: float) -> bool:
-    deadline = time.monotonic() + timeout
-    while server.process.poll() is None and time.monotonic() < deadline:
-        if server.is_ready():
-            return True
-        time.sleep(0.05)
-    return False
-
-
-def _why_it_failed(process: subprocess.Popen, log_file: Path, timeout: float) -> str:
-    """One line: how the start failed, and the most telling of tritonserver's own error lines."""
-    if process.poll() is None:
-        how = f"tritonserver was not ready after {timeout:g} s"
-    else:
-        how = f"tritonserver ended with exit code {process.returncode}"
+def _why(log_file: Path) -> str:
+    """Return the most telling of tritonserver's own error lines, as one line."""
     if not log_file.exists():
-        return f"{how}: its log says why"
+        return "its log says why"
     log = log_file.read_text(errors="replace")
     # The last error that it logs names the cause. A GPU that is not there is no error.
     errors = [e for e in re.findall(r'^E\d{4} .*?\] "(.*)"$', log, re.M) if "Cuda" not in e]
-    errors = errors or re.findall(r"^(?:error|\S*tritonserver): (.*)$", log, re.M) or [log[-300:]]
+    errors = errors or re.findall(r"^(?:error|\S*tritonserver|.* stub): (.*)$", log, re.M)
+    errors = errors or [log[-300:]]
     # Triton logs a traceback on one line, its ends spelled out; OpenVINO's reason has several.
-    reason = " ".join(errors[-1].split(r"\n\nAt:")[0].replace(r"\n", " ").split())
-    return f"{how}: {reason}"
+    return " ".join(errors[-1].split(r"\n\nAt:")[0].replace(r"\n", " ").split())

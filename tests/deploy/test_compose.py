@@ -58,6 +58,11 @@ def test_triton_only_reads_the_repository(compose: dict) -> None:
         assert volume.endswith(":ro")
 
 
+def test_a_new_engine_restarts_what_serves_the_old_one(compose: dict) -> None:
+    export = compose["services"]["triton-gpu"]["depends_on"]["export"]
+    assert export == {"condition": "service_completed_successfully", "restart": True}
+
+
 def test_mounted_files_are_there(compose: dict) -> None:
     mounts = [v for s in compose["services"].values() for v in s.get("volumes", [])]
     files = [mount.split(":")[0] for mount in mounts if mount.startswith(".")]

@@ -5,6 +5,7 @@ import re
 import shutil
 import socket
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -178,30 +179,49 @@ def test_rules_run_and_a_healthy_server_raises_no_alert(
     )
 
 
-# What a minute of trouble looks like to Prometheus: a metric, its labels, its values.
-TROUBLE = {
-    "TritonDown": ("up", {}, "0x100"),
-    "TritonFails": ("nv_inference_request_failure", {"reason": "BACKEND"}, "0+30x100"),
-    "TritonRejects": ("nv_inference_request_failure", {"reason": "REJECTED"}, "0+1x100"),
-    "TritonQueueGrows": ("nv_inference_queue_duration_us", {}, f"0+{60 * 20_000_000}x100"),
-}
+LABELS = 'job="triton",instance="gpu1",model="dim"'
+UP = f"up{{{LABELS}}}"
+SUCCESS = f"nv_inference_request_success{{{LABELS}}}"
+FAILURE = f'nv_inference_request_failure{{{LABELS},reason="BACKEND"}}'
+REJECTED = f'nv_inference_request_failure{{{LABELS},reason="REJECTED"}}'
+PENDING = f"nv_inference_pending_request_count{{{LABELS}}}"
+# What Prometheus sees every minute of a server that works, of one that has nothing to do, and of
+# trouble.
+WORKING = {UP: "1x100", SUCCESS: "0+60x100", FAILURE: "0x100", REJECTED: "0x100", PENDING: "8x100"}
+IDLE = WORKING | {SUCCESS: "9x100", PENDING: "0x100"}
+TROUBLE = [
+    (None, WORKING),
+    (None, IDLE),
+    (None, IDLE | {FAILURE: "0x30 1x70"}),
+    (None, WORKING | {FAILURE: "0+3x100"}),
+    ("TritonDown", WORKING | {UP: "0x100"}),
+    ("TritonDown", WORKING | {UP: "1x20 stale"}),
+    ("TritonFails", WORKING | {FAILURE: "0+4x100"}),
+    ("TritonFails", IDLE | {FAILURE: "0+1x100"}),
+    ("TritonRejects", WORKING | {REJECTED: "0+1x100"}),
+    ("TritonQueueGrows", IDLE | {PENDING: "20x100"}),
+]
 
 
 def test_every_alert_is_raised_by_its_trouble_and_by_no_other(tmp_path: Path) -> None:
-    assert TROUBLE.keys() == alert_expressions().keys()
-    tests = []
-    for trouble, (metric, more, values) in TROUBLE.items():
-        labels = {"job": "triton", "instance": "gpu1", "model": "dim"} | more
-        series = ",".join(f'{name}="{value}"' for name, value in labels.items())
-        count = f'count(ALERTS{{alertstate="firing",alertname="{trouble}"}}) == count(ALERTS)'
-        one = [{"value": 1, "labels": "{}"}]
-        tests.append(
-            {
-                "interval": "1m",
-                "input_series": [{"series": f"{metric}{{{series}}}", "values": values}],
-                "promql_expr_test": [{"expr": count, "eval_time": "30m", "exp_samples": one}],
-            }
-        )
+    assert {alert for alert, _ in TROUBLE if alert} == alert_expressions().keys()
+    firing = 'count by (alertname) (ALERTS{alertstate="firing"})'
+    tests = [
+        {
+            "interval": "1m",
+            "input_series": [{"series": name, "values": values} for name, values in seen.items()],
+            "promql_expr_test": [
+                {
+                    "expr": firing,
+                    "eval_time": "34m",
+                    "exp_samples": [{"value": 1, "labels": f'{{alertname="{alert}"}}'}]
+                    if alert
+                    else [],
+                }
+            ],
+        }
+        for alert, seen in TROUBLE
+    ]
     file = tmp_path / "tests.yml"
     file.write_text(yaml.safe_dump({"rule_files": [str(RULES)], "tests": tests}))
     done = subprocess.run(["promtool", "test", "rules", file], capture_output=True, text=True)
@@ -217,12 +237,15 @@ def test_autoscaler_gets_a_value_for_each_pod(
     assert series["metric"] == {"pod": "dim-0"}
     at_rest = float(series["value"][1])
     assert 0 <= at_rest < REQUESTS
-    crowd = 32
-    with Matte(server.grpc_url) as matte, ThreadPoolExecutor(crowd) as pool:
-        image, trimap = np.zeros((64, 64, 3), np.uint8), np.full((64, 64), 128, np.uint8)
-        list(pool.map(lambda _: matte.alpha(image, trimap), range(crowd)))
-    # Half of them waited on average, for as long as the network takes for all: of a minute, a part.
-    wait_until(lambda: prometheus.value(adapter_query()) > at_rest + 0.05, "the metric rises")
+    crowd = 16
+    image, trimap = np.zeros((1536, 1536, 3), np.uint8), np.full((1536, 1536), 128, np.uint8)
+    with Matte(server.grpc_url) as matte, ThreadPoolExecutor(1 + crowd) as pool:
+        slow = pool.submit(matte.alpha, image, trimap, "off")
+        time.sleep(0.2)
+        for _ in range(crowd):
+            pool.submit(matte.alpha, image[:64, :64], trimap[:64, :64])
+        wait_until(lambda: prometheus.value(adapter_query()) > at_rest + 0.1, "the metric rises")
+        assert not slow.done(), "it rises too late: by what has been answered"
 
 
 def test_prometheus_health_check(prometheus: Prometheus) -> None:

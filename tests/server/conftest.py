@@ -23,7 +23,8 @@ Pair = tuple[np.ndarray, np.ndarray]
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = ROOT / "model_repository" / "dim"
-MAX_PIXELS = 500_000
+MAX_PIXELS = 1024 * 512
+"""Of the image padded to multiples of 32: 999 x 500 just fits."""
 MAX_WIDTH = 999
 """A wider image makes the tiny network itself fail, as the real one does when memory runs out."""
 

@@ -96,6 +96,14 @@ def test_missing_repository_is_one_line(tmp_path: Path) -> None:
     assert result.stderr == f"error: model repository {missing} is not a folder\n"
 
 
+def test_repository_without_a_model_is_one_line(quick_repository: Path) -> None:
+    model = quick_repository / "dim"
+    result = run("--repository", model)
+    assert result.returncode == 2
+    assert result.stderr.startswith(f"error: no model in {model}, expected MODEL/config.pbtxt ther")
+    assert result.stderr.count("\n") == 1
+
+
 def test_what_cannot_be_looked_at_is_one_line() -> None:
     result = run("--repository", "x" * 300)  # longer than a name can be
     assert result.returncode == 2

@@ -62,10 +62,10 @@ def test_custom_config_serves(
 ) -> None:
     model = tiny_repository / "dim"
     config = text_format.Parse((model / "config.pbtxt").read_text(), ModelConfig())
-    config.parameters["max_pixels"].string_value = "4"
+    config.parameters["max_pixels"].string_value = "1024"
     del config.model_warmup[:]
-    (model / "configs" / "four_pixels.pbtxt").write_text(text_format.MessageToString(config))
-    with launch(tiny_repository, flags=["--model-config-name=four_pixels"]) as server:
-        assert infer(server, *random_pair(2, 2)).shape == (1, 2, 2, 1)
-        with pytest.raises(InferenceServerException, match="at most 4"):
-            infer(server, *random_pair(3, 3))
+    (model / "configs" / "small.pbtxt").write_text(text_format.MessageToString(config))
+    with launch(tiny_repository, flags=["--model-config-name=small"]) as server:
+        assert infer(server, *random_pair(32, 32)).shape == (1, 32, 32, 1)
+        with pytest.raises(InferenceServerException, match="at most 1024"):
+            infer(server, *random_pair(33, 32))

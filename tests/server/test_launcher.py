@@ -11,7 +11,7 @@ import numpy as np
 import psutil
 import pytest
 
-from server.launcher import LaunchError, Server, launch
+from server.launcher import LOOPBACK, LaunchError, Server, _held_ports, launch
 
 Infer = Callable[[Server, np.ndarray, np.ndarray], np.ndarray]
 RandomPair = Callable[..., tuple[np.ndarray, np.ndarray]]
@@ -81,6 +81,19 @@ def test_port_taken(tiny_repository: Path) -> None:
             launch(tiny_repository, http_port=port),
         ):
             pass
+
+
+def test_ports_of_a_server_to_come_are_nobody_elses() -> None:
+    with _held_ports(LOOPBACK, 0, 0, 0) as ports, _held_ports(LOOPBACK, 0, 0, 0) as others:
+        assert len({*ports, *others}) == 6
+        for port in ports:
+            with socket.socket() as other, pytest.raises(OSError, match="already in use"):
+                other.bind((LOOPBACK, port))
+
+
+def test_what_does_not_speak_http_is_not_ready(tiny_server: Server) -> None:
+    grpc_port = int(tiny_server.grpc_url.rpartition(":")[2])
+    assert not Server(tiny_server.process, LOOPBACK, [grpc_port] * 3).is_ready()
 
 
 def test_listens_on_a_host_by_name(quick_repository: Path) -> None:
@@ -164,6 +177,7 @@ def test_missing_repository(tmp_path: Path) -> None:
         ),
         ("1/model.onnx", None, "failed to load 'dim'.*Could not open the file.*model.onnx"),
         ("config.pbtxt", "nonsense", "failed to read text proto from .*config.pbtxt"),
+        ("1/model.py", None, "to run a model died: Python model file not found in .*1/model.py"),
     ],
 )
 def test_broken_model_shows_the_servers_own_error(
@@ -172,7 +186,7 @@ def test_broken_model_shows_the_servers_own_error(
     shutil.copytree(tiny_repository, tmp_path, dirs_exist_ok=True)
     broken = tmp_path / "dim" / file
     broken.unlink() if content is None else broken.write_text(content)
-    with pytest.raises(LaunchError, match=reason) as raised, launch(tmp_path):
+    with pytest.raises(LaunchError, match=reason) as raised, launch(tmp_path, timeout=60):
         pass
     assert "\n" not in str(raised.value)
 

@@ -67,7 +67,8 @@ def zeros(*shape: int, dtype: type = np.uint8) -> np.ndarray:
         (zeros(9, 8, 8, 3), zeros(9, 8, 8, 1), "batch-size must be <= 8"),
         (zeros(1, 8, 9, 3), zeros(1, 9, 8, 1), "image is 9x8, trimap is 8x9: make them equal"),
         (zeros(1, 0, 5, 3), zeros(1, 0, 5, 1), "image is 5x0: it has no pixels"),
-        (zeros(1, 800, 700, 3), zeros(1, 800, 700, 1), "700x800 = 560000 pixels.*at most 500000"),
+        (zeros(1, 800, 700, 3), zeros(1, 800, 700, 1), "704x800 = 563200 pixels.*at most 524288"),
+        (zeros(1, 16400, 1, 3), zeros(1, 16400, 1, 1), "1x16400, padded to 32x16416 = 525312"),
         (zeros(1, 8, 1000, 3), zeros(1, 8, 1000, 1), "the network failed: "),
     ],
     ids=[
@@ -81,6 +82,7 @@ def zeros(*shape: int, dtype: type = np.uint8) -> np.ndarray:
         "sizes differ",
         "no pixels",
         "too many pixels",
+        "strip that padding makes too large",
         "network fails",
     ],
 )

@@ -1,10 +1,13 @@
 """A new version beside the old one: the server takes it up under load, and no request fails.
 
 `python -m server` looks whether a process that ran a model was killed: those of a version that was
-taken out of service end by themselves, which is no reason to end.
+taken out of service end by themselves, and that of an empty version never served, which are no
+reasons to end.
 """
 
+import os
 import shutil
+import signal
 import subprocess
 import threading
 import time
@@ -17,6 +20,8 @@ import numpy as np
 import onnx
 import tritonclient.grpc as grpc
 from onnx import TensorProto, helper
+
+from server.launcher import UNNOTICED
 
 CLIENTS = 4
 
@@ -85,8 +90,15 @@ def test_a_new_version_under_load(
         assert wait_until_gone(first)
         (models / "dim/2").rename(staged)  # and back
         wait_for("1")
+        time.sleep(3)  # the command looks every second
+        (serving,) = descendants(tritonserver)
+        (models / "dim/2").mkdir()  # empty
+        wait_until(lambda: len(descendants(tritonserver)) == 2)
+        time.sleep(UNNOTICED + 2)
+        wait_for("1")
         over.set()
         for sender in load:
             sender.result()
-    time.sleep(3)  # the command looks every second
     assert command.poll() is None and tritonserver in descendants(command.pid)
+    os.kill(serving, signal.SIGKILL)
+    assert command.wait(timeout=60) == 1

@@ -20,6 +20,8 @@ import triton_python_backend_utils as pb_utils
 Engine = Callable[[np.ndarray, np.ndarray], np.ndarray]
 CPU_INFO = Path("/proc/cpuinfo")
 MNN_MODEL = "model.mnn"
+STRIDE = 32
+"""The graph pads both sides of an image to multiples of this."""
 
 
 def load_engine(name: str, folder: Path, threads: int, precision: str) -> Engine:
@@ -211,10 +213,13 @@ class TritonPythonModel:
             )
         if height * width == 0:
             raise ValueError(f"image is {width}x{height}: it has no pixels")
-        if height * width > self.max_pixels:
+        padded_height, padded_width = (-(-side // STRIDE) * STRIDE for side in (height, width))
+        pixels = padded_height * padded_width
+        if pixels > self.max_pixels:
             raise ValueError(
-                f"image is {width}x{height} = {height * width} pixels, this server takes at most "
-                f"{self.max_pixels}: send a smaller image or raise max_pixels in config.pbtxt"
+                f"image is {width}x{height}, padded to {padded_width}x{padded_height} = {pixels} "
+                f"pixels, this server takes at most {self.max_pixels}: send a smaller image or "
+                "raise max_pixels in config.pbtxt"
             )
 
     def _matte(self, images: np.ndarray, trimaps: np.ndarray) -> np.ndarray:
