@@ -238,7 +238,7 @@ def test_autoscaler_gets_a_value_for_each_pod(
     at_rest = float(series["value"][1])
     assert 0 <= at_rest < REQUESTS
     crowd = 16
-    image, trimap = np.zeros((1536, 1536, 3), np.uint8), np.full((1536, 1536), 128, np.uint8)
+    image, trimap = np.zeros((1024, 1024, 3), np.uint8), np.full((1024, 1024), 128, np.uint8)
     with Matte(server.grpc_url) as matte, ThreadPoolExecutor(1 + crowd) as pool:
         slow = pool.submit(matte.alpha, image, trimap, "off")
         time.sleep(0.2)
