@@ -97,7 +97,9 @@ def render(record: dict) -> list[Section]:
         better = sum(c["metrics"][way]["SAD"] < c["metrics"][PLAIN]["SAD"] for c in cases)
         row["better in SAD"] = "–" if way == PLAIN else f"{better} of {len(cases)}"
         rows.append(row)
-    return [rows, f"Means over {len(cases)} pictures."]
+    rounds = max(len(case["samples_ms"][PLAIN]) for case in cases)
+    timed = f"medians of {rounds} rounds" if rounds > 1 else "each was timed once"
+    return [rows, f"Means over {len(cases)} pictures; {timed}."]
 
 
 def samples(record: dict) -> Samples:

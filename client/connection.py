@@ -1,6 +1,7 @@
 """A connection to one or more Triton servers that serve the model ``dim`` over gRPC."""
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -26,7 +27,7 @@ from client.half import PRIOR_AT_HALF_SIZE, SMALLEST, at_half_size
 from client.in_order import in_order
 from client.request import Request
 from client.tensors import Carrier, InMessage, InSharedMemory
-from client.tiles import LARGEST, Tile, join_tiles, plan_tiles
+from client.tiles import LARGEST, STRIDE, Tile, join_tiles, plan_tiles
 from client.tls import Tls
 from client.views import mean_over_views
 from matting.trimaps import has_unknown
@@ -46,8 +47,8 @@ WORTH_TILING = 0.8
 """Tiles with fewer pixels than this share of the photo take less time than the whole photo."""
 AFTER_REFUSAL = 256
 """Pixels on a side at most of the tiles that follow when a server could not take usual ones."""
-LARGEST_WHOLE = 4096 * 2160
-"""Pixels in the largest image that is sent whole: what the default model takes."""
+LARGEST_WHOLE = 4096 * 2176
+"""Pixels in the largest image that is sent whole, padded: what the default model takes."""
 
 PRIORITIES = {"interactive": 1, "bulk": 2}
 """Levels of the model's `config.pbtxt`. While one of the first waits, the second does."""
@@ -373,7 +374,8 @@ def _worthwhile_tiles(trimap: np.ndarray) -> list[Tile] | None:
         return None
     tiles = plan_tiles(trimap)
     work = sum(tile.pixels for tile in tiles)
-    if trimap.size <= LARGEST_WHOLE and work >= WORTH_TILING * trimap.size:
+    padded = math.prod(-(-side // STRIDE) * STRIDE for side in trimap.shape)
+    if padded <= LARGEST_WHOLE and work >= WORTH_TILING * trimap.size:
         return None
     return tiles
 

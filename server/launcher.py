@@ -119,7 +119,7 @@ class Server:
             elif time.monotonic() > none_dead + UNNOTICED:
                 self._kill()  # it waits for the dead one, and would not end by itself
                 return "a process that was to run a model died"
-            time.sleep(0.05)
+            time.sleep(0.1)
         return f"tritonserver was not ready after {timeout:g} s"
 
     def _backends(self) -> tuple[set[int], set[int]]:
@@ -197,7 +197,7 @@ def launch(
     """
     if not Path(repository).is_dir():
         raise NotADirectoryError(f"model repository {repository} is not a folder")
-    if not any(Path(repository).glob("*/config.pbtxt")):
+    if not any(Path(repository).glob("*/config*")):
         raise FileNotFoundError(
             f"no model in {repository}, expected MODEL/config.pbtxt there: export to it, or give "
             "the folder above the model's"

@@ -234,10 +234,7 @@ def run(
     seed: int,
     folder: Path,
 ) -> Run:
-    """Train a stage with a seed, unless that was done before the run was cut off."""
-    if (folder / BEST).exists():
-        check_resumable(folder, told_facts(options, number, seed) | data.counts())
-        return Run.finished(folder)
+    """Train a stage with a seed."""
     chosen = chosen_stage(options, number)
     machine = Machine(options.accelerator, options.devices, options.nodes, options.precision)
     network = starting_network(chosen, seed, start, options.vgg16)

@@ -95,11 +95,12 @@ class Photographs(Dataset):
         return cls(required(find_photographs(data), data, PHOTOGRAPHS))
 
     def check(self) -> None:
-        """Raise what to read them would, where a file is missing or not of its image's size.
+        """Raise what to read them would: a file is missing, a trimap in colour, a size another.
 
-        Where headers show that sizes are equal nothing more is read.
+        Where headers show that sizes are equal only the trimaps are read.
         """
         for index, files in enumerate(self.files):
+            read_trimap(files[1])  # no header says if it is in colour
             sizes = {stated_size(path) for path in files}
             if len(sizes) > 1 or None in sizes:
                 self[index]

@@ -137,7 +137,7 @@ def facts_of_cut_off(last: Path) -> dict:
         raise RunError(
             f"{last}: damaged or cut short ({last.stat().st_size} bytes); {way}"
         ) from error
-    if "run" not in content:
+    if "processes" not in content.get("run", ()):
         raise RunError(f"{last}: does not say what run it is of, as older ones do not; {way}")
     return content["run"]
 
@@ -182,7 +182,7 @@ def fit(
     """Train, and keep the best of all validations by SAD.
 
     `folder` gets last.ckpt at every validation, from which the run goes on if it was cut off, and
-    best.safetensors at its end.
+    best.safetensors at its end: where that is, all is done.
     """
     # TensorFloat-32, on by default, moves pooling maxima; training in bf16 does not use it anyway.
     torch.backends.cudnn.allow_tf32 = False
@@ -224,6 +224,8 @@ def fit(
         stage, seed, precision=machine.precision, processes=trainer.world_size, **data.counts()
     )
     check_resumable(folder, facts)
+    if (folder / BEST).exists():
+        return Run.finished(folder)
     module = Training(network, stage, data, seed, facts)
     last = folder / LAST
     trainer.fit(module, ckpt_path=str(last) if last.exists() else None)

@@ -18,7 +18,7 @@ def test_every_way_is_judged(server: Server, data: Path, tmp_path: Path) -> None
     (case,) = json.loads((tmp_path / "edges.json").read_text())["pictures"]
     assert case["metrics"].keys() == case["samples_ms"].keys() == WAYS.keys()
     assert len({metrics["SAD"] for metrics in case["metrics"].values()}) == len(WAYS)
-    assert "Means over 1 pictures." in (tmp_path / "edges.md").read_text()
+    assert "Means over 1 pictures; each was timed once." in (tmp_path / "edges.md").read_text()
 
 
 def test_means_and_ratios_of_known_samples() -> None:
@@ -34,4 +34,4 @@ def test_means_and_ratios_of_known_samples() -> None:
     assert (one["time"], one["SAD"], one["better in SAD"]) == ("1.00×", "5.00", "–")
     assert (two["time"], two["SAD"]) == ("2.00×", "4.33 (-13.3%)")
     assert two["better in SAD"] == "2 of 3"
-    assert note == "Means over 3 pictures."
+    assert note == "Means over 3 pictures; medians of 3 rounds."

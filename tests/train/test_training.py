@@ -158,12 +158,13 @@ def test_only_the_same_run_goes_on(command, folder, tmp_path, capsys):
     refused("unfinished run of processes 1; resume", "--accelerator", "cpu", "--devices", "2")
     assert main([*command, "--resume"]) == 0
     refused("has a finished run of backgrounds 2; choose", "--backgrounds", "1")
+    refused("has a finished run of processes 1; choose", "--accelerator", "cpu", "--devices", "2")
     (folder / "best.safetensors").unlink()
     nowhere = [*nowhere, "--data", str(tmp_path / "nowhere")]
 
     last = folder / "last.ckpt"
     content = torch.load(last, weights_only=True)
-    del content["run"]
+    del content["run"]["processes"]
     torch.save(content, last)
     refused("last.ckpt: does not say what run it is of")
     for length in (100_000, 0):
