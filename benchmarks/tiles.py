@@ -28,7 +28,7 @@ from benchmarks.service import (
 from benchmarks.tables import Section
 from client.arguments import positive
 from client.connection import Matte
-from client.tiles import STRIDE, plan_tiles
+from client.tiles import padded_pixels, plan_tiles
 from export.parity import Picture, add_pictures_argument, read_pictures
 from matting.metrics import sad
 from matting.trimaps import is_unknown
@@ -82,8 +82,7 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
 
 def ways(picture: Picture, most: float) -> dict[str, dict]:
     """Return what the client is told, for a server that takes `most` pixels at once, padded."""
-    padded = math.prod(-(-side // STRIDE) * STRIDE for side in picture.trimap.shape)
-    whole = {WHOLE: {"tile": "off"}} if padded <= most else {}
+    whole = {WHOLE: {"tile": "off"}} if padded_pixels(picture.trimap) <= most else {}
     return whole | {TILED: {}, HALF: {"half": True}}
 
 

@@ -1,7 +1,6 @@
 """A connection to one or more Triton servers that serve the model ``dim`` over gRPC."""
 
 import logging
-import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -27,7 +26,7 @@ from client.half import PRIOR_AT_HALF_SIZE, SMALLEST, at_half_size
 from client.in_order import in_order
 from client.request import Request
 from client.tensors import Carrier, InMessage, InSharedMemory
-from client.tiles import LARGEST, STRIDE, Tile, join_tiles, plan_tiles
+from client.tiles import Tile, join_tiles, plan_tiles, smaller_tiles, worthwhile_tiles
 from client.tls import Tls
 from client.views import mean_over_views
 from matting.trimaps import has_unknown
@@ -41,14 +40,6 @@ TILES_IN_FLIGHT = 2
 Of one photo no more than there are servers: into a bounded queue Triton 2.51 looks when something
 arrives, and otherwise twice a second, so that the last tile would wait though nothing is run.
 """
-LARGEST_ALWAYS_WHOLE = 512 * 512
-"""Pixels in an image that is quick enough, and exact, whole."""
-WORTH_TILING = 0.8
-"""Tiles with fewer pixels than this share of the photo take less time than the whole photo."""
-AFTER_REFUSAL = 256
-"""Pixels on a side at most of the tiles that follow when a server could not take usual ones."""
-LARGEST_WHOLE = 4096 * 2176
-"""Pixels in the largest image that is sent whole, padded: what the default model takes."""
 
 PRIORITIES = {"interactive": 1, "bulk": 2}
 """Levels of the model's `config.pbtxt`. While one of the first waits, the second does."""
@@ -260,14 +251,14 @@ class Matte:
     def _infer_auto(
         self, request: Request, image: np.ndarray, trimap: np.ndarray, show_progress: bool
     ) -> np.ndarray:
-        tiles = _worthwhile_tiles(trimap)
+        tiles = worthwhile_tiles(trimap)
         while True:
             try:
                 if tiles is None:
                     return self._infer(request, image, trimap)
                 return self._infer_tiles(request, image, trimap, tiles, show_progress)
             except TooLargeError as error:
-                smaller = _smaller_tiles(trimap, tiles)
+                smaller = smaller_tiles(trimap, tiles)
                 if smaller is None:
                     raise
                 logger.info("in smaller pieces, since it was too large: %s", error)
@@ -366,28 +357,6 @@ class Matte:
 
 
 _LONGEST_CALL = 7 * 24 * 3600.0  # seconds; gRPC takes an infinite or enormous timeout for none left
-
-
-def _worthwhile_tiles(trimap: np.ndarray) -> list[Tile] | None:
-    """Plan tiles; None if they save nothing worth their difference, and the photo fits a server."""
-    if trimap.size <= LARGEST_ALWAYS_WHOLE:
-        return None
-    tiles = plan_tiles(trimap)
-    work = sum(tile.pixels for tile in tiles)
-    padded = math.prod(-(-side // STRIDE) * STRIDE for side in trimap.shape)
-    if padded <= LARGEST_WHOLE and work >= WORTH_TILING * trimap.size:
-        return None
-    return tiles
-
-
-def _smaller_tiles(trimap: np.ndarray, refused: list[Tile] | None) -> list[Tile] | None:
-    """Plan tiles smaller than those refused (None: the whole photo); None if there are none."""
-    too_large = max(tile.pixels for tile in refused) if refused else trimap.size
-    for largest in (LARGEST, AFTER_REFUSAL):
-        tiles = plan_tiles(trimap, largest)
-        if max(tile.pixels for tile in tiles) < too_large:
-            return tiles
-    return None
 
 
 def _check(image: np.ndarray, trimap: np.ndarray) -> None:

@@ -27,6 +27,7 @@ tiles' pixels, blocks of 256 still 1.1. To crop each tile there to its unknown p
 and save 6 % of the multiplications (median): tiles have unknown pixels nearly everywhere.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -53,6 +54,14 @@ MOST_JOINED = 2000
 On 24 megapixels joining 1204 takes a second, for 7 % less work; 4320, which are as large as tiles
 of 96 pixels can hold, took 9 s for nothing.
 """
+LARGEST_ALWAYS_WHOLE = 512 * 512
+"""Pixels in an image that is quick enough, and exact, whole."""
+WORTH_TILING = 0.8
+"""Tiles with fewer pixels than this share of the photo take less time than the whole photo."""
+AFTER_REFUSAL = 256
+"""Pixels on a side at most of the tiles that follow when a server could not take usual ones."""
+LARGEST_WHOLE = 4096 * 2176
+"""Pixels in the largest image that is sent whole, padded: what the default model takes."""
 DEEPEST = 255
 """Distances from a tile's border count up to this; sums of weighted alphas then fit 32 bits."""
 
@@ -120,6 +129,35 @@ def plan_tiles(trimap: np.ndarray, largest: int = LARGEST) -> list[Tile]:
     if 0 < len(boxes) <= MOST_JOINED:
         boxes = _join(boxes, savings)
     return sorted(Tile(*tile) for tile in with_margins(boxes).tolist())
+
+
+def worthwhile_tiles(trimap: np.ndarray) -> list[Tile] | None:
+    """Plan tiles of a trimap, uint8, H x W; None for the whole photo.
+
+    Whole is what fits a server and of which tiles save nothing worth their difference.
+    """
+    if trimap.size <= LARGEST_ALWAYS_WHOLE:
+        return None
+    tiles = plan_tiles(trimap)
+    work = sum(tile.pixels for tile in tiles)
+    if padded_pixels(trimap) <= LARGEST_WHOLE and work >= WORTH_TILING * trimap.size:
+        return None
+    return tiles
+
+
+def smaller_tiles(trimap: np.ndarray, refused: list[Tile] | None) -> list[Tile] | None:
+    """Plan tiles smaller than those refused (None: the whole photo); None if there are none."""
+    too_large = max(tile.pixels for tile in refused) if refused else trimap.size
+    for largest in (LARGEST, AFTER_REFUSAL):
+        tiles = plan_tiles(trimap, largest)
+        if max(tile.pixels for tile in tiles) < too_large:
+            return tiles
+    return None
+
+
+def padded_pixels(trimap: np.ndarray) -> int:
+    """Return how many pixels a server counts: it pads both sides to multiples of the stride."""
+    return math.prod(-(-side // STRIDE) * STRIDE for side in trimap.shape)
 
 
 def join_tiles(

@@ -7,7 +7,6 @@ import threading
 import numpy as np
 import pytest
 
-from client import connection
 from client.connection import Matte
 from client.errors import ServerRefusedError, TooLargeError
 from client.tiles import join_tiles, plan_tiles
@@ -100,7 +99,7 @@ def test_auto_does_not_repeat_what_failed_for_another_reason(
 
 
 def test_auto_does_not_even_ask_for_the_largest_photos_whole(standin, asked, monkeypatch):
-    monkeypatch.setattr(connection, "LARGEST_WHOLE", 320 * 1216 - 1)  # padded it is more
+    monkeypatch.setattr("client.tiles.LARGEST_WHOLE", 320 * 1216 - 1)  # padded it is more
     image, trimap = np.zeros((300, 1200, 3), np.uint8), np.full((300, 1200), 128, np.uint8)
     with Matte(standin.grpc_url) as matte:
         matte.alpha(image, trimap)
