@@ -60,8 +60,8 @@ def write_block(directory: Directory) -> bytes:
 
 def write_directory(directory: Directory, start: int) -> bytes:
     """Return a directory's bytes for a place that begins `start` bytes into a block or file."""
-    head = struct.pack("<H", len(directory))
-    body = b""
+    head = bytearray(struct.pack("<H", len(directory)))
+    body = bytearray()
     free = start + 2 + 12 * len(directory) + 4
     for tag, (kind, value) in sorted(directory.items()):
         place = free + len(body)
@@ -74,7 +74,7 @@ def write_directory(directory: Directory, start: int) -> bytes:
         head += struct.pack("<HHI", tag, kind, count) + inline
         if len(value) > 4:
             body += value + b"\0" * (len(value) % 2)  # directories begin at even places
-    return head + struct.pack("<I", 0) + body
+    return bytes(head + struct.pack("<I", 0) + body)
 
 
 def orientation(block: bytes) -> int:

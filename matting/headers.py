@@ -13,6 +13,8 @@ PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 JPEG_SCAN = 0xDA
 """The marker before the pixels."""
+JPEG_SEGMENTS = frozenset(range(0xC0, 0xFF)) - frozenset(range(0xD0, 0xDA))
+"""Markers that a length follows. To decoders others are two bytes to skip, or an error."""
 TIFF_WIDTH, TIFF_HEIGHT = 256, 257
 TIFF_NUMBERS = {3: "H", 4: "I"}
 """SHORT and LONG, as `struct` writes them."""
@@ -93,6 +95,8 @@ def jpeg_segments(data: bytes) -> Iterator[tuple[int, bytes]]:
         if marker == 0xFF:  # a fill byte
             offset += 1
             continue
+        if marker not in JPEG_SEGMENTS:
+            raise HeaderError(f"its marker {marker:02X} has no place before the pixels")
         (length,) = struct.unpack_from(">H", data, offset + 2)
         yield marker, data[offset + 4 : offset + 2 + length]
         offset += 2 + length

@@ -105,6 +105,18 @@ def test_jpeg_with_fill_bytes_and_without_a_frame() -> None:
         image_size(data[:20] + b"\0" + data[20:])  # between the first segment and the second
 
 
+@pytest.mark.parametrize("marker", [0x00, 0x01, 0xD0, 0xD8])
+def test_jpeg_with_two_sizes(marker: int) -> None:
+    """Where a decoder skips a marker without a length, a segment can hide another size."""
+    data = encoded("jpeg", 40, 30)
+    frame = b"\xff\xc0" + struct.pack(">HBHHB", 8, 8, 1, 1, 0)
+    hidden = b"\xff\xe0" + struct.pack(">H", 2 + len(frame)) + frame
+    # Taken for a segment, the marker would end at the hidden frame.
+    two = data[:2] + bytes([0xFF, marker]) + b"\xff\xfb" + bytes(0xFFF9 - 4) + hidden + data[2:]
+    with pytest.raises(HeaderError, match=f"its marker {marker:02X} has no place"):
+        image_size(two)
+
+
 def test_unknown_formats() -> None:
     for data in (b"", b"\x89PN", b"GIF89a", b"%PDF-1.7", b"RIFF\0\0\0\0WAVE", b"plain text"):
         assert image_format(data) is None

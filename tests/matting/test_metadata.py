@@ -178,6 +178,11 @@ def test_a_directory_that_leads_to_itself() -> None:
     assert set(exif.read_block(block)) == {0x8769}
 
 
+def test_a_directory_of_many_fields() -> None:
+    fields = {tag: exif.Field(exif.UNDEFINED, b"x" * 100) for tag in range(34_000)}
+    assert exif.read_block(exif.write_block(fields)) == fields
+
+
 def test_formats_without_metadata(tmp_path: Path, refusal: Callable[..., str]) -> None:
     buffer = io.BytesIO()
     Image.new("RGB", (4, 4)).save(buffer, "BMP")
