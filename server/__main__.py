@@ -31,7 +31,12 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--host",
         default=LOOPBACK,
-        help="IPv4 address or name to listen on, 0.0.0.0 for all (%(default)s)",
+        help="IPv4 address or name on which gRPC listens, 0.0.0.0 for all (%(default)s)",
+    )
+    parser.add_argument(
+        "--http-host",
+        default=LOOPBACK,
+        help="the same of HTTP (health) and metrics, which are never encrypted (%(default)s)",
     )
     parser.add_argument("--grpc-port", type=int, default=8001, help="gRPC port (%(default)s)")
     parser.add_argument("--http-port", type=int, default=8000, help="HTTP port (%(default)s)")

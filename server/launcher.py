@@ -12,7 +12,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import IO
@@ -21,6 +21,8 @@ import psutil
 
 from server.installation import find_tritonserver
 
+Address = tuple[str, int]
+"""Host and port."""
 LOOPBACK = "127.0.0.1"
 SHARED_MEMORY = Path("/dev/shm")
 SHARING = "shared-memory"
@@ -42,8 +44,8 @@ UNNOTICED = 5
 EXIT_TIMEOUT = 30
 OWN = {
     "--grpc-address": "--host",
-    "--http-address": "--host",
-    "--metrics-address": "--host",
+    "--http-address": "--http-host",
+    "--metrics-address": "--http-host",
     "--grpc-port": "--grpc-port",
     "--http-port": "--http-port",
     "--metrics-port": "--metrics-port",
@@ -66,9 +68,11 @@ class Server:
         tritonserver itself; its backend processes are in its process group.
     """
 
-    def __init__(self, process: subprocess.Popen, host: str, ports: Sequence[int]) -> None:
+    def __init__(self, process: subprocess.Popen, addresses: Iterable[Address]) -> None:
         self.process = process
-        self.grpc_url, self.http_url, self.metrics_url = (f"{host}:{port}" for port in ports)
+        self.grpc_url, self.http_url, self.metrics_url = (
+            f"{host}:{port}" for host, port in addresses
+        )
         self._serving: set[int] = set()
 
     def is_ready(self) -> bool:
@@ -150,6 +154,7 @@ def launch(
     repository: Path | str,
     *,
     host: str = LOOPBACK,
+    http_host: str = LOOPBACK,
     grpc_port: int = 0,
     http_port: int = 0,
     metrics_port: int = 0,
@@ -169,7 +174,9 @@ def launch(
     repository : path
         Model repository; all its models are loaded.
     host : str
-        IPv4 address on which gRPC, HTTP and metrics listen, or a name that has one.
+        IPv4 address on which gRPC listens, or a name that has one.
+    http_host : str
+        The same of HTTP (health) and metrics, which are never encrypted.
     grpc_port, http_port, metrics_port : int
         0 picks a free one.
     flags : sequence of str
@@ -190,8 +197,8 @@ def launch(
     NotADirectoryError, FileNotFoundError
         There is no such repository, or no model in it.
     LaunchError
-        Nothing can listen on host or port, a flag is not allowed, there is no folder for temporary
-        files that Triton can use, or the server died or was not ready in time.
+        Nothing can listen on a host or port, a flag is not allowed, there is no folder for
+        temporary files that Triton can use, or the server died or was not ready in time.
     server.installation.InstallationError
         No tritonserver can run on this machine.
     """
@@ -203,20 +210,21 @@ def launch(
             "the folder above the model's"
         )
     _refuse_own(flags)
-    host = _ipv4(host)
+    host, http_host = _ipv4(host), _ipv4(http_host)
+    wanted = (host, grpc_port), (http_host, http_port), (http_host, metrics_port)
     with ExitStack() as stack:
         folder = _temporary_folder()
         stack.callback(shutil.rmtree, folder)
         stack.callback(_free_shared_memory, folder.name)
         log_file = folder / "log"
         output = log or stack.enter_context(log_file.open("w"))
-        ports = stack.enter_context(_held_ports(host, grpc_port, http_port, metrics_port))
+        addresses = stack.enter_context(_held_ports(*wanted))
         installation = find_tritonserver(folder)
         process = subprocess.Popen(
             [
                 *([] if keep else ["setpriv", "--pdeathsig", "TERM"]),
                 installation.executable,
-                *_flags(_shell_safe(repository, folder), host, ports),
+                *_flags(_shell_safe(repository, folder), addresses),
                 f"--backend-config=python,shm-region-prefix-name={folder.name}",
                 *installation.flags,
                 *restrictions(flags, shm),
@@ -229,7 +237,7 @@ def launch(
             # Its own group: Ctrl-C in the terminal reaches only us, and stop() can end the group.
             start_new_session=True,
         )
-        server = Server(process, host, ports)
+        server = Server(process, addresses)
         stack.callback(server.stop)
         failure = server._wait_until_ready(timeout)
         if failure:
@@ -288,7 +296,7 @@ def _free_shared_memory(prefix: str) -> None:
 
 
 @contextmanager
-def _held_ports(host: str, *ports: int) -> Iterator[list[int]]:
+def _held_ports(*addresses: Address) -> Iterator[list[Address]]:
     """Replace every 0 by a free port; a port that something listens on is an error.
 
     While they are held nobody else is given them as free ones. Triton may listen on them: to Linux
@@ -297,7 +305,7 @@ def _held_ports(host: str, *ports: int) -> Iterator[list[int]]:
     reuse = socket.SOL_SOCKET, socket.SO_REUSEADDR
     held = []
     with ExitStack() as stack:
-        for port in ports:
+        for host, port in addresses:
             holder = stack.enter_context(socket.socket())
             # A free port is one that nobody holds.
             holder.setsockopt(*reuse, port != 0)
@@ -312,29 +320,23 @@ def _held_ports(host: str, *ports: int) -> Iterator[list[int]]:
                     f"cannot listen on {host}:{port} ({error.strerror}): choose {other}"
                 ) from None
             holder.setsockopt(*reuse, 1)
-            held.append(holder.getsockname()[1])
+            held.append((host, holder.getsockname()[1]))
         yield held
 
 
-def _flags(repository: Path | str, host: str, ports: Sequence[int]) -> list[str]:
-    grpc_port, http_port, metrics_port = ports
+def _flags(repository: Path | str, addresses: Iterable[Address]) -> list[str]:
+    listen = [
+        flag
+        for name, (host, port) in zip(("grpc", "http", "metrics"), addresses, strict=True)
+        for flag in (f"--{name}-address={host}", f"--{name}-port={port}")
+    ]
     return [
         f"--model-repository={repository}",
         "--disable-auto-complete-config",
         "--model-control-mode=none",
         "--exit-on-error=true",
         f"--exit-timeout-secs={EXIT_TIMEOUT}",
-        f"--grpc-address={host}",
-        f"--grpc-port={grpc_port}",
-        f"--http-address={host}",
-        f"--http-port={http_port}",
-        "--allow-metrics=true",
-        f"--metrics-address={host}",
-        f"--metrics-port={metrics_port}",
-        "--log-verbose=0",
-        "--log-info=true",
-        "--log-warning=true",
-        "--log-error=true",
+        *listen,
     ]
 
 

@@ -84,21 +84,28 @@ def test_port_taken(tiny_repository: Path) -> None:
 
 
 def test_ports_of_a_server_to_come_are_nobody_elses() -> None:
-    with _held_ports(LOOPBACK, 0, 0, 0) as ports, _held_ports(LOOPBACK, 0, 0, 0) as others:
-        assert len({*ports, *others}) == 6
-        for port in ports:
+    free = [(LOOPBACK, 0)] * 3
+    with _held_ports(*free) as held, _held_ports(*free) as others:
+        assert len({*held, *others}) == 6
+        for address in held:
             with socket.socket() as other, pytest.raises(OSError, match="already in use"):
-                other.bind((LOOPBACK, port))
+                other.bind(address)
 
 
 def test_what_does_not_speak_http_is_not_ready(tiny_server: Server) -> None:
-    grpc_port = int(tiny_server.grpc_url.rpartition(":")[2])
-    assert not Server(tiny_server.process, LOOPBACK, [grpc_port] * 3).is_ready()
+    grpc = LOOPBACK, int(tiny_server.grpc_url.rpartition(":")[2])
+    assert not Server(tiny_server.process, [grpc] * 3).is_ready()
 
 
-def test_listens_on_a_host_by_name(quick_repository: Path) -> None:
-    with launch(quick_repository, host="localhost", timeout=60) as server:
-        assert server.http_url.startswith("127.0.0.1:")
+def test_http_and_metrics_listen_elsewhere(quick_repository: Path) -> None:
+    with launch(quick_repository, host="localhost", http_host="127.0.0.2", timeout=60) as server:
+        urls = [server.grpc_url, server.http_url, server.metrics_url]
+        (grpc, grpc_port), *closed = (url.split(":") for url in urls)
+        assert [grpc, *(host for host, _ in closed)] == ["127.0.0.1", "127.0.0.2", "127.0.0.2"]
+        socket.create_connection((grpc, int(grpc_port))).close()
+        for _, port in closed:
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection((grpc, int(port)))
 
 
 @pytest.mark.parametrize(
@@ -108,6 +115,7 @@ def test_listens_on_a_host_by_name(quick_repository: Path) -> None:
         ({"host": "::1"}, "host '::1' has no IPv4 address"),
         ({"host": ""}, "host '' has no IPv4 address"),
         ({"host": "." * 99}, "has no IPv4 address"),
+        ({"http_host": "nowhere.invalid"}, "host 'nowhere.invalid' has no IPv4 address"),
         # A network for documentation: no machine has it.
         ({"host": "192.0.2.1"}, "on 192.0.2.1:0 .Cannot assign.*: choose an address of this"),
         ({"grpc_port": 70000}, "port is 70000: expected 1 to 65535, or 0 for any"),
@@ -118,6 +126,7 @@ def test_listens_on_a_host_by_name(quick_repository: Path) -> None:
             "leave out --allow-http=false: its readiness is asked",
         ),
         ({"flags": ["--grpc-address", "::"]}, "--grpc-address is not for .*: give --host before"),
+        ({"flags": ["--http-address=::"]}, "--http-address=:: is not for .*: give --http-host bef"),
     ],
 )
 def test_where_it_cannot_listen(tiny_repository: Path, options: dict, reason: str) -> None:
