@@ -64,11 +64,12 @@ def test_what_moved_is_named(report: Path) -> None:
     new = json.loads((report / "report.json").read_text())
     old = json.loads((report / "report.json").read_text())
     (case,) = old["records"]["connectivity"]["cases"]
-    case["samples_ms"]["matting"] = [10 * x for x in case["samples_ms"]["matting"]]
+    # Further than samples scatter on a busy machine.
+    case["samples_ms"]["matting"] = [1000 * x for x in case["samples_ms"]["matting"]]
     points, (row,) = moved(old, new)
     assert points[0].startswith("1 of ")
     assert row["what"] == "connectivity, 480x640, matting"
-    assert row["change"] == "-90.0%"
+    assert row["change"] == "-99.9%"
 
 
 @pytest.mark.parametrize(

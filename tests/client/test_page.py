@@ -313,7 +313,7 @@ def test_from_a_terminal_with_a_display_a_browser_is_opened(standin, free_port, 
 IMPATIENT = """
 import sys
 from client import layout, page
-layout.SWEEP, layout.KEPT = 1, 5
+layout.SWEEP, layout.KEPT = 1, 10
 sys.exit(page.main(sys.argv[1:]))
 """
 
