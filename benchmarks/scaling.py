@@ -24,7 +24,7 @@ from benchmarks.tables import Section
 from client.arguments import positive
 from client.connection import Matte
 from export.repository import CONFIG, MODEL, with_parameters
-from server import Server, launch
+from server.launcher import Server, launch
 
 EXAMPLES = """examples:
   python -m benchmarks scaling

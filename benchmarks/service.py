@@ -23,7 +23,7 @@ from export.manifest import MNN_MODEL, newest_version, read_manifest
 from export.parity import read_pictures
 from export.runtime import openvino_precision
 from matting.images import read_image
-from server import Server, launch
+from server.launcher import Server, launch
 
 DEMO = Path(__file__).parents[1] / "demo"
 

@@ -28,7 +28,7 @@ from client.arguments import positive
 from client.connection import DEFAULT_TIMEOUT, Matte, Priority
 from client.errors import ServerError
 from client.request import Request
-from server import LaunchError, launch
+from server.launcher import LaunchError, launch
 
 EXAMPLES = """examples:
   python -m benchmarks soak

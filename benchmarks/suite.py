@@ -29,8 +29,8 @@ from export.errors import ExportError
 from export.manifest import WEIGHTS, newest_version
 from export.repository import MODEL
 from matting.files import sha256
-from server import LaunchError
 from server.installation import InstallationError
+from server.launcher import LaunchError
 
 BENCHMARKS: dict[str, ModuleType] = {
     "parity": parity,

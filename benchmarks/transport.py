@@ -20,7 +20,7 @@ from benchmarks.measure import Samples, in_turns, median, stopwatch
 from benchmarks.service import add_server_arguments, picture_of, serving, what_serves
 from benchmarks.tables import Section
 from client.connection import MODEL, Matte
-from server import launch
+from server.launcher import launch
 
 EXAMPLES = "example: python -m benchmarks transport"
 QUICK = "small pictures, few rounds"

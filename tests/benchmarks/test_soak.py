@@ -12,7 +12,7 @@ pytest.importorskip("torch")
 
 from benchmarks.__main__ import main
 from benchmarks.soak import Photo, Reply, Soak, connections, verdict
-from server import LaunchError
+from server.launcher import LaunchError
 
 SHIPPED = Path(__file__).parents[2] / "model_repository/dim"
 

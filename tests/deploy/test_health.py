@@ -12,8 +12,8 @@ from urllib.request import urlopen
 import pytest
 import yaml
 
-from server import Server
 from server.__main__ import parse_arguments
+from server.launcher import Server
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 CHECKED = "127.0.0.1:8000"

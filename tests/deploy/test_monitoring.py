@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from client.matte import Matte
-from server import Server
+from server.launcher import Server
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 RULES = DEPLOY / "prometheus/alerts.yml"
