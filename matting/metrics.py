@@ -87,7 +87,7 @@ def connectivity_error(prediction: np.ndarray, truth: np.ndarray, trimap: np.nda
     """
     _check(prediction, truth, trimap)
     unknown = trimap == 128
-    level = _connected_level(np.minimum(prediction, truth))[unknown]
+    level = _connected_level(np.minimum(prediction, truth, order="C"))[unknown]
     difference = _CONNECTEDNESS[prediction[unknown], level]
     difference -= _CONNECTEDNESS[truth[unknown], level]
     return float(np.sum(np.abs(difference), dtype=np.float64)) / 1000

@@ -23,6 +23,7 @@ def test_equal_to_mmediting(name: str) -> None:
     assert evaluate(*images) == pytest.approx(expected, rel=1e-6, abs=1e-12)
     for measure, function in MEASURES.items():
         assert function(*images) == pytest.approx(expected[measure], rel=1e-6, abs=1e-12)
+    assert evaluate(*map(np.asfortranarray, images)) == evaluate(*images)
 
 
 @pytest.mark.parametrize("function", MEASURES.values())
