@@ -205,7 +205,8 @@ class Samples(IterableDataset):
 
     def batch(self, index: int) -> dict[str, Tensor]:
         """Return batch number `index`."""
-        seed = self.seed * 1_000_003 + index
+        # Of a seed's bits PyTorch's generator on the CPU takes no more than the lowest 32.
+        seed = int(np.random.SeedSequence((self.seed, index)).generate_state(1)[0])
         generator = torch.Generator().manual_seed(seed)
         samples = [self.sample(generator) for _ in range(self.batch_size)]
         foreground, background, alpha = (torch.stack(part) for part in zip(*samples, strict=True))

@@ -150,6 +150,13 @@ def test_batches_depend_on_seed_and_number_alone(samples):
     assert not torch.equal(first["alpha"], samples(seed=2).batch(4)["alpha"])
 
 
+@pytest.mark.parametrize(("seed", "number"), [(2, 0), (9, 1_000_003), (1 + 2**32, 1_000_003)])
+def test_long_runs_do_not_meet(samples, seed, number):
+    """A millionth batch is no other seed's first, and more than 32 bits of a seed count."""
+    first, second = samples(seed=1).batch(1_000_003), samples(seed=seed).batch(number)
+    assert not torch.equal(first["alpha"], second["alpha"])
+
+
 def test_only_the_networks_image_goes_through_jpeg(samples):
     batches = {}
     for share in (0.0, 1.0):
