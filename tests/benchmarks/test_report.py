@@ -100,6 +100,13 @@ def test_what_moved_less_than_two_equal_requests_of_a_run_differ_is_noise() -> N
     assert move.after < move.before
 
 
+def test_the_largest_move_comes_first() -> None:
+    steady = [100 + i / 10 for i in range(10)]
+    after = {"little": [1.06 * x for x in steady], "much": [1.5 * x for x in steady]}
+    moves, _ = find_moves(dict.fromkeys(after, steady), after)
+    assert [move.name for move in moves] == ["much", "little"]
+
+
 def test_other_circumstances_are_named(report: Path) -> None:
     new = json.loads((report / "report.json").read_text())
     old = json.loads((report / "report.json").read_text())

@@ -45,6 +45,13 @@ def test_large_pictures_stay_as_they_are() -> None:
     assert enlarge(picture, 0.0048).trimap.shape == (60, 80)
 
 
+def test_a_larger_trimap_has_no_new_values() -> None:
+    trimap = np.zeros((30, 40), np.uint8)
+    trimap[:, 20:] = 255
+    picture = Picture("p", np.dstack([trimap] * 3), trimap, trimap)
+    assert {*enlarge(picture, 0.004).trimap.flat} == {0, 255}
+
+
 def test_medians_and_law_of_known_samples() -> None:
     cases = [
         {

@@ -127,14 +127,14 @@ def test_equal_answers_join_exactly(make_trimap, shape, largest):
 
 
 def test_overlap_is_the_mean_weighted_with_the_distance_to_the_tiles_borders():
-    trimap = np.full((128, 224), 128, np.uint8)
-    tiles = [Tile(0, 0, 128, 128), Tile(0, 96, 128, 224)]
-    alphas = [np.full((128, 128), value, np.uint8) for value in (40, 200)]
+    trimap = np.full((128, 128), 128, np.uint8)
+    tiles = [Tile(0, 0, 128, 96), Tile(0, 32, 128, 128)]
+    alphas = [np.full((128, 96), value, np.uint8) for value in (40, 200)]
     joined = join_tiles(trimap, tiles, alphas)
-    rising = np.arange(1, 33)  # of the second tile, over columns 96..127
+    rising = np.arange(1, 65)  # of the second tile, over columns 32..95
     falling = rising[::-1]
     overlap = np.floor((40 * falling + 200 * rising) / (falling + rising) + 0.5)
-    expected = np.concatenate([np.full(96, 40), overlap, np.full(96, 200)])
+    expected = np.concatenate([np.full(32, 40), overlap, np.full(32, 200)])
     np.testing.assert_array_equal(joined, np.tile(expected, (128, 1)))
 
 

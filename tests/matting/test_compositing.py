@@ -33,6 +33,15 @@ def test_background_covers_exactly(size: tuple[int, int], source: tuple[int, int
     assert (fitted == 99).all()
 
 
+def test_background_is_averaged_when_made_smaller_and_sharp_when_larger() -> None:
+    stripes = np.zeros((200, 200, 3), np.uint8)
+    stripes[:, ::4] = 255
+    assert (fit_background(stripes, 50, 50) == 64).all()
+    step = np.full((10, 10, 3), 50, np.uint8)
+    step[:, 5:] = 200
+    assert fit_background(step, 40, 40).min() < 50
+
+
 @pytest.mark.parametrize("side", [20, 100, 250])
 def test_background_is_cropped_at_its_centre(side: int) -> None:
     stripes = np.zeros((100, 300, 3), np.uint8)

@@ -30,7 +30,18 @@ def test_equal_to_mmediting(alpha: np.ndarray, data: Path, erode: int, dilate: i
     np.testing.assert_array_equal(trimap_from_alpha(alpha, erode, dilate), expected)
 
 
-@pytest.mark.parametrize("values", [[0, 128, 255], [0, 255], [128], [0, 127, 255], [0, 100, 200]])
+@pytest.mark.parametrize(
+    "values",
+    [
+        [0, 128, 255],
+        [0, 255],
+        [128],
+        [0, 127, 255],
+        [0, 100, 200],
+        [40, 60, 80, 100],
+        range(112, 145),
+    ],
+)
 def test_trimaps_pass(values: list[int]) -> None:
     assert check_trimap(np.array([values], np.uint8)) is None
 
@@ -45,9 +56,10 @@ def test_alpha_is_named_with_its_values(alpha: np.ndarray) -> None:
 def test_photo_is_named(random: np.random.Generator) -> None:
     photo = random.integers(60, 90, (20, 20), dtype=np.uint8)
     assert "looks like an alpha matte or a photo" in str(check_trimap(photo))
+    assert "5 values between" in str(check_trimap(np.uint8([[40, 60, 80, 100, 180]])))
 
 
-@pytest.mark.parametrize("values", [[0, 1, 2], [0, 128, 254], [3, 128, 255]])
+@pytest.mark.parametrize("values", [[0, 1, 2], [0, 128, 254], [3, 128, 255], [0, 239, 255]])
 def test_values_that_are_nearly_known(values: list[int]) -> None:
     problem = check_trimap(np.array([values], np.uint8))
     assert "nearly 0 or 255" in str(problem)

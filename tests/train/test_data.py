@@ -310,6 +310,9 @@ def test_mistakes_are_one_line_and_nothing_is_written(copy, distributed, tmp_pat
     ):
         shutil.copytree(copy, tmp_path / name)
         (tmp_path / name / "Training_set/training_fg_names.txt").write_bytes(names)
+    (tmp_path / "same").mkdir()
+    for name in ("0.png", "0.tif", "0.webp", "1.png"):  # the first and third are held out
+        (tmp_path / "same" / name).touch()
     (copy / "Training_set/Other/alpha/web.png").unlink()
     for command, complaint in (
         (["prepare", str(copy), "--backgrounds", voc], "neither has alpha/web.png"),
@@ -330,6 +333,10 @@ def test_mistakes_are_one_line_and_nothing_is_written(copy, distributed, tmp_pat
         (["prepare", str(tmp_path / "full"), "--backgrounds", voc], "has 0 foregrounds; expected"),
         (["prepare", str(tmp_path / "empty"), "--backgrounds", voc], "has 0 foregrounds; expected"),
         (["prepare", voc, "--backgrounds", str(tmp_path / "full")], "full: no pictures; check"),
+        (
+            ["prepare", str(tmp_path / "same"), "--backgrounds", voc],
+            "two foregrounds would be composed as 0_0",
+        ),
     ):
         assert main([*command, "-o", str(output)]) == 2
         error = capsys.readouterr().err

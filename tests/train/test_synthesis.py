@@ -1,5 +1,7 @@
 """Training samples: what equals mmediting's pipeline, and what they must be in any case."""
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from matting.trimaps import trimap_from_alpha, trimap_from_mask
 from train.dataset import Foreground, as_tensor
 from train.jpeg import jpeg
 from train.predict import normalise
-from train.synthesis import Samples, Synthesis, make_trimaps, sample_window, uniform
+from train.synthesis import Samples, Synthesis, jitter, make_trimaps, sample_window, uniform
 
 TRIMAPS = [(1, 1), (2, 3), (3, 28), (5, 5), (10, 4), (29, 29)]
 
@@ -46,6 +48,12 @@ def test_a_flipped_crop_is_mmeditings(oracle, batch):
     assert (window - batch["composite"][1]).abs().max() < 1e-4  # 255 levels: 0.004 each
 
 
+def test_a_crop_at_the_pictures_own_edge():
+    picture = torch.randint(256, (3, 350, 400), dtype=torch.uint8)
+    window = sample_window(picture, (160, 160), 1.0, 0.0, False, 320, padding="border")
+    assert (window * 255 - picture[:, :320, :320]).abs().max() < 0.02
+
+
 @pytest.mark.parametrize("crop", [480, 640])
 def test_larger_crops_are_resized_as_by_opencv(crop):
     """mmediting's crops of 480 and 640 become 320 by bilinear `cv2.resize` of uint8.
@@ -71,6 +79,16 @@ def test_composites_and_trimaps_of_the_batch_follow_from_its_layers(batch):
     assert cut_off.min() > -0.01
     assert cut_off.max() < 1.01
     assert torch.equal(make_trimaps(batch["alpha"], [25, 23], [9, 12]), batch["trimap"])
+
+
+def test_jitter_of_nothing_and_of_saturation_alone():
+    generator = torch.Generator().manual_seed(0)
+    colour = 0.3 + 0.4 * torch.rand(3, 8, 8, generator=generator)
+    still = Synthesis(gamma=0.0, brightness=0.0, contrast=0.0, saturation=0.0)
+    torch.testing.assert_close(jitter(colour, still, generator), colour)
+    changed = jitter(colour, replace(still, saturation=0.3), generator)
+    assert (changed - colour).abs().max() > 0.01
+    torch.testing.assert_close(changed.mean(0), colour.mean(0))
 
 
 @pytest.fixture

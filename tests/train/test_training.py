@@ -255,6 +255,14 @@ def test_no_stage_and_no_seed_gets_the_samples_of_another(data, narrow_network):
     assert not any(torch.equal(*pair) for pair in itertools.combinations(images, 2))
 
 
+def test_the_learning_rate_warms_up_and_falls_to_zero(narrow_network):
+    from train.module import Training
+
+    training = Training(DeepImageMatting(), stage(1), {}, seed=0, facts={})
+    shares = [training.learning_rate_share(step) for step in (0, 49, 50_000, 100_000)]
+    assert shares == pytest.approx([0.02, 1, 0.5, 0], abs=1e-4)
+
+
 def test_what_is_judged_and_kept_is_the_average_of_the_weights(command, folder):
     """The first step's weights start it; of those the second leaves (1 + 1) / (10 + 1)."""
     command += ["--validate-every", "1", "--averaging"]
