@@ -15,6 +15,8 @@ USUAL_UNKNOWN = 16
 """Values this close to 128 are a usual way to write unknown."""
 MAX_OTHER_VALUES = 4
 """More distinct values than this, neither known nor near 128, and it is not a trimap."""
+BRIGHTEST_UNKNOWN = 200
+"""A trimap's brightest value, if above this, is meant as foreground: video's white is 235."""
 
 MASK_BAND = 0.02
 """Default radius of `trimap_from_mask`."""
@@ -41,6 +43,11 @@ def check_trimap(trimap: np.ndarray) -> str | None:
         return (
             f"looks like an alpha matte or a photo: {found.size} values between 0 and 255 "
             f"({_some(found)}); {expected}"
+        )
+    if BRIGHTEST_UNKNOWN < (brightest := trimap.max()) < FOREGROUND - NEARLY_KNOWN:
+        return (
+            f"its brightest value is {brightest}, but foreground is 255; stretch video levels "
+            "(16 to 235) to 0 to 255, or, if that value is unknown, quantize it"
         )
     if nearly.size:
         return f"has values that are nearly 0 or 255 ({_some(nearly)}); {expected}"

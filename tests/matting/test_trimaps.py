@@ -65,6 +65,12 @@ def test_values_that_are_nearly_known(values: list[int]) -> None:
     assert "nearly 0 or 255" in str(problem)
 
 
+@pytest.mark.parametrize("values", [[0, 126, 235], [0, 16, 126, 235], [16, 235], [0, 201]])
+def test_white_that_would_be_unknown(values: list[int]) -> None:
+    problem = check_trimap(np.array([values], np.uint8))
+    assert f"its brightest value is {max(values)}, but foreground is 255" in str(problem)
+
+
 def test_quantize_every_value() -> None:
     expected = [0] * 17 + [128] * 222 + [255] * 17
     every = np.arange(256, dtype=np.uint8)[None]
