@@ -26,7 +26,8 @@ class Record:
     """What became of one photo: ``written``, ``skipped`` (it was there) or ``failed``.
 
     `request` is what a server was to be asked for it; None if that was not tried. Where its trimap
-    has nothing unknown, that is the alpha, and no server was asked.
+    has nothing unknown, that is the alpha, and no server was asked. Outdated is what was there but
+    is older than its photo or trimap.
     """
 
     pair: Pair
@@ -34,6 +35,7 @@ class Record:
     error: str = ""
     request: Request | None = None
     has_unknown: bool = True
+    is_outdated: bool = False
 
 
 def matte_pairs(
@@ -49,7 +51,7 @@ def matte_pairs(
         request = Request()
         try:
             if pair.is_done():
-                return Record(pair, "skipped")
+                return Record(pair, "skipped", is_outdated=pair.is_outdated())
             if obstacles:
                 return Record(pair, "failed", f"{pair.image}: not tried: {obstacles[0]}")
             for path in pair.outputs.values():

@@ -1,7 +1,8 @@
 """One photo and its trimap in; alpha, cut-out and composite out, all or none."""
 
+import os
 from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -58,8 +59,15 @@ class Pair:
     outputs: Mapping[str, Path]
 
     def is_done(self) -> bool:
-        """Whether every output is there."""
-        return all(path.is_file() for path in self.outputs.values())
+        """Whether every output is there, and not empty."""
+        return all(path.is_file() and path.stat().st_size > 0 for path in self.outputs.values())
+
+    def is_outdated(self) -> bool:
+        """Whether an output, of those that are all there, is older than the photo or the trimap."""
+        made = min(map(os.path.getmtime, self.outputs.values()))
+        with suppress(OSError):  # photos may have been moved away since
+            return made < max(map(os.path.getmtime, (self.image, self.trimap)))
+        return False
 
 
 class Band(NamedTuple):

@@ -133,12 +133,14 @@ class _Tally:
     def __init__(self) -> None:
         self.counts = Counter[str]()
         self.known = 0
+        self.outdated = 0
         self.rejections = 0
         self.errors: list[str] = []
 
     def add(self, record: Record) -> None:
         self.counts[record.status] += 1
         self.known += record.status == "written" and not record.has_unknown
+        self.outdated += record.is_outdated
         self.rejections += record.request.rejections if record.request else 0
         if record.status == "failed":
             self.errors = [*self.errors, record.error][:FAILURES_SHOWN]
@@ -190,6 +192,11 @@ def _report(tally: _Tally, options: argparse.Namespace) -> None:
     if not (options.json or options.quiet):
         done = f"{counts['written']} written, {counts['skipped']} were there"
         _say(f"{done}, {counts['failed']} failed{_turned_away(tally.rejections)}")
+        if tally.outdated:
+            _say(
+                f"older than their photo or trimap: {tally.outdated} of those that were there; "
+                "delete them to have them made again (--json names them)"
+            )
     _say_known(tally.known, options)
 
 
@@ -227,6 +234,8 @@ def _print_json(record: Record) -> None:
     }
     if record.request and record.request.is_asked:
         fields |= {"request": record.request.id, "rejections": record.request.rejections}
+    if record.is_outdated:
+        fields["outdated"] = True
     if record.error:
         fields["error"] = record.error
     _say(json.dumps(fields))

@@ -39,6 +39,31 @@ def test_second_run_makes_only_what_is_missing(run, make_pairs, check_mattes):
     assert all(path.stat().st_mtime_ns == then for path, then in times.items())
 
 
+def test_what_is_empty_or_older_than_its_photo_or_trimap(run, make_pairs, check_mattes):
+    """The empty is made again; the older is kept, and told."""
+    expected = make_pairs([f"{i}.png" for i in range(4)])
+    assert run(*FOLDERS)[0] == 0
+    Path("mattes/0.png").write_bytes(b"")
+    made = Path("mattes/3.png").stat().st_mtime
+    for changed in ("photos/1.png", "trimaps/2.png"):
+        os.utime(changed, (made + 10, made + 10))
+    told = "older than their photo or trimap: 2 of those that were there; delete them to have them"
+    code, out, _ = run(*FOLDERS)
+    assert (code, out.splitlines()[0]) == (0, "1 written, 3 were there, 0 failed")
+    assert told in out
+    check_mattes(Path("mattes"), expected)
+    records = [json.loads(line) for line in run(*FOLDERS, "--json")[1].splitlines()]
+    assert [record.get("outdated", False) for record in records] == [False, True, True, False]
+
+
+def test_what_is_finished_may_lose_its_photo(run, make_pairs):
+    make_pairs(["a.png"])
+    Path("list.csv").write_text("image,trimap\nphotos/a.png,trimaps/a.png\n")
+    assert run("list.csv", "-o", "mattes")[0] == 0
+    Path("photos/a.png").unlink()
+    assert run("list.csv", "-o", "mattes")[:2] == (0, "0 written, 1 were there, 0 failed\n")
+
+
 def test_order_and_bytes_do_not_depend_on_jobs(run, make_pairs, launch_standin, standin):
     make_pairs([f"{i}.png" for i in range(30)])
     Path("photos/7.png").write_bytes(b"")
@@ -186,6 +211,6 @@ def test_progress_on_a_terminal(start, run, standin, make_pairs, tmp_path, done)
         while True:
             shown += os.read(master, 1000).decode()
     os.close(master)
-    assert out == f"{20 - done} written, {done} were there, 0 failed\n"
+    assert out.splitlines()[0] == f"{20 - done} written, {done} were there, 0 failed"
     assert f"{20 - done}/{20 - done}" in shown  # the rest took no time
     assert re.search(r"\[\d\d:\d\d<\d\d:\d\d, .*photo/s\]", shown)  # spent, left, rate
