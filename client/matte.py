@@ -8,6 +8,7 @@ import argparse
 import json
 import logging
 import os
+import re
 import sys
 import time
 from collections import Counter
@@ -42,6 +43,7 @@ __all__ = ["Matte", "main"]
 
 SUCCESS, SOME_FAILED, NOTHING_DONE, INTERRUPTED = 0, 1, 2, 130
 FAILURES_SHOWN = 20
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -185,10 +187,10 @@ def _run_video(matte: Matte, options: argparse.Namespace) -> int:
 def _report(tally: _Tally, options: argparse.Namespace) -> None:
     counts = tally.counts
     for error in tally.errors:
-        print(f"failed: {error}", file=sys.stderr)
+        _complain(f"failed: {error}")
     if counts["failed"] > len(tally.errors):
         where = f"see {options.failures}" if options.failures else "--failures CSV lists all"
-        print(f"failed: {counts['failed'] - len(tally.errors)} more, {where}", file=sys.stderr)
+        _complain(f"failed: {counts['failed'] - len(tally.errors)} more, {where}")
     if not (options.json or options.quiet):
         done = f"{counts['written']} written, {counts['skipped']} were there"
         _say(f"{done}, {counts['failed']} failed{_turned_away(tally.rejections)}")
@@ -252,8 +254,13 @@ def _say(text: str) -> None:
 
 
 def _fail(error: object, code: int) -> int:
-    print(f"error: {error}", file=sys.stderr)
+    _complain(f"error: {error}")
     return code
+
+
+def _complain(text: str) -> None:
+    """Print an error, control characters written out: what a file is called steers no terminal."""
+    print(CONTROL.sub(lambda found: repr(found[0])[1:-1], text), file=sys.stderr)
 
 
 def _jobs(options: argparse.Namespace) -> int:

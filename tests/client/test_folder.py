@@ -114,6 +114,15 @@ def test_bad_files_are_reported_and_do_not_stop_the_rest(run, make_pairs, tmp_pa
     assert rows["photos/c.png"]["trimap"] == "trimaps/c.png"
 
 
+def test_a_files_name_does_not_steer_the_terminal(run, make_pairs):
+    name = "\x1b[2J\x9b\n.png"
+    make_pairs([name])
+    Path("photos", name).write_text("a recipe")
+    reason = r"photos/\x1b[2J\x9b\n.png: is not an image"
+    assert f"failed: {reason}" in run(*FOLDERS)[2]
+    assert f"error: {reason}" in run(f"photos/{name}", f"trimaps/{name}", "-o", "alpha.png")[2]
+
+
 @pytest.mark.parametrize("place", [".", "lists"])
 def test_failures_are_tried_again(run, make_pairs, place, check_mattes):
     """From wherever the list is, into the same places."""
