@@ -77,7 +77,7 @@ def test_a_stopped_run_leaves_whole_files_and_the_next_goes_on(
     assert out == ""
     if number == signal.SIGKILL:
         assert (program.returncode, err) == (-number, "")
-        for leftover in (tmp_path / "mattes").glob(".*"):  # of files that were being written
+        for leftover in (tmp_path / "mattes").glob(".*.partial"):  # files that were begun
             shutil.rmtree(leftover)
     else:
         assert program.returncode == 130
