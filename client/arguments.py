@@ -167,9 +167,9 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
         "outputs",
         "at least one; a file for one photo, a folder for many; for a video or a folder of frames, "
         "a lossless .mkv (FFV1) or a folder for frames. Cut-out and composite keep the "
-        "photo's colour profile and EXIF and, as .png and .tif, its 16 bits (alpha itself has the "
-        "8 of the server's answer); their colours stay in the photo's profile, and a background is "
-        "assumed to be in it, too",
+        "photo's colour profile and EXIF and, as .png and .tif, its 16 bits (8 of a TIFF of grey "
+        "with an alpha channel; alpha itself has the 8 of the server's answer); their colours stay "
+        "in the photo's profile, and a background is assumed to be in it, too",
     )
     outputs.add_argument("-o", "--alpha", metavar="ALPHA", type=Path, help="the alpha matte, grey")
     outputs.add_argument(

@@ -2,8 +2,8 @@
 
 PNG, JPEG, WebP, TIFF and BMP are read and written. EXIF rotation is applied to photos, trimaps and
 masks alike. 16-bit pixels are scaled to 8 bits (65535 becomes 255, nearest) unless `read_photo` is
-asked for them, and CMYK is converted. An alpha channel is dropped and the colours below it are kept
-as stored.
+asked for them (OpenCV has 8 of a TIFF of grey with alpha), and CMYK is converted. An alpha channel
+is dropped and the colours below it are kept as stored.
 
 A file that is cut short is refused, whatever the format. A JPEG or BMP with wrong bytes in the
 middle cannot be told from a good one: JPEG and BMP carry no checksum.
