@@ -14,7 +14,7 @@ from client.address import DEFAULT_URL
 from client.connection import DEFAULT_TIMEOUT, PRIORITIES, TileOption
 from client.job import OUTPUTS, Band
 from client.pairs import is_many
-from client.tiles import SMALLEST, STRIDE
+from client.tiles import SMALLEST_TILE, STRIDE
 from client.tls import Tls
 from client.video import DEFAULT_FPS, MAX_FPS, MIN_FPS, is_video, makes_video
 from client.views import VIEWS
@@ -307,10 +307,10 @@ def _rate(text: str) -> float:
 def _tile(text: str) -> TileOption:
     if text in ("auto", "off"):
         return cast(TileOption, text)
-    if text.isdecimal() and int(text) % STRIDE == 0 and int(text) >= SMALLEST:
+    if text.isdecimal() and int(text) % STRIDE == 0 and int(text) >= SMALLEST_TILE:
         return int(text)
     raise argparse.ArgumentTypeError(
-        f"{text} is not auto, off, or a multiple of {STRIDE} from {SMALLEST}"
+        f"{text} is not auto, off, or a multiple of {STRIDE} from {SMALLEST_TILE}"
     )
 
 

@@ -21,13 +21,13 @@ from client.errors import (
     ServerUnavailableError,
     TooLargeError,
 )
-from client.failures import explain, is_busy, is_gone, is_stopping, last_error, pause
-from client.half import PRIOR_AT_HALF_SIZE, SMALLEST, at_half_size
+from client.grpc_errors import explain, is_busy, is_gone, is_stopping, last_error, pause
+from client.half import HALVED_FROM, PRIOR_AT_HALF_SIZE, at_half_size
 from client.in_order import in_order
 from client.request import Request
-from client.tensors import Carrier, InMessage, InSharedMemory
 from client.tiles import Tile, join_tiles, plan_tiles, smaller_tiles, worthwhile_tiles
 from client.tls import Tls
+from client.transport import Carrier, InMessage, InSharedMemory
 from client.views import mean_over_views
 from matting.trimaps import has_unknown
 
@@ -215,7 +215,7 @@ class Matte:
         if not has_unknown(trimap):
             return trimap.copy()
         request = request or Request()
-        halved = half and trimap.size >= SMALLEST
+        halved = half and trimap.size >= HALVED_FROM
 
         def infer(image: np.ndarray, trimap: np.ndarray) -> np.ndarray:
             if tile == "off":

@@ -41,7 +41,7 @@ MARGIN = 32
 """Pixels of context that an unknown pixel has at least."""
 LARGEST = 1024
 """Pixels on a tile's longer side at most: bounds the server's memory."""
-SMALLEST = 2 * MARGIN + STRIDE
+SMALLEST_TILE = 2 * MARGIN + STRIDE
 """The least of such limits."""
 
 TILE_COST = 4000
@@ -106,8 +106,8 @@ def plan_tiles(trimap: np.ndarray, largest: int = LARGEST) -> list[Tile]:
     ValueError
         `largest` is no such number.
     """
-    if largest % STRIDE or largest < SMALLEST:
-        raise ValueError(f"tile of {largest}: expected a multiple of {STRIDE} from {SMALLEST}")
+    if largest % STRIDE or largest < SMALLEST_TILE:
+        raise ValueError(f"tile of {largest}: expected a multiple of {STRIDE} from {SMALLEST_TILE}")
     inside = largest - 2 * MARGIN
     unknown = is_unknown(trimap)
     cell = STRIDE

@@ -19,7 +19,7 @@ from server.launcher import launch
 def test_all_ways_are_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a small picture, as if it were a large one."""
     monkeypatch.setattr("client.tiles.LARGEST_ALWAYS_WHOLE", 0)
-    monkeypatch.setattr("client.connection.SMALLEST", 0)
+    monkeypatch.setattr("client.connection.HALVED_FROM", 0)
     assert main(["tiles", "--quick", "-o", str(tmp_path)]) == 0
     record = json.loads((tmp_path / "tiles.json").read_text())
     (case,) = record["pictures"]

@@ -37,7 +37,7 @@ def test_a_pixel_is_unknown_if_any_that_is_in_it_is(shape):
 def test_only_large_photos_are_halved(standin, make_picture, expected_alpha, monkeypatch):
     """The stand-in answers with each pixel's own green."""
     small, large = make_picture(90, 70), make_picture(150, 200)
-    monkeypatch.setattr("client.connection.SMALLEST", large[1].size)
+    monkeypatch.setattr("client.connection.HALVED_FROM", large[1].size)
     halved = at_half_size(expected_alpha, *large)
     expected = (
         knn_alpha(*small, expected_alpha(*small)),

@@ -8,7 +8,7 @@ import openvino
 import pytest
 
 from benchmarks.measure import instructions
-from client.half import SMALLEST
+from client.half import HALVED_FROM
 from client.matte import Matte
 from client.tiles import join_tiles, plan_tiles
 from export.parity import read_pictures
@@ -98,7 +98,7 @@ def test_neighbours_make_edges_better(server):
 def test_large_photos_at_half_their_size_are_as_good(server):
     """Measured: SAD 16.3, and 18.2 whole."""
     picture = min(read_pictures(PAIRS), key=lambda picture: picture.trimap.size)
-    zoom = (SMALLEST / picture.trimap.size) ** 0.5 + 0.01
+    zoom = (HALVED_FROM / picture.trimap.size) ** 0.5 + 0.01
     image, truth = (cv2.resize(p, None, fx=zoom, fy=zoom) for p in (picture.image, picture.alpha))
     trimap = cv2.resize(picture.trimap, truth.shape[::-1], interpolation=cv2.INTER_NEAREST)
     with Matte(server.grpc_url) as matte:

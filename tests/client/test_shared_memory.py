@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from tritonclient.grpc import InferenceServerClient, InferenceServerException
 
-import client.tensors
+import client.transport
 from client.errors import ServerTimeoutError, SharedMemoryError
 from client.matte import Matte
-from client.tensors import InSharedMemory
+from client.transport import InSharedMemory
 from matting.images import write_image
 from server.launcher import launch
 
@@ -111,7 +111,7 @@ def test_no_room(sharing, picture, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(client.tensors.os, "posix_fallocate", full)
+    monkeypatch.setattr(client.transport.os, "posix_fallocate", full)
     message = r"no shared memory of 0\.0 MB in /dev/shm \(No space left on device\)"
     matte = Matte(sharing.grpc_url, shm=True)
     with matte, pytest.raises(SharedMemoryError, match=message):

@@ -5,7 +5,7 @@ import tenacity
 from tritonclient.utils import InferenceServerException
 
 from client.errors import ModelMissingError, ServerUnavailableError
-from client.failures import BUSY, explain, is_gone, pause
+from client.grpc_errors import BUSY, explain, is_gone, pause
 from client.request import Request
 
 BUSY_SERVER = InferenceServerException(BUSY[0], "StatusCode.UNAVAILABLE")

@@ -22,7 +22,7 @@ from tritonclient.grpc import (
 from tritonclient.utils import triton_to_np_dtype
 
 from client.errors import SharedMemoryError
-from client.failures import is_busy
+from client.grpc_errors import is_busy
 
 IN_USE = "currently in use"
 """Why Triton does not let go of memory, in its words."""
