@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from matting import exif, images
+from matting import images
 from matting.images import (
     check_writable,
     read_cutout,
@@ -19,7 +19,6 @@ from matting.images import (
     read_image,
     read_photo,
     read_trimap,
-    to_depth,
     write_image,
 )
 
@@ -318,60 +317,6 @@ def test_png_with_a_wrong_byte(
     data[len(data) // 2] ^= 1
     (tmp_path / "a.png").write_bytes(data)
     assert "damaged" in refusal(read_image, tmp_path / "a.png")
-
-
-def test_float_pixels(tmp_path: Path, refusal: Callable[..., str]) -> None:
-    store(tmp_path / "a.tif", np.ones((4, 4, 3), np.float32))
-    assert "float32" in refusal(read_image, tmp_path / "a.tif")
-
-
-@pytest.mark.parametrize("kind", [{"compression": "zstd"}, {"compression": "lzma"}, {"mode": "F"}])
-def test_tiff_of_a_kind_that_is_not_read(
-    tmp_path: Path, photo: np.ndarray, kind: dict[str, str], refusal: Callable[..., str]
-) -> None:
-    picture = Image.fromarray(photo).convert(kind.get("mode"))
-    picture.save(tmp_path / "a.tif", compression=kind.get("compression"))
-    assert "save it as one of 8 or 16 bits" in refusal(read_image, tmp_path / "a.tif")
-
-
-def deep_tiff(pixels: np.ndarray, photometric: int, planes: int) -> bytes:
-    """Encode uint16 grey or RGB, by the format's definition alone."""
-    height, width = pixels.shape[:2]
-    channels = pixels.size // (height * width)
-    parts = channels if planes == exif.SEPARATE else 1
-    stored = pixels.reshape(height * width * channels // parts, parts).T.tobytes()
-    sizes = [len(stored) // parts] * parts
-    places = [8 + size * part for part, size in enumerate(sizes)]
-    fields = {256: [width], 257: [height], 258: [16] * channels, 259: [1], 262: [photometric]}
-    fields |= {273: places, 277: [channels], 278: [height], 279: sizes, 284: [planes]}
-    directory = {
-        tag: exif.Field(exif.SHORT, np.array(numbers, "<u2").tobytes())
-        for tag, numbers in fields.items()
-    }
-    start = 8 + len(stored)
-    return b"II*\0" + struct.pack("<I", start) + stored + exif.write_directory(directory, start)
-
-
-def test_deep_tiff_that_would_be_read_wrongly_is_refused(
-    tmp_path: Path, photo: np.ndarray, refusal: Callable[..., str]
-) -> None:
-    path, deep = tmp_path / "a.tif", photo * np.uint16(257)
-    for pixels, read in ((deep, read_image), (deep[..., 0], read_trimap)):
-        photometric = 2 if pixels is deep else 1
-        path.write_bytes(deep_tiff(pixels, photometric, 1))
-        np.testing.assert_array_equal(read(path), to_depth(pixels, np.uint8))
-    path.write_bytes(deep_tiff(deep[..., 0], 1, exif.SEPARATE))  # one plane is one plane
-    np.testing.assert_array_equal(read_trimap(path), photo[..., 0])
-    path.write_bytes(deep_tiff(deep, 2, exif.SEPARATE))
-    assert "save it interleaved (per pixel), or as .png" in refusal(read_image, path)
-    path.write_bytes(deep_tiff(deep[..., 0], exif.WHITE_IS_ZERO, 1))
-    for read in (read_image, read_gray, read_trimap):
-        assert "stores white as 0; save it with black as 0" in refusal(read, path)
-
-
-def test_bigtiff(tmp_path: Path, photo: np.ndarray, refusal: Callable[..., str]) -> None:
-    Image.fromarray(photo).save(tmp_path / "a.tif", big_tiff=True)
-    assert "not BigTIFF" in refusal(read_image, tmp_path / "a.tif")
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
