@@ -3,8 +3,6 @@
 import json
 import os
 import subprocess
-import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -228,29 +226,5 @@ def test_server_down(run, files):
     code, out, err = run(*files, "-o", "alpha.png", "--timeout", 0.3, url=NOBODY)
     assert (code, out) == (2, "")
     assert err.startswith(f"error: no server at {NOBODY} for 0.3 s")
-    assert err.count("\n") == 1
-    assert not Path("alpha.png").exists()
-
-
-def test_wrong_model(run, files, launch_standin):
-    server = launch_standin(name="other")
-    code, out, err = run(*files, "-o", "alpha.png", url=server.grpc_url)
-    assert (code, out) == (2, "")
-    assert "does not serve the model 'dim'" in err
-    assert err.count("\n") == 1
-    assert not Path("alpha.png").exists()
-
-
-def test_server_that_dies_half_way(run, files, launch_standin, kill):
-    server = launch_standin(seconds=60)
-    with ThreadPoolExecutor() as pool:
-        arguments = (*files, "-o", "alpha.png", "--timeout", 2, "--quiet")
-        result = pool.submit(run, *arguments, url=server.grpc_url)
-        time.sleep(0.5)
-        assert not result.done()
-        kill(server)
-        code, out, err = result.result()
-    assert (code, out) == (2, "")
-    assert err.startswith(f"error: no server at {server.grpc_url}")
     assert err.count("\n") == 1
     assert not Path("alpha.png").exists()
