@@ -5,8 +5,6 @@ import math
 from collections.abc import Callable
 from contextlib import suppress
 
-from train.network import STRIDE
-
 
 def values(kind: type, are: Callable[[float], bool], described: str) -> Callable[[str], float]:
     """Return what reads an option's value, and refuses those that are not as described."""
@@ -21,7 +19,6 @@ def values(kind: type, are: Callable[[float], bool], described: str) -> Callable
 
 
 count = values(int, lambda value: value >= 1, "a number from 1")
-side = values(int, lambda v: v >= STRIDE and v % STRIDE == 0, f"a multiple of {STRIDE}")
 rate = values(float, lambda value: 0 < value < math.inf, "a number above 0")
 seed_number = values(int, lambda value: 0 <= value < 2**32, "a number from 0, below 2^32")
 decay = values(float, lambda value: 0 <= value < 1, "a number from 0, below 1")

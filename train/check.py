@@ -12,7 +12,6 @@ from tqdm import tqdm
 from matting.images import ImageError, read_cutout, read_gray, read_image, read_trimap
 from matting.trimaps import BACKGROUND, FOREGROUND, check_trimap, has_unknown, is_unknown
 from train.compose import digest, digest_of_all
-from train.dataset import required
 from train.layouts import (
     Pair,
     Photograph,
@@ -21,6 +20,7 @@ from train.layouts import (
     is_composition_1k,
     photographs_folder,
     read_manifest,
+    required,
 )
 
 TRAINING, TEST = "training", "test"

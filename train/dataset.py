@@ -23,21 +23,12 @@ from train.layouts import (
     evenly,
     find_files,
     find_photographs,
+    required,
 )
 
 BACKGROUNDS = 5000
 """So many are held in memory unless asked otherwise: 4.6 GB at COCO's 640 x 480."""
 PHOTOGRAPHS = "image/, trimap/ and alpha/"
-
-
-def required(found: list, data: Path, where: str) -> list:
-    """Return what was found, if anything."""
-    if not found:
-        raise DataError(
-            f"{data}: no pictures in {where}; python -m train.data prepare --help tells how to "
-            "make a data folder"
-        )
-    return found
 
 
 def as_tensor(pixels: np.ndarray) -> Tensor:

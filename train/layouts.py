@@ -96,6 +96,16 @@ def photographs_folder(data: Path) -> Path:
     return data if (data / "image").is_dir() else data / "val"
 
 
+def required(found: list, data: Path, where: str) -> list:
+    """Return what was found, if anything."""
+    if not found:
+        raise DataError(
+            f"{data}: no pictures in {where}; python -m train.data prepare --help tells how to "
+            "make a data folder"
+        )
+    return found
+
+
 def check_folder(folder: Path) -> None:
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; check the name")
