@@ -4,18 +4,10 @@ Ours hold the tensors under mmediting's names, as FP16 or FP32, and facts about 
 scores) as text in the metadata. mmediting's hold a `state_dict` with `meta` and maybe `optimizer`
 beside it, in torch's zip or older format (mmediting's tools/publish_model.py). VGG16's, which
 training starts from, are torchvision's `.pth` or an npz.
-
-As a command it downloads the published ones.
-
-examples:
-  python -m train.checkpoint fetch stage3
-  python -m train.checkpoint fetch vgg16 -o weights
 """
 
-import argparse
 import json
 import re
-import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -27,7 +19,6 @@ from safetensors.torch import save
 from torch import Tensor
 
 from matting.files import write_whole
-from train.fetch import PUBLISHED, FetchError, fetch
 from train.network import DeepImageMatting
 
 SCORE = "validation SAD"
@@ -183,35 +174,3 @@ def read_facts(path: Path) -> dict[str, object]:
         with suppress(json.JSONDecodeError):
             facts[name] = json.loads(text)
     return facts
-
-
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m train.checkpoint",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    commands = parser.add_subparsers(required=True, metavar="fetch")
-    command = commands.add_parser("fetch", help="download published weights")
-    command.add_argument(
-        "weights",
-        choices=PUBLISHED,
-        help="of one of mmediting's stages, stage3 being the best, or VGG16's to train from",
-    )
-    command.add_argument(
-        "-o", "--output", type=Path, default=Path(), metavar="DIR", help="folder (the current one)"
-    )
-    command.add_argument(
-        "--source", metavar="URL", help="another place that has the published file"
-    )
-    options = parser.parse_args(arguments)
-    try:
-        print(fetch(options.weights, options.output, options.source))
-    except FetchError as error:
-        print(f"train.checkpoint: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

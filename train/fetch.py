@@ -1,10 +1,19 @@
-"""Downloading published weights, checked by the SHA-256 prefix in their names.
+"""Download published weights, checked by the SHA-256 prefix in their names.
 
 A broken download goes on where it stopped, also in a later run: what has come so far stays in a
-file named `.partial` until the whole has proved right.
+file named `.partial` until the whole has proved right. http_proxy, https_proxy and no_proxy are
+heeded.
+
+examples:
+  python -m train.fetch stage3
+  python -m train.fetch vgg16 -o weights
 """
 
+import argparse
+import sys
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import urllib3
 from tenacity import RetryError, Retrying, retry_if_exception_type, stop_after_attempt
@@ -100,13 +109,26 @@ def download_rest(url: str, partial: Path) -> None:
     have = partial.stat().st_size if partial.exists() else 0
     headers = {"Range": f"bytes={have}-"} if have else {}
     try:
-        with urllib3.PoolManager(retries=REDIRECTS, timeout=TIMEOUT) as pool:
+        with pool_for(url) as pool:
             response = pool.request("GET", url, headers=headers, preload_content=False)
             with response:
                 save_body(response, url, partial, have)
     except urllib3.exceptions.HTTPError as error:
         reason = getattr(error, "reason", error)  # what is neither connect nor read is wrapped
         raise ConnectionLostError(f"the connection failed ({type(reason).__name__})") from error
+
+
+def pool_for(url: str) -> urllib3.PoolManager:
+    """Return what makes connections, through a proxy where the environment names one for a URL."""
+    settings = {"retries": REDIRECTS, "timeout": TIMEOUT}
+    scheme, host = urlsplit(url)[:2]
+    proxy = getproxies().get(scheme)
+    if not proxy or proxy_bypass(host):
+        return urllib3.PoolManager(**settings)
+    proxy = proxy if "://" in proxy else f"http://{proxy}"
+    login = unquote(urllib3.util.parse_url(proxy).auth or "")
+    headers = urllib3.make_headers(proxy_basic_auth=login or None)
+    return urllib3.ProxyManager(proxy, proxy_headers=headers, **settings)
 
 
 def save_body(response: urllib3.BaseHTTPResponse, url: str, partial: Path, have: int) -> None:
@@ -133,3 +155,31 @@ def save_body(response: urllib3.BaseHTTPResponse, url: str, partial: Path, have:
         for block in response.stream(BLOCK):
             file.write(block)
             progress.update(len(block))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m train.fetch",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "weights",
+        choices=PUBLISHED,
+        help="of one of mmediting's stages, stage3 being the best, or VGG16's to train from",
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, default=Path(), metavar="DIR", help="folder (the current one)"
+    )
+    parser.add_argument("--source", metavar="URL", help="another place that has the published file")
+    options = parser.parse_args(arguments)
+    try:
+        print(fetch(options.weights, options.output, options.source))
+    except FetchError as error:
+        print(f"train.fetch: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -8,8 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from train import fetch as module
-from train.checkpoint import main
-from train.fetch import FetchError, fetch
+from train.fetch import FetchError, fetch, main
 
 CONTENT = os.urandom(3_000_000)
 NAME = f"weights-{hashlib.sha256(CONTENT).hexdigest()[:8]}.pth"
@@ -27,6 +26,10 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Location", self.path.replace("/dim/", "/new/"))
             self.send_header("Content-Length", "0")
             self.end_headers()
+            return
+        password = self.headers.get("Proxy-Authorization")
+        if server.behaviour == "wants a password" and password != "Basic bWU6cEBzcw==":
+            self.send_error(407)
             return
         if server.behaviour == "missing":
             self.send_error(404)
@@ -48,6 +51,10 @@ class Handler(BaseHTTPRequestHandler):
         breaks = server.behaviour in ("breaks", "ignores ranges") and len(server.ranges) < 3
         self.wfile.write(body[:1_200_000] if breaks else body)
 
+    def do_CONNECT(self) -> None:
+        self.server.ranges.append(self.path)
+        self.send_error(403)
+
     def log_message(self, *arguments: object) -> None:
         pass
 
@@ -55,6 +62,7 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def server(monkeypatch):
     monkeypatch.setitem(module.PUBLISHED, "stage3", NAME)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setattr("tenacity.nap.time.sleep", lambda seconds: None)
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.ranges, server.behaviour = [], "works"
@@ -121,6 +129,23 @@ def test_a_busy_server_is_asked_again(server, tmp_path):
     assert_fetched(fetch("stage3", tmp_path, server.url), tmp_path)
 
 
+def test_proxies_of_the_environment_are_used(server, tmp_path, monkeypatch):
+    for scheme in ("http", "https"):
+        monkeypatch.setenv(f"{scheme}_proxy", f"127.0.0.1:{server.server_port}")
+    assert_fetched(fetch("stage3", tmp_path, "http://weights.invalid/dim"), tmp_path)
+    (tmp_path / NAME).unlink()
+    with pytest.raises(FetchError, match=r"the connection failed \(ProxyError\)"):
+        fetch("stage3", tmp_path, "https://weights.invalid/dim")
+    assert server.ranges == [None, *["weights.invalid:443"] * module.ATTEMPTS]
+
+
+def test_a_proxy_gets_its_password(server, tmp_path, monkeypatch):
+    server.behaviour = "wants a password"
+    proxy = f"http://me:p%40ss@127.0.0.1:{server.server_port}"
+    monkeypatch.setenv("http_proxy", proxy)
+    assert_fetched(fetch("stage3", tmp_path, "http://weights.invalid/dim"), tmp_path)
+
+
 def test_wrong_bytes_are_refused_and_removed(server, tmp_path):
     server.behaviour = "wrong"
     with pytest.raises(FetchError, match="SHA-256"):
@@ -135,22 +160,22 @@ def test_a_wrong_file_of_that_name_is_replaced(server, tmp_path):
 
 def test_the_command_says_what_failed_in_one_line(server, tmp_path, capsys):
     server.behaviour = "missing"
-    assert main(["fetch", "stage3", "-o", str(tmp_path), "--source", server.url]) == 1
+    assert main(["stage3", "-o", str(tmp_path), "--source", server.url]) == 1
     output, error = capsys.readouterr()
     assert output == ""
-    assert error == f"train.checkpoint: {server.url}/{NAME}: the server answered 404 Not Found\n"
+    assert error == f"train.fetch: {server.url}/{NAME}: the server answered 404 Not Found\n"
     assert len(server.ranges) == 1  # not worth asking again
 
 
 def test_the_command_prints_the_path(server, tmp_path, capsys):
-    assert main(["fetch", "stage3", "-o", str(tmp_path), "--source", server.url]) == 0
+    assert main(["stage3", "-o", str(tmp_path), "--source", server.url]) == 0
     assert capsys.readouterr().out == f"{tmp_path / NAME}\n"
 
 
 def test_no_server(server, tmp_path, capsys):
     server.shutdown()
     server.server_close()
-    assert main(["fetch", "stage3", "-o", str(tmp_path), "--source", server.url]) == 1
+    assert main(["stage3", "-o", str(tmp_path), "--source", server.url]) == 1
     error = capsys.readouterr().err
     assert "the connection failed" in error
     assert error.count("\n") == 1
@@ -164,11 +189,11 @@ def test_no_encryption(server, tmp_path):
 def test_a_folder_that_is_a_file(server, tmp_path, capsys):
     (tmp_path / "file").touch()
     folder = str(tmp_path / "file")
-    assert main(["fetch", "stage3", "-o", folder, "--source", server.url]) == 1
+    assert main(["stage3", "-o", folder, "--source", server.url]) == 1
     assert "cannot be written" in capsys.readouterr().err
 
 
 def test_a_stage_that_is_not_published(capsys):
     with pytest.raises(SystemExit) as caught:
-        main(["fetch", "stage4"])
+        main(["stage4"])
     assert caught.value.code == 2
