@@ -21,10 +21,10 @@ from export.errors import ExportError
 from export.references import read_arrays
 from export.tolerance import TOLERANCES
 from matting.files import whole
-from matting.images import ImageError, read_gray, read_image, read_trimap
+from matting.images import ImageError
 from matting.metrics import evaluate
 from matting.trimaps import ternary
-from train.layouts import DataError, find_photographs
+from train.layouts import DataError, find_photographs, read_photograph
 
 if TYPE_CHECKING:
     from train.network import DeepImageMatting
@@ -102,14 +102,8 @@ def read_pictures(folder: Path = PAIRS) -> Iterator[Picture]:
     photographs = find_photographs(folder)
     if not photographs:
         raise DataError(f"{folder}: no pictures; expected image/, trimap/ and alpha/")
-    for image, trimap, alpha in photographs:
-        arrays = read_image(image), read_trimap(trimap), read_gray(alpha)
-        sizes = [f"{array.shape[1]}x{array.shape[0]}" for array in arrays]
-        if len(set(sizes)) > 1:
-            raise DataError(
-                "{}: image is {}, trimap {}, alpha {}: make them equal".format(image, *sizes)
-            )
-        yield Picture(image.stem, *arrays)
+    for files in photographs:
+        yield Picture(files[0].stem, *read_photograph(files))
 
 
 def with_mirror_images(pictures: list[Picture]) -> list[Picture]:

@@ -23,6 +23,7 @@ from train.layouts import (
     evenly,
     find_files,
     find_photographs,
+    read_photograph,
     required,
 )
 
@@ -100,16 +101,8 @@ class Photographs(Dataset):
         return len(self.files)
 
     def __getitem__(self, index: int) -> tuple[str, np.ndarray, np.ndarray, np.ndarray]:
-        image_path, trimap_path, alpha_path = self.files[index]
-        image, trimap = read_image(image_path), read_trimap(trimap_path)
-        alpha = read_gray(alpha_path)
-        for path, pixels in ((trimap_path, trimap), (alpha_path, alpha)):
-            if pixels.shape != image.shape[:2]:
-                raise DataError(
-                    f"{path}: is {pixels.shape[1]} x {pixels.shape[0]} pixels, its image "
-                    f"{image.shape[1]} x {image.shape[0]}"
-                )
-        return image_path.stem, image, trimap, alpha
+        files = self.files[index]
+        return files[0].stem, *read_photograph(files)
 
 
 @dataclass(frozen=True)

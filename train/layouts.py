@@ -1,4 +1,4 @@
-"""Where the pictures of a data set lie, in any of three layouts. Only names are looked at here.
+"""Where the pictures of a data set lie, in any of three layouts; and reading its photographs.
 
 A data folder; `python -m train.data prepare` makes one of anything else:
 
@@ -21,7 +21,9 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from matting.images import WRITABLE_SUFFIXES
+import numpy as np
+
+from matting.images import WRITABLE_SUFFIXES, read_gray, read_image, read_trimap
 
 PICTURE_SUFFIXES = set(WRITABLE_SUFFIXES)
 BACKGROUNDS_EACH = 20
@@ -89,6 +91,18 @@ def find_photographs(data: Path) -> list[Photograph]:
         return read_annotations(data / TEST_LIST, "merged_path", "trimap_path", "alpha_path")
     folder = photographs_folder(data)
     return paired(folder / "image", folder / "trimap", folder / "alpha")
+
+
+def read_photograph(files: Photograph) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Read an image H×W×3, its trimap and its true alpha H×W, uint8, which must be of one size."""
+    image, trimap, alpha = read_image(files[0]), read_trimap(files[1]), read_gray(files[2])
+    for path, pixels in zip(files[1:], (trimap, alpha), strict=True):
+        if pixels.shape != image.shape[:2]:
+            raise DataError(
+                f"{path}: is {pixels.shape[1]} x {pixels.shape[0]} pixels, its image "
+                f"{image.shape[1]} x {image.shape[0]}"
+            )
+    return image, trimap, alpha
 
 
 def photographs_folder(data: Path) -> Path:

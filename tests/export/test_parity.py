@@ -27,7 +27,7 @@ def test_a_picture_whose_parts_are_not_of_one_size_is_named(
 ) -> None:
     shutil.copytree(pairs, tmp_path, dirs_exist_ok=True)
     write_image(tmp_path / kind / "astronaut_on_cat.png", np.zeros((20, 30), np.uint8))
-    with pytest.raises(DataError, match=rf"astronaut_on_cat\.png: image is \d+x75.* {kind} 30x20"):
+    with pytest.raises(DataError, match=rf"{kind}/astronaut_on_cat\.png: is 30 x 20 pixels, its"):
         list(read_pictures(tmp_path))
 
 
