@@ -4,8 +4,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scipy.stats import quantile_test
-
 from benchmarks.measure import Samples, median
 
 CONFIDENCE = 0.95
@@ -32,6 +30,8 @@ def median_interval(samples: Sequence[float]) -> tuple[float, float]:
 
     NaN with fewer than six samples, which cannot say.
     """
+    from scipy.stats import quantile_test  # takes a second to load
+
     low, high = quantile_test(samples, p=0.5).confidence_interval(CONFIDENCE)
     return float(low), float(high)
 

@@ -10,7 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks.load import TIMEOUT
-from benchmarks.measure import Samples, Timer, in_turns, median, samples_of, stopwatch
+from benchmarks.measure import Samples, Timer, how_often, in_turns, median, samples_of, stopwatch
 from benchmarks.service import add_server_arguments, serving, what_serves
 from benchmarks.tables import Section
 from client.arguments import positive
@@ -97,8 +97,7 @@ def render(record: dict) -> list[Section]:
         better = sum(c["metrics"][way]["SAD"] < c["metrics"][PLAIN]["SAD"] for c in cases)
         row["better in SAD"] = "–" if way == PLAIN else f"{better} of {len(cases)}"
         rows.append(row)
-    rounds = max(len(case["samples_ms"][PLAIN]) for case in cases)
-    timed = f"medians of {rounds} rounds" if rounds > 1 else "each was timed once"
+    timed = how_often([len(case["samples_ms"][PLAIN]) for case in cases])
     return [rows, f"Means over {len(cases)} pictures; {timed}."]
 
 

@@ -21,7 +21,7 @@ from benchmarks.layers import (
     overheads,
 )
 from benchmarks.load import END_TO_END, Client
-from benchmarks.measure import Samples, in_turns, median, percentiles, stopwatch
+from benchmarks.measure import Samples, how_often, in_turns, median, percentiles, stopwatch
 from benchmarks.peers import REFERENCE, open_peers
 from benchmarks.service import add_server_arguments, picture_of, serving, size, what_serves
 from benchmarks.tables import Row, Section
@@ -159,8 +159,8 @@ def peer_rows(record: dict) -> list[Row]:
 def peer_notes(record: dict) -> list[str]:
     """Return how often the peers were timed, and what the client's tiles depend on."""
     sizes = record["sizes"].values()
-    rounds = [str(len(measured["peers_ms"][REFERENCE])) for measured in sizes]
-    points = [f"Medians of {', '.join(rounds if len(set(rounds)) > 1 else rounds[:1])} rounds."]
+    timed = how_often([len(measured["peers_ms"][REFERENCE]) for measured in sizes])
+    points = [f"{timed.capitalize()}."]
     if unknown := {f"{measured['unknown']:.0%}" for measured in sizes if "unknown" in measured}:
         points.append(f"One photo, stretched; {' or '.join(sorted(unknown))} of it is unknown.")
     return points

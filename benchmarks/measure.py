@@ -155,6 +155,14 @@ def median(samples: Sequence[float]) -> float:
     return float(np.median(samples))
 
 
+def how_often(rounds: Sequence[int]) -> str:
+    """Say what times in a table are, from the number of repetitions of each."""
+    if max(rounds) == 1:
+        return "each was timed once"
+    different = rounds if len(set(rounds)) > 1 else rounds[:1]
+    return f"medians of {', '.join(map(str, different))} rounds"
+
+
 def _cpu_field(name: str) -> str | None:
     """Return what /proc/cpuinfo says of the first core; None where there is no such file."""
     cpuinfo = Path("/proc/cpuinfo")

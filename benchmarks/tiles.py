@@ -13,11 +13,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from scipy.stats import linregress
 from tqdm import tqdm
 
 from benchmarks.load import END_TO_END, TIMEOUT, Client
-from benchmarks.measure import Samples, in_turns, median, samples_of, stopwatch
+from benchmarks.measure import Samples, how_often, in_turns, median, samples_of, stopwatch
 from benchmarks.service import (
     add_server_arguments,
     max_pixels,
@@ -151,11 +150,8 @@ def render(record: dict) -> list[Section]:
             "SAD, whole": f"{case['SAD'][WHOLE]:.2f}" if WHOLE in case["SAD"] else "–",
         }
         rows.append(row | {way: in_words(case, way) for way in (WHOLE, TILED, HALF)})
-    rounds = {len(values) for values in samples(record).values()}
-    points = [
-        f"Medians of {max(rounds)} rounds." if max(rounds) > 1 else "Each was timed once.",
-        *laws(record["pictures"]),
-    ]
+    timed = how_often([len(values) for values in samples(record).values()])
+    points = [f"{timed.capitalize()}.", *laws(record["pictures"])]
     if memory := record["memory_gib"]:
         height, width = max(
             ((case["height"], case["width"]) for case in record["pictures"]), key=math.prod
@@ -202,8 +198,9 @@ def laws(cases: list[dict]) -> list[str]:
 
 def law(cases: list[dict], way: str) -> tuple[float, float, float]:
     """Fit seconds for a megapixel to the unknown share: start, slope and the slope's error."""
-    line = linregress([case["unknown"] for case in cases], [pace(case, way) for case in cases])
-    return line.intercept, line.slope, line.stderr
+    shares, paces = [case["unknown"] for case in cases], [pace(case, way) for case in cases]
+    (slope, start), covariance = np.polyfit(shares, paces, 1, cov=True)
+    return start, slope, covariance[0, 0] ** 0.5
 
 
 def pace(case: dict, way: str) -> float:

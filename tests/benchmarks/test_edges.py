@@ -27,7 +27,7 @@ def test_means_and_ratios_of_known_samples() -> None:
             way: {"SAD": sad, "MSE": 0.01, "GRAD": 1.0, "CONN": 2.0}
             for way, sad in ((PLAIN, one), ("--knn", two))
         }
-        return {"metrics": metrics, "samples_ms": {PLAIN: [100, 300, 100], "--knn": [took]}}
+        return {"metrics": metrics, "samples_ms": {PLAIN: [100, 300, 100], "--knn": [took] * 3}}
 
     record = {"pictures": [case(4, 3, 190), case(8, 6, 200), case(3, 4, 250)]}
     (one, two), note = render(record)

@@ -123,6 +123,9 @@ def test_ratios_and_shares_of_known_samples() -> None:
         "Medians of 3 rounds.",
         "One photo, stretched; 20% of it is unknown.",
     ]
+    record["sizes"]["64x64"] = {"peers_ms": {REFERENCE: [1, 1]}}
+    assert peer_notes(record)[0] == "Medians of 3, 2 rounds."
+    del record["sizes"]["64x64"]
     measured, missing = notes(record)
     assert "around the network 10.0%; 500 GFLOP/s, 50% of" in measured
     assert missing == "Not run: TensorRT FP16: no GPU."
