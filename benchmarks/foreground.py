@@ -1,8 +1,8 @@
 """How good foreground colours are and how long they take, beside pymatting's multi-level solver.
 
 Composites of known layers: the project's own pictures, one as foreground and one as background,
-under the alphas of `export/pairs` and, at full HD, a drawn one. The error is the mean difference of
-the colours where alpha is between 0 and 1, weighted with alpha, of 255.
+under the alphas of `export/pictures` and, at full HD, a drawn one. The error is the mean difference
+of the colours where alpha is between 0 and 1, weighted with alpha, of 255.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from benchmarks.connectivity import hairy_alpha
 from benchmarks.measure import Samples, in_turns, median, samples_of, stopwatch
 from benchmarks.service import demo_image
 from benchmarks.tables import Section
-from export.parity import PAIRS
+from export.parity import PICTURES
 from matting.compositing import composite, fit_background
 from matting.foreground import estimate_foreground
 from matting.images import read_gray
@@ -42,7 +42,7 @@ def error(found: np.ndarray, truth: np.ndarray, alpha: np.ndarray) -> float:
 
 def composites() -> Iterator[tuple[str, np.ndarray, np.ndarray, np.ndarray]]:
     """Yield names, images and true foregrounds, H×W×3 uint8, and alphas, H×W uint8."""
-    alphas = {path.stem: read_gray(path) for path in sorted((PAIRS / "alpha").iterdir())}
+    alphas = {path.stem: read_gray(path) for path in sorted((PICTURES / "alpha").iterdir())}
     alphas["drawn hair"] = hairy_alpha(*FULL_HD)
     layers = {name: demo_image(name) for name in ("photo", "background")}
     for name, alpha in alphas.items():

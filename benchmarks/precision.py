@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from benchmarks.measure import Samples
 from benchmarks.tables import Row, Section
-from export.hooks import convolutions
+from export.hooks import named_convolutions
 from export.overflow import largest_magnitudes
 from export.parity import (
     Picture,
@@ -53,7 +53,7 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
     """
     pictures = list(read_pictures(options.data))[: 1 if options.quick else None]
     network = load_checkpoint(options.weights)
-    layers = convolutions(network)
+    layers = named_convolutions(network)
     alone = [(name, [layer]) for name, layer in layers.items()][: 1 if options.quick else None]
     choices = [*alone, (ALL, list(layers.values()))]
     with largest_magnitudes(network) as largest:

@@ -198,8 +198,8 @@ def one_core() -> Iterator[None]:
 def to_compose(files: Files) -> list[Composite]:
     """Return what is composed for mmediting: foregrounds, each on a background of its own."""
     layers = evenly(files.pairs + [(path, path) for path in files.cutouts], FOREGROUNDS)
-    grounds = itertools.cycle(files.backgrounds)
-    return [Composite(f"{number}", *pair, next(grounds)) for number, pair in enumerate(layers)]
+    backgrounds = itertools.cycle(files.backgrounds)
+    return [Composite(f"{number}", *pair, next(backgrounds)) for number, pair in enumerate(layers)]
 
 
 def new_network() -> DeepImageMatting:

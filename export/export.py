@@ -16,7 +16,7 @@ from export.manifest import MNN_MODEL, WEIGHTS, describe
 from export.mnn import write_mnn
 from export.overflow import largest_magnitudes, overflows
 from export.parity import (
-    PAIRS,
+    PICTURES,
     Parity,
     Picture,
     alpha_alone,
@@ -56,7 +56,7 @@ ARTIFACTS = {
 }
 TARGETS = tuple(ARTIFACTS)
 NOT_RUN = "not run: an engine for tensorrt-rtx is not, with a GPU or without"
-COMPANY = 3
+PARITY_BATCH = 3
 """Pictures in one batch where parity is proven: others than `export.graph` traces."""
 
 
@@ -80,7 +80,7 @@ def export(
     target: str = CPU,
     precision: str = "fp32",
     *,
-    pictures: Path = PAIRS,
+    pictures: Path = PICTURES,
     profile: Profile | None = None,
     capability: str = CAPABILITY,
     timing_cache: Path | None = None,
@@ -150,8 +150,8 @@ def export(
                 timing_cache=timing_cache,
             )
             artifact.write_bytes(engine)
-        company = min(COMPANY, profile.largest[0]) if target == "tensorrt" else COMPANY
-        parity = prove(expected, artifact, target, precision, known, company)
+        batch_size = min(PARITY_BATCH, profile.largest[0]) if target == "tensorrt" else PARITY_BATCH
+        parity = prove(expected, artifact, target, precision, known, batch_size)
         entry["parity"] = parity.summary() if parity else NOT_RUN
         files = [artifact.name] if artifact != onnx else [onnx.name, WEIGHTS]
         entry["files"] = {name: sha256(build / name) for name in files}
@@ -265,11 +265,11 @@ def prove(
     target: str,
     precision: str,
     pictures: list[Picture],
-    company: int = COMPANY,
+    batch_size: int = PARITY_BATCH,
 ) -> Parity | None:
     """Compare an artifact with what the network answers; None for "tensorrt-rtx", which is not run.
 
-    Pictures of one size that follow each other go in one batch, `company` of them at most.
+    Pictures of one size that follow each other go in one batch, `batch_size` of them at most.
 
     Raises
     ------
@@ -285,7 +285,7 @@ def prove(
     else:
         # A graph in FP16 says so itself.
         exported = onnx_matte(artifact, target, "fp32" if precision == "fp16" else precision)
-    found = alphas_in_batches(exported, pictures, company)
+    found = alphas_in_batches(exported, pictures, batch_size)
     comparisons = [compare(*of) for of in zip(pictures, expected, found, strict=True)]
     return proven(comparisons, precision)
 

@@ -10,7 +10,7 @@ Note = Callable[[str, torch.Tensor, torch.Tensor], None]
 """Is told a layer's name, its input and its output."""
 
 
-def convolutions(network: nn.Module) -> dict[str, nn.Conv2d]:
+def named_convolutions(network: nn.Module) -> dict[str, nn.Conv2d]:
     """Return a network's convolutions by name, in their order."""
     return {name: m for name, m in network.named_modules() if isinstance(m, nn.Conv2d)}
 

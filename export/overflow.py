@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from export.graph import PRECISIONS
-from export.hooks import convolutions, watching
+from export.hooks import named_convolutions, watching
 from train.network import DeepImageMatting
 
 
@@ -17,7 +17,7 @@ def largest_magnitudes(network: DeepImageMatting) -> Iterator[dict[str, float]]:
 
     Computed in FP32. NaN where anything is NaN.
     """
-    layers = convolutions(network)
+    layers = named_convolutions(network)
     largest = {
         name: magnitude(torch.cat([p.detach().flatten() for p in layer.parameters()]))
         for name, layer in layers.items()

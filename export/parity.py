@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 Matting = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """(image N×H×W×3, trimap N×H×W×1) → alpha N×H×W×1, all uint8: the wire contract as a function."""
 
-PAIRS = Path(__file__).parent / "pairs"
+PICTURES = Path(__file__).parent / "pictures"
 """Small composites with true alphas that come with the project; sources in its README."""
 
 
@@ -89,7 +89,7 @@ class Parity:
         }
 
 
-def read_pictures(folder: Path = PAIRS) -> Iterator[Picture]:
+def read_pictures(folder: Path = PICTURES) -> Iterator[Picture]:
     """Read the photographs of a data set, in any layout that `train.layouts` knows.
 
     Raises
@@ -259,7 +259,7 @@ def add_pictures_argument(parser: argparse.ArgumentParser, purpose: str = "") ->
     parser.add_argument(
         "--data",
         type=Path,
-        default=PAIRS,
+        default=PICTURES,
         metavar="DIR",
         help=f"data set with photographs: image/, trimap/ and alpha/{purpose} (the project's own "
         "small ones)",

@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
-from export.hooks import convolutions, watching
+from export.hooks import named_convolutions, watching
 from train.network import DeepImageMatting
 
 INT8 = "int8"
@@ -42,8 +42,8 @@ def input_ranges(network: DeepImageMatting) -> Iterator[Ranges]:
         before = ranges.get(name, (0.0, 0.0))
         ranges[name] = min(float(low), before[0]), max(float(high), before[1])
 
-    layers = {n: layer for n, layer in convolutions(network).items() if not n.startswith(KEPT)}
-    with watching(layers, note):
+    layers = named_convolutions(network).items()
+    with watching({n: layer for n, layer in layers if not n.startswith(KEPT)}, note):
         yield ranges
 
 

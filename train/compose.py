@@ -66,20 +66,20 @@ def prepare(
         check_folder(folder)
     if backgrounds is None and test_backgrounds is None:
         raise DataError("nothing to compose with: give --backgrounds, --test-backgrounds or both")
-    grounds = some_pictures(backgrounds) if backgrounds else []
+    background_files = some_pictures(backgrounds) if backgrounds else []
     if is_composition_1k(source):
         foregrounds = composition_1k_pairs(source) if backgrounds else []
         composites = composition_1k_test(source, test_backgrounds) if test_backgrounds else []
-        return write(output, foregrounds, grounds, composites, COMPOSITION_1K)
+        return write(output, foregrounds, background_files, composites, COMPOSITION_1K)
     foregrounds = find_foregrounds(source)
     held_out = evenly(foregrounds, min(test_foregrounds, len(foregrounds) // 2))
-    test_grounds = some_pictures(test_backgrounds) if test_backgrounds else tenth(grounds)
-    kept = {path.resolve() for path in test_grounds}
-    training = [path for path in grounds if path.resolve() not in kept]
-    if grounds and not training:
+    test_files = some_pictures(test_backgrounds) if test_backgrounds else tenth(background_files)
+    kept = {path.resolve() for path in test_files}
+    training = [path for path in background_files if path.resolve() not in kept]
+    if background_files and not training:
         raise DataError(f"{backgrounds}: all are kept for the test; give others to one of the two")
     learnt = sorted(set(foregrounds) - set(held_out))
-    return write(output, learnt, training, plan(held_out, test_grounds), source.name)
+    return write(output, learnt, training, plan(held_out, test_files), source.name)
 
 
 def find_foregrounds(folder: Path) -> list[tuple[Path, Path]]:
@@ -200,9 +200,9 @@ def compose(composite: Composite) -> tuple[np.ndarray, np.ndarray]:
     colour, alpha = read_layers(composite)
     if colour.size != alpha.size:
         raise DataError(f"{composite.alpha}: its size is not that of {composite.colour}")
-    ground = cover(read_picture(composite.background, "RGB"), *colour.size)
+    background = cover(read_picture(composite.background, "RGB"), *colour.size)
     share = np.asarray(alpha)[..., None] / 255.0
-    image = np.asarray(colour) * share + np.asarray(ground) * (1.0 - share)
+    image = np.asarray(colour) * share + np.asarray(background) * (1.0 - share)
     return image.astype(np.uint8), np.asarray(alpha)
 
 

@@ -27,11 +27,11 @@ from matting.images import ImageError, write_image
 from matting.knn import knn_alpha
 from matting.metrics import evaluate
 from matting.trimaps import ternary
+from train.baselines import blend_by_distance, closed_form, knn
 from train.checkpoint import CheckpointError, load_checkpoint
 from train.dataset import Photographs
 from train.layouts import TEST_PICTURES, DataError, is_composition_1k_test
 from train.network import DeepImageMatting
-from train.peers import blend_by_distance, closed_form, knn
 from train.predict import predict_alpha
 from train.sheet import contact_sheet, sheet_row
 

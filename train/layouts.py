@@ -222,14 +222,14 @@ def composition_1k_test(root: Path, backgrounds: Path) -> list[Composite]:
     """
     part = root / "Test_set"
     layers = part / "Adobe-licensed images"
-    names, grounds = (read_names(part / f"test_{kind}_names.txt") for kind in ("fg", "bg"))
-    if len(grounds) != BACKGROUNDS_EACH * len(names):
+    names, background_names = (read_names(part / f"test_{kind}_names.txt") for kind in ("fg", "bg"))
+    if len(background_names) != BACKGROUNDS_EACH * len(names):
         raise DataError(
-            f"{part}/test_bg_names.txt: has {len(grounds)} names; expected "
+            f"{part}/test_bg_names.txt: has {len(background_names)} names; expected "
             f"{BACKGROUNDS_EACH} for each of {len(names)} foregrounds"
         )
     composites = []
-    for number, ground in enumerate(grounds):
+    for number, background in enumerate(background_names):
         foreground = Path(names[number // BACKGROUNDS_EACH])
         name = f"{foreground.stem}_{number % BACKGROUNDS_EACH}"
         composites.append(
@@ -237,7 +237,7 @@ def composition_1k_test(root: Path, backgrounds: Path) -> list[Composite]:
                 name,
                 layers / "fg" / foreground,
                 layers / "alpha" / foreground,
-                backgrounds / ground,
+                backgrounds / background,
                 layers / "trimaps" / f"{name}{foreground.suffix}",
             )
         )

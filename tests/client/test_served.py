@@ -21,7 +21,7 @@ from matting.trimaps import trimap_from_alpha
 
 ROOT = Path(__file__).parents[2]
 MODEL = ROOT / "model_repository" / "dim" / "1" / "model.onnx"
-PAIRS = ROOT / "export" / "pairs"
+PICTURES = ROOT / "export" / "pictures"
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +84,7 @@ def test_views_are_the_mean_of_what_the_network_says(server, network, blurred_di
 def test_neighbours_make_edges_better(server):
     """Measured: MSE by 27 %, GRAD by 31 % in the mean."""
     with Matte(server.grpc_url) as matte:
-        for picture in read_pictures(PAIRS):
+        for picture in read_pictures(PICTURES):
             image, trimap = picture.image, picture.trimap
             alpha = matte.alpha(image, trimap)
             plain, better = (
@@ -97,7 +97,7 @@ def test_neighbours_make_edges_better(server):
 
 def test_large_photos_at_half_their_size_are_as_good(server):
     """Measured: SAD 16.3, and 18.2 whole."""
-    picture = min(read_pictures(PAIRS), key=lambda picture: picture.trimap.size)
+    picture = min(read_pictures(PICTURES), key=lambda picture: picture.trimap.size)
     zoom = (HALVED_FROM / picture.trimap.size) ** 0.5 + 0.01
     image, truth = (cv2.resize(p, None, fx=zoom, fy=zoom) for p in (picture.image, picture.alpha))
     trimap = cv2.resize(picture.trimap, truth.shape[::-1], interpolation=cv2.INTER_NEAREST)
@@ -122,8 +122,8 @@ def border_steps(alpha, trimap, tiles):
 
 
 def test_no_seams_between_tiles(network):
-    image = read_image(PAIRS / "image/astronaut_on_coffee.jpg")
-    trimap = read_trimap(PAIRS / "trimap/astronaut_on_coffee.png")
+    image = read_image(PICTURES / "image/astronaut_on_coffee.jpg")
+    trimap = read_trimap(PICTURES / "trimap/astronaut_on_coffee.png")
     tiles = plan_tiles(trimap, 128)
     alphas = [network(tile.cut(image), tile.cut(trimap)) for tile in tiles]
     whole, joined, hard = network(image, trimap), join_tiles(trimap, tiles, alphas), trimap.copy()

@@ -15,7 +15,7 @@ from matting.images import read_gray, read_image, write_image
 pytest.importorskip("torch")
 
 ROOT = Path(__file__).parents[2]
-PAIRS = ROOT / "export/pairs"
+PICTURES = ROOT / "export/pictures"
 WEIGHTS = ROOT / "model_repository/dim/1/weights.safetensors"
 
 
@@ -54,7 +54,7 @@ def test_a_model_that_fits_is_kept(export: Callable, version: Path) -> None:
 
 def test_a_spoiled_model_is_made_again(export: Callable, version: Path, tmp_path: Path) -> None:
     for kind in ("image", "trimap", "alpha"):  # a corner of one picture: parity is quick
-        (file,) = (PAIRS / kind).glob("astronaut_on_cat.*")
+        (file,) = (PICTURES / kind).glob("astronaut_on_cat.*")
         (tmp_path / kind).mkdir()
         read = read_image if kind == "image" else read_gray
         write_image(tmp_path / kind / "corner.png", read(file)[:96, :96])

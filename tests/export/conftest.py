@@ -27,9 +27,9 @@ def seeded_weights(once_for_all_workers: Callable, oracle_network: Callable) -> 
 
 
 @pytest.fixture(scope="session")
-def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The project's own pictures, cut down to the surroundings of their first unknown pixels."""
-    folder = tmp_path_factory.mktemp("pairs")
+    folder = tmp_path_factory.mktemp("data")
     for kind in ("image", "trimap", "alpha"):
         (folder / kind).mkdir()
     for picture in read_pictures():
@@ -59,16 +59,16 @@ def nvidia_smi(
 
 @pytest.fixture(scope="session")
 def exported(
-    once_for_all_workers: Callable, shared_graph: Callable, seeded_weights: Path, pairs: Path
+    once_for_all_workers: Callable, shared_graph: Callable, seeded_weights: Path, data: Path
 ) -> Exported:
     def write(folder: Path) -> Exported:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("export.export.build_graph", shared_graph)
-            return export(seeded_weights, folder / "models", pictures=pairs)
+            return export(seeded_weights, folder / "models", pictures=data)
 
     return once_for_all_workers("exported", write)
 
 
 @pytest.fixture(scope="session")
-def pictures(pairs: Path) -> list[Picture]:
-    return list(read_pictures(pairs))
+def pictures(data: Path) -> list[Picture]:
+    return list(read_pictures(data))

@@ -17,7 +17,7 @@ from train.checkpoint import load_checkpoint, read_safetensors, read_state
 
 @pytest.mark.usefixtures("traced_once")
 def test_mmeditings_checkpoint_is_exported_and_served(
-    oracle_network: Callable, pairs: Path, pictures: list[Picture], tmp_path: Path
+    oracle_network: Callable, data: Path, pictures: list[Picture], tmp_path: Path
 ) -> None:
     """In torch's old format, with what training leaves in it."""
     network = oracle_network(3)
@@ -25,7 +25,7 @@ def test_mmeditings_checkpoint_is_exported_and_served(
     content = {"meta": {"epoch": 1}, "state_dict": state, "optimizer": {"param_groups": []}}
     weights, models = tmp_path / "dim.pth", tmp_path / "models"
     torch.save(content, weights, _use_new_zipfile_serialization=False)
-    arguments = ["--target", "onnxruntime", "--repository", str(models), "--data", str(pairs)]
+    arguments = ["--target", "onnxruntime", "--repository", str(models), "--data", str(data)]
     assert main([str(weights), *arguments]) == 0
     assert main(["check", str(models)]) == 0
     facts = read_safetensors(models / "dim/1/weights.safetensors")[1]
@@ -38,13 +38,13 @@ def test_mmeditings_checkpoint_is_exported_and_served(
 
 @pytest.mark.usefixtures("traced_once")
 def test_a_graph_and_an_engine_of_one_checkpoint_fit_together(
-    oracle_network: Callable, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+    oracle_network: Callable, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     """One in FP32, the other in FP16, with the weights that each has."""
     pytest.importorskip("tensorrt_rtx", reason="needs pip install -e '.[tensorrt-rtx]'")
     weights, models = tmp_path / "dim.pth", tmp_path / "models"
     torch.save(oracle_network(3).state_dict(), weights)
-    where = ["--repository", str(models), "--data", str(pairs)]
+    where = ["--repository", str(models), "--data", str(data)]
     assert main([str(weights), *where]) == 0
     assert main([str(weights), *where, "--target", "tensorrt-rtx"]) == 0
     assert main(["check", str(models)]) == 0

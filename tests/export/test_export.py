@@ -105,14 +105,14 @@ def test_the_default_network_is_itself_in_fp16(tmp_path: Path) -> None:
 
 
 def test_a_config_is_refused_before_a_file_is_replaced(
-    exported: Exported, seeded_weights: Path, pairs: Path, tmp_path: Path
+    exported: Exported, seeded_weights: Path, data: Path, tmp_path: Path
 ) -> None:
     models = tmp_path / "models"
     shutil.copytree(exported.artifact.parents[2], models)
     (models / "dim/config.pbtxt").write_text("parameters []")
     before = contents(tmp_path)
     with pytest.raises(ExportError, match=r"config\.pbtxt sets .* 0 times"):
-        export(seeded_weights, models, "onnxruntime", pictures=pairs)
+        export(seeded_weights, models, "onnxruntime", pictures=data)
     assert contents(tmp_path) == before
 
 
@@ -172,7 +172,7 @@ def test_a_refusal_changes_nothing(
     there: bool,
     exported: Exported,
     seeded_weights: Path,
-    pairs: Path,
+    data: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture,
@@ -182,7 +182,7 @@ def test_a_refusal_changes_nothing(
         shutil.copytree(exported.artifact.parents[2], models)
     before = contents(tmp_path)
     monkeypatch.setitem(TOLERANCES, "fp32", Tolerance(metric=-1, mean_alpha=-1))  # not even equal
-    arguments = ["--target", "onnxruntime", "--repository", str(models), "--data", str(pairs)]
+    arguments = ["--target", "onnxruntime", "--repository", str(models), "--data", str(data)]
     assert main([str(seeded_weights), *arguments]) == 1
     assert "not equal to the network: SAD is" in capsys.readouterr().err
     assert contents(tmp_path) == before
@@ -194,7 +194,7 @@ def contents(folder: Path) -> dict[str, str]:
 
 
 def test_fp16_overflow_is_named_with_its_layer(
-    oracle_network: Callable, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+    oracle_network: Callable, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     network = oracle_network(1)
     with torch.no_grad():
@@ -202,7 +202,7 @@ def test_fp16_overflow_is_named_with_its_layer(
         network.backbone.encoder.layer3[4].weight *= 1e-5
     weights, models = tmp_path / "large.safetensors", tmp_path / "models"
     save_checkpoint(network, weights, {}, torch.float32)
-    arguments = ["--precision", "fp16", "--repository", str(models), "--data", str(pairs)]
+    arguments = ["--precision", "fp16", "--repository", str(models), "--data", str(data)]
     assert main([str(weights), *arguments]) == 1
     assert "encoder.layer3.2 reaches" in capsys.readouterr().err
     assert not models.exists()
@@ -211,7 +211,7 @@ def test_fp16_overflow_is_named_with_its_layer(
 @pytest.mark.parametrize("precision", ["fp16", "fp32"])
 def test_nan_is_named_with_its_layer(
     oracle_network: Callable,
-    pairs: Path,
+    data: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture,
     precision: str,
@@ -221,7 +221,7 @@ def test_nan_is_named_with_its_layer(
         network.backbone.decoder.deconv3_1.bias[7] = torch.nan
     weights, models = tmp_path / "nan.safetensors", tmp_path / "models"
     save_checkpoint(network, weights, {})
-    arguments = ["--precision", precision, "--repository", str(models), "--data", str(pairs)]
+    arguments = ["--precision", precision, "--repository", str(models), "--data", str(data)]
     assert main([str(weights), *arguments]) == 1
     error = capsys.readouterr().err
     assert "decoder.deconv3_1 reaches nan" in error
@@ -241,10 +241,10 @@ def test_weights_too_large_for_fp16_are_named(oracle_network: Callable) -> None:
 
 
 def test_nvidias_parser_and_builder_take_the_graph_in_fp16(
-    seeded_weights: Path, pairs: Path, tmp_path: Path
+    seeded_weights: Path, data: Path, tmp_path: Path
 ) -> None:
     pytest.importorskip("tensorrt_rtx", reason="needs pip install -e '.[tensorrt-rtx]'")
-    made = export(seeded_weights, tmp_path / "models", "tensorrt-rtx", "fp16", pictures=pairs)
+    made = export(seeded_weights, tmp_path / "models", "tensorrt-rtx", "fp16", pictures=data)
     assert made.parity is None  # an engine for RTX is not run
     assert made.artifact.stat().st_size < 1.2 * seeded_weights.stat().st_size
     assert [path.name for path in sorted(made.artifact.parent.iterdir())] == [
@@ -289,7 +289,7 @@ def test_a_newer_version_that_is_served_is_named(
     [
         (["{here}/nowhere.pth"], "nowhere.pth: no such file"),
         (["{weights}", "--data", "{here}"], ": no pictures; expected image/, trimap/ and alpha/"),
-        (["{weights}", "--data", "{pairs}", "--repository", "{weights}"], "File exists"),
+        (["{weights}", "--data", "{data}", "--repository", "{weights}"], "File exists"),
         (["{weights}", "--largest", "1x64x64"], "1x1024x1024 and 1x64x64: expected N, H and W"),
         (["{weights}", "--smallest", "0x1x1"], "0x1x1, 1x1024x1024"),
         (
@@ -304,11 +304,11 @@ def test_mistakes_are_one_line(
     arguments: list[str],
     message: str,
     seeded_weights: Path,
-    pairs: Path,
+    data: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture,
 ) -> None:
-    places = {"weights": seeded_weights, "pairs": pairs, "here": tmp_path}
+    places = {"weights": seeded_weights, "data": data, "here": tmp_path}
     options = [word.format_map(places) for word in arguments]
     if "--repository" not in options:
         options += ["--repository", str(tmp_path / "models")]

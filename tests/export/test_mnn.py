@@ -54,8 +54,8 @@ def test_any_size_in_any_order_equals_the_network(
     assert np.abs(alpha.astype(int) - expected).mean() <= 1.5  # 1 of one pixel, 0.03 of 96x64
 
 
-def test_an_export_for_cpus_writes_and_judges_it(pairs: Path, tmp_path: Path) -> None:
-    made = export(DEFAULT / WEIGHTS, tmp_path / "models", pictures=pairs)
+def test_an_export_for_cpus_writes_and_judges_it(data: Path, tmp_path: Path) -> None:
+    made = export(DEFAULT / WEIGHTS, tmp_path / "models", pictures=data)
     summary = made.in_winograd.summary()
     assert 0 < summary["mean_difference"] <= 1e-3  # it is another way to compute
     entry = read_manifest(made.artifact.parent)["model.onnx"]
@@ -67,7 +67,7 @@ def test_an_export_for_cpus_writes_and_judges_it(pairs: Path, tmp_path: Path) ->
 def test_one_that_is_not_equal_is_left_out_and_an_older_one_goes(
     exported: Exported,
     seeded_weights: Path,
-    pairs: Path,
+    data: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -75,7 +75,7 @@ def test_one_that_is_not_equal_is_left_out_and_an_older_one_goes(
     shutil.copytree(exported.artifact.parents[2], models)
     (models / "dim/1/model.mnn").write_bytes(b"of another network")
     monkeypatch.setitem(TOLERANCES, "winograd", Tolerance(metric=-1, mean_alpha=-1))
-    made = export(seeded_weights, models, pictures=pairs)
+    made = export(seeded_weights, models, pictures=data)
     assert made.in_winograd.startswith("not equal to the network")
     assert set(read_manifest(models / "dim/1")["model.onnx"]["files"]) == {"model.onnx", WEIGHTS}
     assert not (models / "dim/1/model.mnn").exists()
@@ -146,12 +146,12 @@ def test_without_mnns_converter_openvino_serves(
     instead: str,
     reason: str,
     seeded_weights: Path,
-    pairs: Path,
+    data: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("export.mnn.CONVERT", instead)
-    made = export(seeded_weights, tmp_path / "models", pictures=pairs)
+    made = export(seeded_weights, tmp_path / "models", pictures=data)
     assert re.search(reason, made.in_winograd)
     files = read_manifest(made.artifact.parent)["model.onnx"]["files"]
     assert set(files) == {"model.onnx", WEIGHTS}

@@ -14,8 +14,8 @@ from train.checkpoint import load_checkpoint
 from train.layouts import DataError
 
 
-def test_a_picture_without_its_trimap_is_named(pairs: Path, tmp_path: Path) -> None:
-    shutil.copytree(pairs, tmp_path, dirs_exist_ok=True)
+def test_a_picture_without_its_trimap_is_named(data: Path, tmp_path: Path) -> None:
+    shutil.copytree(data, tmp_path, dirs_exist_ok=True)
     (tmp_path / "trimap/astronaut_on_cat.png").unlink()
     with pytest.raises(DataError, match=r"trimap: no picture named astronaut_on_cat"):
         list(read_pictures(tmp_path))
@@ -23,24 +23,24 @@ def test_a_picture_without_its_trimap_is_named(pairs: Path, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("kind", ["trimap", "alpha"])
 def test_a_picture_whose_parts_are_not_of_one_size_is_named(
-    kind: str, pairs: Path, tmp_path: Path
+    kind: str, data: Path, tmp_path: Path
 ) -> None:
-    shutil.copytree(pairs, tmp_path, dirs_exist_ok=True)
+    shutil.copytree(data, tmp_path, dirs_exist_ok=True)
     write_image(tmp_path / kind / "astronaut_on_cat.png", np.zeros((20, 30), np.uint8))
     with pytest.raises(DataError, match=rf"{kind}/astronaut_on_cat\.png: is 30 x 20 pixels, its"):
         list(read_pictures(tmp_path))
 
 
 def test_photographs_of_a_data_set_are_read_and_other_files_are_not(
-    pairs: Path, tmp_path: Path
+    data: Path, tmp_path: Path
 ) -> None:
-    shutil.copytree(pairs, tmp_path / "val")
+    shutil.copytree(data, tmp_path / "val")
     for name in (".DS_Store", "Thumbs.db"):  # what desktops leave behind
         (tmp_path / "val/image" / name).touch()
-    names = [[picture.name for picture in read_pictures(data)] for data in (pairs, tmp_path)]
+    names = [[picture.name for picture in read_pictures(folder)] for folder in (data, tmp_path)]
     assert names[0] == names[1] and len(names[0]) == 3
     with pytest.raises(DataError, match=r"image: no pictures; expected image/, trimap/ and alpha/"):
-        list(read_pictures(pairs / "image"))
+        list(read_pictures(data / "image"))
 
 
 def test_every_picture_of_a_batch_is_judged(

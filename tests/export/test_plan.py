@@ -71,10 +71,10 @@ def test_an_engine_is_built_with_little_more_than_tensorrt(
 
 @pytest.fixture(scope="module")
 def references(
-    seeded_weights: Path, pairs: Path, tmp_path_factory: pytest.TempPathFactory
+    seeded_weights: Path, data: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> list[Path]:
     folder = tmp_path_factory.mktemp("references") / "new"
-    assert write_references([str(seeded_weights), "--data", str(pairs), "-o", str(folder)]) == 0
+    assert write_references([str(seeded_weights), "--data", str(data), "-o", str(folder)]) == 0
     return sorted(folder.iterdir())
 
 

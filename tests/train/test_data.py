@@ -51,8 +51,8 @@ def distributed(tmp_path_factory):
     (layers / "Test_set/test_fg_names.txt").write_text("wool.png\nlace.png\n")
     for name, size in BACKGROUNDS.items():
         write(root / f"voc/{name}.png", random.integers(0, 256, (*size, 3), np.uint8))
-    grounds = [f"{list(BACKGROUNDS)[number % 21]}.png" for number in range(40)]
-    (layers / "Test_set/test_bg_names.txt").write_text("\n".join(grounds))
+    background_names = [f"{list(BACKGROUNDS)[number % 21]}.png" for number in range(40)]
+    (layers / "Test_set/test_bg_names.txt").write_text("\n".join(background_names))
     return layers
 
 
@@ -63,8 +63,8 @@ def copy(distributed, tmp_path):
 
 def prepare(source, output, *more):
     voc = str(source.parent / "voc")
-    grounds = ["--backgrounds", voc, "--test-backgrounds", voc]
-    return main(["prepare", str(source), "-o", str(output), *(more or grounds)])
+    options = ["--backgrounds", voc, "--test-backgrounds", voc]
+    return main(["prepare", str(source), "-o", str(output), *(more or options)])
 
 
 @pytest.fixture(scope="module")
@@ -92,8 +92,8 @@ def test_composites_are_those_of_mmeditings_script(distributed, composed):
     layers = distributed / "Test_set/Adobe-licensed images"
     for name, first in (("wool", 0), ("lace", 20)):
         for number in range(20):
-            ground = f"{list(BACKGROUNDS)[(first + number) % 21]}.png"
-            expected = reference(layers, f"{name}.png", distributed.parent / "voc" / ground)
+            background = f"{list(BACKGROUNDS)[(first + number) % 21]}.png"
+            expected = reference(layers, f"{name}.png", distributed.parent / "voc" / background)
             stem = f"{name}_{number}.png"
             assert np.array_equal(read_image(composed / "val/image" / stem), expected)
             for kind, source in (("alpha", f"alpha/{name}.png"), ("trimap", f"trimaps/{stem}")):

@@ -11,11 +11,11 @@ import torch
 from matting.images import read_gray, read_image, write_image
 from matting.knn import knn_alpha
 from matting.metrics import evaluate
+from train.baselines import blend_by_distance
 from train.checkpoint import save_checkpoint
 from train.dataset import as_tensor
 from train.evaluate import main, table
 from train.layouts import is_composition_1k_test
-from train.peers import blend_by_distance
 from train.predict import predict_alpha
 
 
@@ -122,16 +122,16 @@ def test_distance_blend_is_a_ramp_between_parallel_edges():
 def test_peers_find_a_soft_edge_between_two_colours(method):
     """The distance blend cannot: the edge is not in the middle of the unknown band."""
     pytest.importorskip("pymatting")
-    from train import peers
+    from train import baselines
 
     truth = np.clip((np.arange(60) - 16) * 32, 0, 255).astype(np.uint8) * np.ones((20, 1), np.uint8)
     image = np.dstack([truth, 255 - truth, truth // 2])
     trimap = np.full((20, 60), 128, np.uint8)
     trimap[:, :10], trimap[:, 50:] = 0, 255
-    error = evaluate(getattr(peers, method)(image, trimap), truth, trimap)["SAD"]
+    error = evaluate(getattr(baselines, method)(image, trimap), truth, trimap)["SAD"]
     assert error < 0.5 * evaluate(blend_by_distance(image, trimap), truth, trimap)["SAD"]
     with pytest.raises(ValueError, match="foreground"):
-        getattr(peers, method)(image, np.minimum(trimap, 128))
+        getattr(baselines, method)(image, np.minimum(trimap, 128))
 
 
 def test_mistakes_are_one_line_and_nothing_is_written(weights, data, tmp_path, capsys):

@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from matting.metrics import sad
+from train.baselines import blend_by_distance
 from train.checkpoint import CheckpointError
 from train.initialise import convolutions, randomise, start_from_vgg16
 from train.network import DeepImageMatting
-from train.peers import blend_by_distance
 from train.predict import predict_alpha
 
 VGG16 = {

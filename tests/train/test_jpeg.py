@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from export.parity import PAIRS
+from export.parity import PICTURES
 from matting.images import read_image
 from train.dataset import as_tensor
 from train.jpeg import jpeg
@@ -14,7 +14,7 @@ from train.jpeg import jpeg
 @pytest.fixture(scope="module")
 def photograph():
     # No multiple of 16: the last blocks are padded.
-    return read_image(PAIRS / "image/astronaut_on_coffee.jpg")[:150, :203]
+    return read_image(PICTURES / "image/astronaut_on_coffee.jpg")[:150, :203]
 
 
 def libjpeg(image, quality):
