@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from export.errors import ExportError, one_line
+from matting.files import check_writable
 
 if TYPE_CHECKING:
     from export.parity import Matting
@@ -256,13 +257,9 @@ def gpu_config(
 
 def check_file(path: Path) -> None:
     """Raise the `OSError` that writing a file would end in: before minutes of work, not after."""
-    folder = path.parent
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    if not folder.is_dir():
-        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+    check_writable(path.parent)
 
 
 def input_shapes(profile: Profile) -> object:

@@ -1,7 +1,5 @@
 """The model's folder in a Triton repository: its configurations, and how an export gets into it."""
 
-import errno
-import os
 import re
 import shutil
 from contextlib import ExitStack
@@ -10,7 +8,7 @@ from pathlib import Path
 from export.engine import Profile, as_text
 from export.errors import ExportError
 from export.manifest import MNN_MODEL, write_entry
-from matting.files import whole, write_whole
+from matting.files import check_writable, whole, write_whole
 
 MODEL, CONFIG, FOR_TENSORRT = "dim", "config.pbtxt", "configs/tensorrt.pbtxt"
 TEMPLATE = Path(__file__).parents[1] / "model_repository" / MODEL
@@ -24,17 +22,13 @@ def check_place(model: Path) -> None:
 
     Raises
     ------
-    FileExistsError
+    NotADirectoryError
         The model's folder, or what it should lie in, is a file.
     PermissionError
         It may not be written to.
     """
     for folder in (model.absolute(), model.absolute() / "1"):
-        there = next(path for path in (folder, *folder.parents) if path.exists())
-        if not there.is_dir():
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(there))
-        if not os.access(there, os.W_OK | os.X_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(there))
+        check_writable(next(path for path in (folder, *folder.parents) if path.exists()))
 
 
 def read_config(model: Path, name: str) -> str:

@@ -1,5 +1,6 @@
 """Files that are whole or not there, and what tells them from others."""
 
+import errno
 import hashlib
 import os
 import secrets
@@ -36,6 +37,14 @@ def write_whole(path: Path, data: bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
+
+
+def check_writable(folder: Path) -> None:
+    """Raise the `OSError` that writing into a folder would end in: before long work, not after."""
+    if not folder.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
 
 
 def sha256(path: Path) -> str:

@@ -289,7 +289,7 @@ def test_a_newer_version_that_is_served_is_named(
     [
         (["{here}/nowhere.pth"], "nowhere.pth: no such file"),
         (["{weights}", "--data", "{here}"], ": no pictures; expected image/, trimap/ and alpha/"),
-        (["{weights}", "--data", "{data}", "--repository", "{weights}"], "File exists"),
+        (["{weights}", "--data", "{data}", "--repository", "{weights}"], "Not a directory"),
         (["{weights}", "--largest", "1x64x64"], "1x1024x1024 and 1x64x64: expected N, H and W"),
         (["{weights}", "--smallest", "0x1x1"], "0x1x1, 1x1024x1024"),
         (

@@ -161,5 +161,5 @@ def test_a_place_that_cannot_be_written_to_is_refused_before_work(
     check_place(model)
     there.rmdir()
     there.touch()
-    with pytest.raises(FileExistsError, match=part):
+    with pytest.raises(NotADirectoryError, match=part):
         check_place(model)
