@@ -171,27 +171,12 @@ def moving_average(decay: float) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     return update
 
 
-def fit(
-    stage: Stage,
-    network: DeepImageMatting,
-    data: TrainingData,
-    seed: int,
-    folder: Path,
-    machine: Machine,
-) -> Run:
-    """Train, and keep the best of all validations by SAD.
-
-    `folder` gets last.ckpt at every validation, from which the run goes on if it was cut off, and
-    best.safetensors at its end: where that is, all is done.
-    """
-    # TensorFloat-32, on by default, moves pooling maxima; training in bf16 does not use it anyway.
-    torch.backends.cudnn.allow_tf32 = False
-    # Not `save_weights_only`: callbacks are not asked then, and the weights would not be averaged.
-    best = CheckpointHere(folder, "best", monitor="SAD", enable_version_counter=False)
-    # Not `save_last`, which saves only when the best changes.
-    latest = CheckpointHere(folder, "last", enable_version_counter=False)
+def new_trainer(
+    stage: Stage, folder: Path, machine: Machine, *checkpoints: CheckpointHere
+) -> pl.Trainer:
+    """Return what runs a stage on a machine, and writes logs, pictures and checkpoints."""
     csv_logger = CSVLogger(folder, name="")
-    trainer = pl.Trainer(
+    return pl.Trainer(
         accelerator=machine.accelerator,
         devices=machine.devices,
         num_nodes=machine.nodes,
@@ -208,16 +193,36 @@ def fit(
         enable_model_summary=False,
         callbacks=[
             WeightAveraging(avg_fn=moving_average(stage.averaging)),
-            best,
-            latest,
+            *checkpoints,
             ValidationPictures(folder / "validation"),
             # To show a loss is to wait for the GPU, which must not happen at every step.
             TQDMProgressBar(refresh_rate=10 if torch.cuda.is_available() else 1),
         ],
         plugins=WholeCheckpoints(),
     )
+
+
+def fit(
+    stage: Stage,
+    new_network: Callable[[], DeepImageMatting],
+    data: TrainingData,
+    seed: int,
+    folder: Path,
+    machine: Machine,
+) -> Run:
+    """Train the network that `new_network` makes, and keep the best of all validations by SAD.
+
+    `folder` gets last.ckpt at every validation, from which the run goes on if it was cut off, and
+    best.safetensors at its end: where that is, all is done.
+    """
+    # TensorFloat-32, on by default, moves pooling maxima; training in bf16 does not use it anyway.
+    torch.backends.cudnn.allow_tf32 = False
+    # Not `save_weights_only`: callbacks are not asked then, and the weights would not be averaged.
+    best = CheckpointHere(folder, "best", monitor="SAD", enable_version_counter=False)
+    # Not `save_last`, which saves only when the best changes.
+    latest = CheckpointHere(folder, "last", enable_version_counter=False)
+    trainer = new_trainer(stage, folder, machine, best, latest)
     device = trainer.strategy.root_device
-    network.to(memory_format=memory_format(device))
     if device.type == "cpu":
         keep_freed_memory()
     facts = run_facts(
@@ -226,6 +231,7 @@ def fit(
     check_resumable(folder, facts)
     if (folder / BEST).exists():
         return Run.finished(folder)
+    network = new_network().to(memory_format=memory_format(device))
     module = Training(network, stage, data, seed, facts)
     last = folder / LAST
     trainer.fit(module, ckpt_path=str(last) if last.exists() else None)

@@ -3,6 +3,7 @@
 import argparse
 import os
 import statistics
+from functools import partial
 from pathlib import Path
 
 from pytorch_lightning.utilities import rank_zero_only
@@ -90,8 +91,8 @@ def run_seeds(
     chosen, runs = chosen_stage(options, number), []
     machine = Machine(options.accelerator, options.devices, options.nodes, options.precision)
     for seed, folder in run_folders(options, number).items():
-        network = starting_network(chosen, seed, start, options.vgg16)
-        runs.append(fit(chosen, network, data, seed, folder, machine))
+        new_network = partial(starting_network, chosen, seed, start, options.vgg16)
+        runs.append(fit(chosen, new_network, data, seed, folder, machine))
     if len(runs) > 1:
         weights = best(runs).weights.read_bytes()
         rank_zero_only(write_whole)(stage_folder(options, number) / BEST, weights)
