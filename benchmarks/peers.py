@@ -67,6 +67,30 @@ def compiled_matte(network: DeepImageMatting) -> Matting:
     return matte_with(on_device(network, memory_format=torch.channels_last), "default")
 
 
+def gpu_matte(network: DeepImageMatting, compile_mode: str | None = None) -> Matting:
+    """Return the PyTorch network in FP16 on the GPU, through torch.compile if it has a mode."""
+    require_gpu()
+    if compile_mode:
+        require_compiler("cuda")
+    half = on_device(network, "cuda", torch.float16, torch.channels_last)
+    matte = matte_with(half, compile_mode)
+
+    def with_fastest_kernels(image: np.ndarray, trimap: np.ndarray) -> np.ndarray:
+        with torch.backends.cudnn.flags(enabled=True, benchmark=True):
+            return matte(image, trimap)
+
+    return with_fastest_kernels
+
+
+def converted_mnn_matte(onnx: Path, path: Path) -> Matting:
+    """Convert an FP32 graph for MNN, into `path`, and return that."""
+    try:
+        write_mnn(onnx, path)
+    except ExportError as error:
+        raise SkippedError(str(error)) from error
+    return mnn_matte(path)
+
+
 def openvino_bf16_matte(onnx: Path) -> Matting:
     """Return an FP32 graph run by OpenVINO in bf16, where the processor computes in it."""
     require_bf16()
@@ -142,30 +166,10 @@ def open_peers(
             raise SkippedError("left out by --quick")
         return compiled_matte(network)
 
-    def on_gpu(compile_mode: str | None = None) -> Matting:
-        require_gpu()
-        if compile_mode:
-            require_compiler("cuda")
-        half = on_device(network, "cuda", torch.float16, torch.channels_last)
-        matte = matte_with(half, compile_mode)
-
-        def with_fastest_kernels(image: np.ndarray, trimap: np.ndarray) -> np.ndarray:
-            with torch.backends.cudnn.flags(enabled=True, benchmark=True):
-                return matte(image, trimap)
-
-        return with_fastest_kernels
-
     def in_fp16(start: Callable[[Path], Matting]) -> Matting:
         require_gpu()
         folder = Path(tempfile.mkdtemp(dir=scratch))
         return start(write_onnx(network, version / WEIGHTS, "fp16", folder))
-
-    def mnn() -> Matting:
-        try:
-            write_mnn(fp32, scratch / MNN_MODEL)
-        except ExportError as error:
-            raise SkippedError(str(error)) from error
-        return mnn_matte(scratch / MNN_MODEL)
 
     starts: dict[str, Callable[[], Matting]] = {
         REFERENCE: lambda: matte_with(on_device(network)),
@@ -177,9 +181,9 @@ def open_peers(
         "ONNX Runtime FP32": lambda: onnx_matte(fp32, "onnxruntime"),
         "OpenVINO FP32": lambda: onnx_matte(fp32, "openvino"),
         "OpenVINO bf16": lambda: openvino_bf16_matte(fp32),
-        "MNN FP32": mnn,
-        "PyTorch FP16 on the GPU": on_gpu,
-        "torch.compile FP16 on the GPU": lambda: on_gpu("max-autotune"),
+        "MNN FP32": lambda: converted_mnn_matte(fp32, scratch / MNN_MODEL),
+        "PyTorch FP16 on the GPU": lambda: gpu_matte(network),
+        "torch.compile FP16 on the GPU": lambda: gpu_matte(network, "max-autotune"),
         "ONNX Runtime FP16 on the GPU": lambda: in_fp16(onnxruntime_cuda_matte),
         "TensorRT FP16": lambda: in_fp16(lambda fp16: tensorrt_matte(fp16, (1, *largest))),
     }
