@@ -29,9 +29,7 @@ from export.errors import ExportError
 from export.export import (
     CPU,
     expected_alphas,
-    prove_in_bf16,
-    prove_in_winograd,
-    verdict,
+    prove_faster_ways,
     write_onnx,
 )
 from export.manifest import MNN_MODEL, WEIGHTS, describe, write_entry
@@ -156,13 +154,12 @@ def exported_forms(
 
     config = version.parent / CONFIG
     config.write_text(with_parameters(config.read_text(), engine=CPU, precision="auto"))
-    mnn = version / MNN_MODEL
     known = list(read_pictures())
+    entry = describe(fp32, CPU, "fp32")
+    entry["files"] = {path.name: sha256(path) for path in (fp32, version / WEIGHTS)}
     expected = expected_alphas(network, known)
-    in_bf16, in_winograd = (of(expected, fp32, known) for of in (prove_in_bf16, prove_in_winograd))
-    files = [fp32, version / WEIGHTS, *[mnn] * isinstance(in_winograd, Parity)]
-    entry = describe(fp32, CPU, "fp32") | {"files": {path.name: sha256(path) for path in files}}
-    write_entry(version, fp32.name, entry | {"bf16": verdict(in_bf16)})
+    _, in_winograd = prove_faster_ways(expected, fp32, CPU, known, entry)
+    write_entry(version, fp32.name, entry)
     address = stack.enter_context(serving(repository, options.url))
 
     def tensorrt() -> Matting:
@@ -170,6 +167,7 @@ def exported_forms(
         return tensorrt_matte(fp16, largest)
 
     def by_mnn() -> Matting:
+        mnn = version / MNN_MODEL
         if not mnn.is_file():
             raise SkippedError(str(in_winograd))
         return mnn_matte(mnn)
