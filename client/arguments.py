@@ -16,7 +16,7 @@ from client.job import OUTPUTS, Band
 from client.pairs import is_many
 from client.tiles import SMALLEST_TILE, STRIDE
 from client.tls import Tls
-from client.video import DEFAULT_FPS, MAX_FPS, MIN_FPS, is_video, makes_video
+from client.video import DEFAULT_FPS, MAX_FPS, MIN_FPS, VIDEO_SUFFIXES, is_video, makes_video
 from client.views import VIEWS
 from matting.trimaps import MASK_BAND
 
@@ -138,8 +138,7 @@ def _parser() -> argparse.ArgumentParser:
         "image",
         metavar="IMAGE",
         help="photo; or many: a folder, a quoted glob, a CSV file; or a video file (its sound is "
-        "left out, HD colours are slightly off, and each frame is matted on its own, so soft edges "
-        "flicker: docs/client.md)",
+        "left out, and each frame is matted on its own, so soft edges flicker: docs/client.md)",
     )
     parser.add_argument(
         "trimap",
@@ -355,6 +354,9 @@ def _check_usage(parser: argparse.ArgumentParser, options: argparse.Namespace) -
         if makes_video(outputs):
             parser.error(f"a video is made from a folder of frames, which {options.image} is not")
     elif options.trimap is None:
-        parser.error(f"no TRIMAP for {options.image}, and it is not a folder, glob or CSV file")
+        parser.error(
+            f"no TRIMAP for {options.image}, and it is not a folder, glob, CSV file or a video "
+            f"({', '.join(VIDEO_SUFFIXES)})"
+        )
     elif options.trimaps or options.failures or options.jobs:
         parser.error("--trimaps, --failures and --jobs are for many photos or a video")

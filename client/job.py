@@ -121,12 +121,9 @@ def read_pair(pair: Pair, options: Options) -> tuple[Photo, np.ndarray]:
     """
     photo = read_photo(pair.image)
     marked = _read_marked(pair.trimap, photo.pixels, pair.image)
-    # Not asked of a video's frames: the object may fade and leave, and the video would end there.
+    # Not asked of each frame of a video: the object may fade and leave.
     if options.mask and marked.max() < FOREGROUND - NEARLY_KNOWN:
-        raise ImageError(
-            f"{pair.trimap}: the mask's brightest value is {marked.max()}; expected black (0) for "
-            "background and white (255) for the object"
-        )
+        raise without_white(pair.trimap, marked.max())
     trimap = _to_trimap(marked, pair.trimap, options)
     if options.mask and is_unknown(trimap).all():
         raise ImageError(
@@ -139,6 +136,14 @@ def read_pair(pair: Pair, options: Options) -> tuple[Photo, np.ndarray]:
             "expected black for background and white for the object"
         )
     return photo, trimap
+
+
+def without_white(masks: Path, brightest: int) -> ImageError:
+    """Return what to raise for a mask, or a folder of masks, in which nothing is white."""
+    return ImageError(
+        f"{masks}: the mask's brightest value is {brightest}; expected black (0) for "
+        "background and white (255) for the object"
+    )
 
 
 def trimap_for(path: Path, image: np.ndarray, name: Path, options: Options) -> np.ndarray:

@@ -163,9 +163,9 @@ def _run_video(matte: Matte, options: argparse.Namespace) -> int:
         folders = [path for path in (pair.image, pair.trimap) if path.is_dir()]
         frames = chain.from_iterable(map(images_in, folders))
         check_outputs(chain(_inputs([pair], options), frames), pair.outputs.values())
-        trimaps = list_frames(pair)
-        fps = options.fps or DEFAULT_FPS
-        matted = matte_video(pair, trimaps, matte, _settings(options), _jobs(options), request, fps)
+        settings, fps = _settings(options), options.fps or DEFAULT_FPS
+        trimaps = list_frames(pair, settings)
+        matted = matte_video(pair, trimaps, matte, settings, _jobs(options), request, fps)
         with (
             logging_redirect_tqdm(),
             closing(matted) as written,

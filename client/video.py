@@ -1,24 +1,30 @@
 """A video, or a folder of frames, and a trimap or mask for each frame in; videos or frames out.
 
 Every frame is a photo of its own: the network knows nothing of the one before. Sound is left out.
-Videos are written as FFV1 in Matroska: the one codec without loss that OpenCV's packages always
-have and that common programs read.
+Videos are read and written by FFmpeg's libraries, which PyAV brings along. They are written as FFV1
+in Matroska: without loss, with transparency, and read by common programs.
 """
 
 import os
 import re
+import shlex
 from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager
+from fractions import Fraction
+from itertools import count
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import NamedTuple
 
-import cv2
+import av
 import numpy as np
+from av.container import InputContainer
+from av.video.stream import VideoStream
 
 from client.connection import Matte
 from client.in_order import in_order
-from client.job import Options, Pair, matte_photo, metadata_for, trimap_for
+from client.job import Options, Pair, matte_photo, metadata_for, trimap_for, without_white
 from client.pairs import PairError, images_in
 from client.request import Request
 from matting.files import whole
@@ -27,28 +33,32 @@ from matting.images import (
     Photo,
     WriteError,
     check_pixels,
-    read_image,
     read_photo,
-    silent_opencv,
+    read_size,
+    read_trimap,
     to_depth,
     write_image,
 )
 from matting.metadata import Metadata
-from matting.trimaps import has_unknown
+from matting.trimaps import FOREGROUND, NEARLY_KNOWN, has_unknown
 
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".avi", ".webm")
 WRITTEN_SUFFIX = ".mkv"
 DEFAULT_FPS = 25.0
 """Frames a second of a video that is made of pictures."""
 MIN_FPS, MAX_FPS = 0.01, 1000.0
-"""OpenCV writes other rates than asked for beyond, or none at all, or waits for ever."""
-CODEC = cv2.VideoWriter.fourcc(*"FFV1")
 
-# FFmpeg's own words on a damaged file: ours say it in one line. Read when OpenCV loads FFmpeg.
-os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+READING = {"format_whitelist": "mov,matroska,avi", "protocol_whitelist": "file"}
+"""For FFmpeg: a playlist that is named .mp4 must not open other files, nor connections."""
+MILLISECOND = Fraction(1, 1000)
+"""Matroska's unit of time."""
+TO_RGB = 0x4 | 0x2000 | 0x40000
+"""swscale's bicubic, full chroma and accurate rounding: without, all is up to 2 levels too dark."""
+PIXEL_FORMATS = {1: ("gray", "gray"), 3: ("rgb24", "bgr0"), 4: ("rgba", "bgra")}
+"""Names of ours and FFV1's, by channels."""
 
-Writer = Callable[[np.ndarray, Metadata | None], None]
-"""Takes the frames of one output in their order, with the metadata that belong to it."""
+Writer = Callable[[np.ndarray, Metadata | None, float], None]
+"""Takes the frames of one output in their order, with their metadata and their times in seconds."""
 
 
 def is_video(source: str, outputs: Mapping[str, Path]) -> bool:
@@ -64,7 +74,7 @@ def makes_video(outputs: Mapping[str, Path]) -> bool:
     return any(path.suffix.lower() == WRITTEN_SUFFIX for path in outputs.values())
 
 
-def list_frames(pair: Pair) -> list[Path]:
+def list_frames(pair: Pair, options: Options) -> list[Path]:
     """Return the trimap of each frame, once nothing speaks against the work.
 
     Parameters
@@ -73,32 +83,36 @@ def list_frames(pair: Pair) -> list[Path]:
         Its image is a video file or a folder of frames. Its trimap is a folder with as many images
         as there are frames: they go together in the order of their names, in which 9 comes before
         10. So do the frames of a folder. Each output is a .mkv file or a folder for frames, which
-        is new or empty. A cut-out has to be a folder.
+        is new or empty.
+    options : Options
 
     Raises
     ------
     ImageError
-        The video cannot be read, or its frames are larger than `matting.images.MAX_PIXELS`.
+        The video cannot be read or is damaged, its frames are larger than
+        `matting.images.MAX_PIXELS`, a trimap has another size, or no mask has any white.
     PairError
-        The number of trimaps is another, a folder cannot be listed, the frames' times are none that
-        a written video could have, or an output cannot be what it is said to be.
+        The number of trimaps is another, frames and trimaps have numbers that do not go together, a
+        folder cannot be listed, or an output cannot be what it is said to be.
     """
-    video, trimaps = pair.image, pair.trimap
-    measured = (_measure_pictures if video.is_dir() else _measure_file)(video)
-    found = _in_natural_order(trimaps) if trimaps.is_dir() else []
-    if len(found) != measured.frames:
+    video, folder = pair.image, pair.trimap
+    trimaps = _in_natural_order(folder) if folder.is_dir() else []
+    frames = _in_natural_order(video) if video.is_dir() else None
+    measured = _measure_file(video) if frames is None else _measure_pictures(video, frames)
+    if len(trimaps) != measured.frames:
         raise PairError(
-            f"{video} has {measured.frames} frames and {trimaps} {len(found)} images; "
+            f"{video} has {measured.frames} frames and {folder} {len(trimaps)} images; "
             "expected one for each"
         )
-    for kind, path in pair.outputs.items():
-        _check_output(kind, path, measured.sides)
-    if makes_video(pair.outputs) and not measured.is_steady:
-        raise PairError(
-            f"{video}: its frame rate varies, which a {WRITTEN_SUFFIX} would not keep; "
-            "name a folder for frames"
-        )
-    return found
+    if frames is not None:
+        _check_numbers(frames, trimaps)
+    for path in pair.outputs.values():
+        _check_output(path)
+    for trimap in trimaps:
+        _check_sides(trimap, video, measured.sides)
+    if options.mask:
+        _check_masks(folder, trimaps)
+    return trimaps
 
 
 def matte_video(
@@ -114,9 +128,10 @@ def matte_video(
 
     Yields for each frame, when it is written, whether its trimap has unknown pixels.
 
-    The frames keep their order. All outputs take their places together after the last frame; on
-    any failure, and where the iterator is closed before, there are none. `request` names all frames
-    to the server, and counts how often one was turned away. `fps` is for a folder of frames.
+    The frames keep their order and times. All outputs take their places together after the last
+    frame; on any failure, and where the iterator is closed before, there are none. `request` names
+    all frames to the server, and counts how often one was turned away. `fps` is for a folder of
+    frames.
 
     Raises
     ------
@@ -125,11 +140,12 @@ def matte_video(
 
     video, outputs = pair.image, pair.outputs
 
-    def work(marked: tuple[Photo, Path]) -> tuple[dict[str, np.ndarray], Metadata, bool]:
+    def work(marked: tuple[_Frame, Path]) -> tuple[dict[str, np.ndarray], _Frame, bool]:
         frame, trimap = marked
-        trimap_of_frame = trimap_for(trimap, frame.pixels, video, options)
-        made = matte_photo(outputs, frame.pixels, trimap_of_frame, matte, options, request)
-        return made, frame.metadata, has_unknown(trimap_of_frame)
+        pixels = frame.photo.pixels
+        trimap_of_frame = trimap_for(trimap, pixels, video, options)
+        made = matte_photo(outputs, pixels, trimap_of_frame, matte, options, request)
+        return made, frame, has_unknown(trimap_of_frame)
 
     with ExitStack() as all_or_none:
         partial = {
@@ -138,77 +154,46 @@ def matte_video(
         }
         with ExitStack() as files:
             rate, frames = files.enter_context(_frames_of(video, fps))
-            if makes_video(outputs) and not MIN_FPS <= rate <= MAX_FPS:
-                raise ImageError(
-                    f"{video}: says it has {rate:g} frames a second, expected {MIN_FPS:g} to "
-                    f"{MAX_FPS:g}; name a folder for frames"
-                )
             write = {
-                kind: files.enter_context(_writer(path, rate)) for kind, path in partial.items()
+                kind: files.enter_context(_writer(path, outputs[kind], rate))
+                for kind, path in partial.items()
             }
             pool = ThreadPoolExecutor(jobs)
             files.callback(pool.shutdown, wait=False, cancel_futures=True)
             made = in_order(pool, work, zip(frames, trimaps, strict=True), 2 * jobs)
             files.enter_context(closing(made))
-            for images, metadata, asked in made:
+            for images, frame, asked in made:
                 for kind, image in images.items():
-                    try:
-                        write[kind](image, metadata_for(kind, metadata))
-                    except WriteError as error:  # names the temporary file
-                        raise WriteError(outputs[kind], error.strerror) from error
+                    write[kind](image, metadata_for(kind, frame.photo.metadata), frame.time)
                 yield asked
-        for kind, path in partial.items():
-            _check_whole(path, outputs[kind], len(trimaps))
+
+
+class _Frame(NamedTuple):
+    photo: Photo
+    time: float  # in seconds
 
 
 class _Measured(NamedTuple):
-    """What is to be known of frames before the work: how many, how large, and when they come."""
+    """What is to be known of frames before the work."""
 
     frames: int
     sides: tuple[int, int]  # width and height
-    is_steady: bool = True
 
 
 def _measure_file(video: Path) -> _Measured:
-    with _opened(video) as capture:
-        width, height = int(capture.get(_WIDTH)), int(capture.get(_HEIGHT))
-        check_pixels(video, "its frames are", height, width)
-        rate, times = capture.get(cv2.CAP_PROP_FPS), list(_times(capture))
-    if not times:
+    with _opened(video) as (container, stream):
+        check_pixels(video, "its frames are", stream.height, stream.width)
+        sides = [_sides(frame) for frame in _decoded(video, container, stream)]
+    if not sides:
         raise ImageError(f"{video}: none of its frames can be read; is it damaged or cut short?")
-    return _Measured(len(times), (width, height), _are_steady(times, rate))
+    return _Measured(len(sides), sides[0])
 
 
-def _measure_pictures(folder: Path) -> _Measured:
-    pictures = _in_natural_order(folder)
+def _measure_pictures(folder: Path, pictures: list[Path]) -> _Measured:
     if not pictures:
         raise PairError(f"no frames in {folder}")
-    height, width, _ = read_image(pictures[0]).shape
+    height, width, _ = read_photo(pictures[0]).pixels.shape
     return _Measured(len(pictures), (width, height))
-
-
-_WIDTH, _HEIGHT = cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT
-
-
-def _times(capture: cv2.VideoCapture) -> Iterator[float]:
-    """Yield when each frame that is left comes, in milliseconds.
-
-    They are counted by it, too: what is decoded may be fewer than the header says.
-    """
-    while capture.grab():
-        yield capture.get(cv2.CAP_PROP_POS_MSEC)
-
-
-def _are_steady(times: list[float], rate: float) -> bool:
-    """Whether each frame comes within half a frame of where the rate has it, from the first on."""
-    rounding = rate / 1000  # Matroska's times are whole milliseconds
-    latest = times[0]
-    for number, time in enumerate(times):
-        # The last frames of an .avi, and all of a bare stream, may have no times: OpenCV says 0.
-        if time > latest and abs((time - times[0]) * rate / 1000 - number) > 0.5 + rounding:
-            return False
-        latest = max(latest, time)
-    return True
 
 
 def _in_natural_order(folder: Path) -> list[Path]:
@@ -221,104 +206,200 @@ def _in_natural_order(folder: Path) -> list[Path]:
     return sorted(images_in(folder), key=parts)
 
 
-def _check_output(kind: str, path: Path, sides: tuple[int, int]) -> None:
+def _check_numbers(frames: list[Path], trimaps: list[Path]) -> None:
+    """Refuse a folder where one is missing of the frames and another one of the trimaps."""
+
+    def numbers(paths: list[Path]) -> list[int]:
+        return [int(number) for path in paths for number in re.findall(r"\d+", path.stem)[-1:]]
+
+    of_frames, of_trimaps = numbers(frames), numbers(trimaps)
+    counting = len(set(of_frames)) == len(set(of_trimaps)) == len(frames)
+    if not counting:  # at most some have numbers, or these mean something else
+        return
+    first = of_frames[0] - of_trimaps[0]
+    for frame, trimap, *of_both in zip(frames, trimaps, of_frames, of_trimaps, strict=True):
+        if of_both[0] - of_both[1] != first:
+            raise PairError(
+                f"{frame} would go with {trimap}, but {frames[0].name} with {trimaps[0].name}; "
+                "is one missing in each folder?"
+            )
+
+
+def _check_output(path: Path) -> None:
     if path.suffix.lower() != WRITTEN_SUFFIX:
         if path.suffix:
             raise PairError(f"{path}: write a {WRITTEN_SUFFIX} or, for frames, name a folder")
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise PairError(f"{path}: exists already; name a new or empty folder for the frames")
-    elif kind == "cutout":
-        raise PairError(f"{path}: a {WRITTEN_SUFFIX} has no transparency; name a folder for frames")
-    elif any(side % 2 for side in sides):
+    folder = Path(os.path.realpath(path)).parent
+    if not folder.is_dir():
+        raise PairError(f"{path}: there is no folder {folder} to write to; create it first")
+    try:
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
         raise PairError(
-            f"{path}: frames are {sides[0]} x {sides[1]} pixels, a {WRITTEN_SUFFIX} needs even "
-            "sides; name a folder for frames"
+            f"{path}: cannot be written ({error.strerror}); choose another folder"
+        ) from error
+
+
+def _check_sides(trimap: Path, video: Path, sides: tuple[int, int]) -> None:
+    height, width = read_size(trimap)
+    if sorted((height, width)) != sorted(sides):  # before EXIF rotation
+        raise ImageError(
+            f"{video} is {sides[0]} x {sides[1]} but {trimap} is {width} x {height} pixels; "
+            "expected the same size"
         )
-    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-        raise PairError(f"{path}: there is no folder {path.parent} to write to; create it first")
+
+
+def _check_masks(folder: Path, masks: list[Path]) -> None:
+    """Refuse masks none of which has white. Single ones may have none: the object may leave."""
+    brightest = 0
+    for mask in masks:
+        brightest = max(brightest, int(read_trimap(mask).max()))
+        if brightest >= FOREGROUND - NEARLY_KNOWN:
+            return
+    raise without_white(folder, brightest)
 
 
 @contextmanager
-def _opened(video: Path) -> Iterator[cv2.VideoCapture]:
+def _opened(video: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     if not video.is_file():
         raise ImageError(f"{video}: no such file; check the name")
-    with silent_opencv():
-        capture = cv2.VideoCapture(str(video), cv2.CAP_FFMPEG)
     try:
-        if not capture.isOpened():
-            raise ImageError(
-                f"{video}: cannot be read as a video; is it damaged, or of a rare kind?"
-            )
-        capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)  # phones store what is upright sideways
-        yield capture
-    finally:
-        capture.release()
+        # With "file:", what comes before a colon in a name is no protocol.
+        container = av.open(f"file:{video}", container_options=READING, metadata_errors="replace")
+    except av.FFmpegError as error:
+        raise ImageError(
+            f"{video}: cannot be read as a video ({error.strerror}); is it damaged, or not one of "
+            f"{', '.join(VIDEO_SUFFIXES)}?"
+        ) from error
+    with container:
+        stream = container.streams.best("video")
+        if not isinstance(stream, VideoStream):
+            raise ImageError(f"{video}: has no pictures, or of a kind that cannot be read")
+        stream.thread_type = "AUTO"
+        # Else what refers to a missing frame is left out, or made up.
+        stream.codec_context.options = {"err_detect": "explode"}
+        yield container, stream
+
+
+def _decoded(
+    video: Path, container: InputContainer, stream: VideoStream
+) -> Iterator[av.VideoFrame]:
+    """Yield the frames in the order in which they are shown, while they are whole and of one size.
+
+    Raises
+    ------
+    ImageError
+    """
+    number, first = 1, None
+
+    def damaged() -> ImageError:
+        return ImageError(
+            f"{video}: is damaged in frame {number} or soon after; to see more: "
+            f"ffmpeg -v error -i {shlex.quote(str(video))} -f null -"
+        )
+
+    try:
+        for packet in container.demux(stream):
+            if packet.is_corrupt:
+                raise damaged()
+            for frame in packet.decode():
+                if frame.is_corrupt:
+                    raise damaged()
+                first = first or _sides(frame)
+                if _sides(frame) != first:
+                    raise _of_another_size(f"{video}: frame {number}", _sides(frame), first)
+                yield frame
+                number += 1
+    except av.FFmpegError as error:
+        raise damaged() from error
+
+
+def _sides(frame: av.VideoFrame) -> tuple[int, int]:
+    """Return the width and height of an upright frame."""
+    return (frame.height, frame.width) if frame.rotation % 180 else (frame.width, frame.height)
+
+
+def _of_another_size(name: str, sides: tuple[int, int], first: tuple[int, int]) -> ImageError:
+    return ImageError(
+        f"{name} is {sides[0]} x {sides[1]} pixels, the first frame is {first[0]} x {first[1]}; "
+        "expected frames of one size"
+    )
 
 
 @contextmanager
-def _frames_of(video: Path, fps: float) -> Iterator[tuple[float, Iterator[Photo]]]:
-    """Open a video file or a folder; yield frames a second, and the frames."""
+def _frames_of(video: Path, fps: float) -> Iterator[tuple[Fraction, Iterator[_Frame]]]:
+    """Open a video file or a folder; yield frames a second, on average, and the frames."""
     if video.is_dir():
-        yield fps, _pictures(video)
+        rate = Fraction(fps).limit_denominator(1001)
+        yield rate, _pictures(video, rate)
         return
-    with _opened(video) as capture:
-        yield capture.get(cv2.CAP_PROP_FPS), _decoded(capture)
+    with _opened(video) as (container, stream):
+        rate = stream.average_rate or Fraction(DEFAULT_FPS)
+        yield rate, _timed(_decoded(video, container, stream), rate)
 
 
-def _pictures(folder: Path) -> Iterator[Photo]:
+def _pictures(folder: Path, rate: Fraction) -> Iterator[_Frame]:
     first = None
-    for path in _in_natural_order(folder):
+    for number, path in enumerate(_in_natural_order(folder)):
         picture = read_photo(path)
         height, width, _ = picture.pixels.shape
-        first = first or (height, width)
-        if (height, width) != first:
-            raise ImageError(
-                f"{path}: is {width} x {height} pixels, the first frame is "
-                f"{first[1]} x {first[0]}; expected frames of one size"
-            )
-        yield picture
+        first = first or (width, height)
+        if (width, height) != first:
+            raise _of_another_size(f"{path}:", (width, height), first)
+        yield _Frame(picture, float(number / rate))
 
 
-def _decoded(capture: cv2.VideoCapture) -> Iterator[Photo]:
-    while True:
-        found, frame = capture.read()
-        if not found:
-            return
-        yield Photo(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), Metadata())
+def _timed(frames: Iterator[av.VideoFrame], rate: Fraction) -> Iterator[_Frame]:
+    """Convert frames to RGB. What an .avi says of their times may be nothing, or out of order."""
+    time = -1 / float(rate)
+    for frame in frames:
+        is_later = frame.pts is not None and frame.time > time
+        time = frame.time if is_later else time + 1 / float(rate)
+        pixels = frame.to_ndarray(format="rgb24", interpolation=TO_RGB)
+        upright = np.ascontiguousarray(np.rot90(pixels, round(frame.rotation / 90)))
+        yield _Frame(Photo(upright, Metadata()), time)
 
 
 @contextmanager
-def _writer(path: Path, rate: float) -> Iterator[Writer]:
+def _writer(path: Path, output: Path, rate: Fraction) -> Iterator[Writer]:
+    """Write frames to the temporary place of an output, which is named where that fails."""
     if path.suffix.lower() != WRITTEN_SUFFIX:
         path.mkdir()
-        names = iter(range(1, 10**6))
-        yield lambda image, metadata: write_image(path / f"{next(names):06}.png", image, metadata)
-        return
-    video: cv2.VideoWriter | None = None
+        names = (path / f"{number:06}.png" for number in count(1))
 
-    def write(image: np.ndarray, _: Metadata | None) -> None:
-        nonlocal video
+        def write_frame(image: np.ndarray, metadata: Metadata | None, _: float) -> None:
+            with _naming(output):
+                write_image(next(names), image, metadata)
+
+        yield write_frame
+        return
+    container = av.open(str(path), "w")
+    stream = container.add_stream("ffv1", rate, time_base=MILLISECOND)
+
+    def write(image: np.ndarray, _: Metadata | None, time: float) -> None:
         image = to_depth(image, np.uint8)
-        if video is None:
-            size = image.shape[1], image.shape[0]
-            video = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, CODEC, rate, size, image.ndim == 3)
-            if not video.isOpened():
-                raise WriteError(path, "FFmpeg cannot begin it")
-        video.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image)
+        ours, stored = PIXEL_FORMATS[image[0, 0].size]
+        if not stream.codec_context.is_open:
+            stream.height, stream.width = image.shape[:2]
+            stream.pix_fmt = stored
+        frame = av.VideoFrame.from_ndarray(image, ours)
+        frame.pts, frame.time_base = round(time * 1000), MILLISECOND
+        with _naming(output):
+            container.mux(stream.encode(frame))  # FFV1 keeps no frame back
 
     try:
         yield write
     finally:
-        if video is not None:
-            video.release()
+        with _naming(output):
+            container.close()
 
 
-def _check_whole(written: Path, output: Path, frames: int) -> None:
-    """Count what was written for an output: OpenCV says nothing when the disk is full."""
-    if written.is_dir():
-        return
-    count = 0
-    with suppress(ImageError), _opened(written) as capture:
-        count = len(list(_times(capture)))
-    if count != frames:
-        raise WriteError(output, f"it has only {count} of {frames} frames; is the disk full?")
+@contextmanager
+def _naming(output: Path) -> Iterator[None]:
+    try:
+        yield
+    except (WriteError, av.FFmpegError) as error:
+        raise WriteError(output, error.strerror) from error

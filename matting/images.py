@@ -134,6 +134,17 @@ def read_cutout(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
     return cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGB), pixels[..., 3]
 
 
+def read_size(path: str | Path) -> tuple[int, int]:
+    """Return the height and width that a file's header states, before any EXIF rotation.
+
+    Raises
+    ------
+    ImageError
+        As `read_image`, apart from what only decoding shows.
+    """
+    return _size(Path(path), _read_bytes(Path(path)))
+
+
 def to_depth(pixels: np.ndarray, depth: type[np.uint8] | type[np.uint16]) -> np.ndarray:
     """Scale uint8 or uint16 pixels to the other of the two, nearest; or return them as they are."""
     if pixels.dtype == depth:
@@ -203,11 +214,7 @@ def check_writable(path: str | Path) -> None:
 def _decode(path: Path, data: bytes, mode: int) -> np.ndarray:
     """Decode to uint8 or uint16 in OpenCV's order of channels, not turned (but for a TIFF)."""
     name = image_format(data)
-    try:
-        height, width = image_size(data)
-    except HeaderError as error:
-        raise _damaged(path, name, str(error)) from error
-    check_pixels(path, "is", height, width)
+    _size(path, data)
     if name == "TIFF":
         data = exif.say_premultiplied(data)
     with silent_opencv():
@@ -229,6 +236,15 @@ def _decode(path: Path, data: bytes, mode: int) -> np.ndarray:
     if name == "TIFF" and image.dtype == np.uint16:
         _check_deep_tiff(path, data)
     return image
+
+
+def _size(path: Path, data: bytes) -> tuple[int, int]:
+    try:
+        height, width = image_size(data)
+    except HeaderError as error:
+        raise _damaged(path, image_format(data), str(error)) from error
+    check_pixels(path, "is", height, width)
+    return height, width
 
 
 def _check_deep_tiff(path: Path, tiff: bytes) -> None:
