@@ -47,6 +47,7 @@ WRITTEN_SUFFIX = ".mkv"
 DEFAULT_FPS = 25.0
 """Frames a second of a video that is made of pictures."""
 MIN_FPS, MAX_FPS = 0.01, 1000.0
+"""Its rates: Matroska's times are whole milliseconds."""
 
 READING = {"format_whitelist": "mov,matroska,avi", "protocol_whitelist": "file"}
 """For FFmpeg: a playlist that is named .mp4 must not open other files, nor connections."""
@@ -333,7 +334,7 @@ def _of_another_size(name: str, sides: tuple[int, int], first: tuple[int, int]) 
 def _frames_of(video: Path, fps: float) -> Iterator[tuple[Fraction, Iterator[_Frame]]]:
     """Open a video file or a folder; yield frames a second, on average, and the frames."""
     if video.is_dir():
-        rate = Fraction(fps).limit_denominator(1001)
+        rate = Fraction(fps).limit_denominator(10**5)
         yield rate, _pictures(video, rate)
         return
     with _opened(video) as (container, stream):

@@ -49,18 +49,17 @@ def make_clip(folder, pictures):
 
 
 def encode(path, frames, codec, pixel_format, rate=RATE, times=None, options=None, **colours):
-    """Write frames, RGB or as FFmpeg stores them, at times in milliseconds."""
+    """Write frames, RGB or av's own, at times in milliseconds."""
     with av.open(f"file:{path}", "w") as container:
-        height, width = frames[0].shape[:2]
-        if frames[0].ndim == 2:  # 4:2:0: both smaller planes below the first
-            height = height * 2 // 3
         stream = container.add_stream(codec, rate, options=options, time_base=Fraction(1, 1000))
-        stream.width, stream.height, stream.pix_fmt = width, height, pixel_format
-        for name, value in colours.items():
-            setattr(stream.codec_context, name, value)
         for number, array in enumerate(frames):
-            stored = "rgb24" if array.ndim == 3 else pixel_format
-            frame = av.VideoFrame.from_ndarray(array, stored)
+            is_frame = isinstance(array, av.VideoFrame)
+            frame = array if is_frame else av.VideoFrame.from_ndarray(array)
+            if number == 0:
+                stream.width, stream.height = frame.width, frame.height
+                stream.pix_fmt = pixel_format
+                for name, value in colours.items():
+                    setattr(stream.codec_context, name, value)
             for name, value in colours.items():
                 setattr(frame, name, value)
             frame.pts = times[number] if times else round(1000 * number / rate)
@@ -189,16 +188,19 @@ BT709, BT601, BT2020 = (0.2126, 0.0722), (0.299, 0.114), (0.2627, 0.0593)
 
 
 def in_yuv(rgb, red, blue, bits, full):
-    """RGB as planes of 4:2:0, one below the other, after the standards' own formulas."""
+    """RGB as a frame of 4:2:0, after the standards' own formulas."""
     r, g, b = np.moveaxis(rgb / 255, 2, 0)
     y = red * r + (1 - red - blue) * g + blue * b
     chroma = [(b - y) / (2 - 2 * blue), (r - y) / (2 - 2 * red)]
     unit, most = 1 << bits - 8, (1 << bits) - 1
-    y = y * most if full else (16 + 219 * y) * unit
     smaller = [128 * unit + c[::2, ::2] * (most if full else 224 * unit) for c in chroma]
-    planes = np.concatenate([plane.ravel() for plane in (y, *smaller)])
-    depth = np.uint8 if bits == 8 else np.uint16
-    return planes.round().clip(0, most).astype(depth).reshape(-1, rgb.shape[1])
+    planes = [y * most if full else (16 + 219 * y) * unit, *smaller]
+    frame = av.VideoFrame(rgb.shape[1], rgb.shape[0], "yuv420p" if bits == 8 else "yuv420p10le")
+    for plane, values in zip(frame.planes, planes, strict=True):
+        height, width = values.shape
+        rows = np.frombuffer(plane, np.uint8 if bits == 8 else np.uint16).reshape(height, -1)
+        rows[:, :width] = values.round().clip(0, most)
+    return frame
 
 
 @pytest.mark.parametrize(
@@ -217,18 +219,16 @@ def test_colours_are_as_the_video_says(run, tmp_path, codec, bits, weights, colo
     """Down to the last rows: 36 is no multiple of the codecs' 16."""
     rgb = np.repeat(np.uint8(PATCHES)[None], 36, axis=0).repeat(16, axis=1)
     frame = in_yuv(rgb, *weights, bits, colours.get("color_range") == 2)
-    options = {"qp": "0", "lossless": "1"} | QUIET
-    pixel_format = "yuv420p" if bits == 8 else "yuv420p10le"
-    encode("a.mkv", [frame, frame], codec, pixel_format, options=options, **colours)
+    options = {"qp": "0", "lossless": "1", **QUIET}
+    encode("a.mkv", [frame, frame], codec, frame.format.name, options=options, **colours)
     Path("trimaps").mkdir()
     for number in range(2):
         write_image(f"trimaps/{number}.png", np.full(rgb.shape[:2], 255, np.uint8))
     code, _, err = run("a.mkv", "--trimaps", "trimaps", "--cutout", "out")
     assert code == 0, err
     found = read_photo("out/000002.png").pixels.astype(int)
-    middles = slice(4, None, 16), slice(12, None, 16)
-    for column in middles:
-        assert np.abs(found[:, column] - rgb[:, column]).max() <= 2
+    middles = np.arange(8, rgb.shape[1], 16)
+    assert np.abs(found[:, middles] - rgb[:, middles]).max() <= 2
 
 
 def test_a_pixel_format_that_changes(run, tmp_path):
@@ -278,12 +278,11 @@ def test_a_damaged_video_is_refused(refuse, asked, clip, fault):
     "playlist",
     [
         "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n{}\n#EXT-X-ENDLIST\n",
-        "ffconcat version 1.0\nfile '{}'\n",
-        "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 26\n",
+        "ffconcat version 1.0\nfile {}\n",
     ],
 )
-def test_a_playlist_opens_no_other_video(refuse, clip, playlist, tmp_path):
-    Path("list.mp4").write_text(playlist.format(tmp_path / "clip.mkv"))
+def test_a_playlist_opens_no_other_video(refuse, clip, playlist):
+    Path("list.mp4").write_text(playlist.format("clip.mkv"))
     error = refuse("list.mp4", "--trimaps", "trimaps", "-o", "alpha.mkv")
     assert "list.mp4: cannot be read as a video" in error
 
@@ -368,7 +367,7 @@ def test_a_gap_in_each_folder_is_found(refuse, asked, tmp_path, make_picture):
     assert asked() == 0
 
 
-@pytest.mark.parametrize("rate", [None, 12])
+@pytest.mark.parametrize("rate", [None, 23.976])
 def test_frames_and_trimaps_by_their_numbers(run, tmp_path, make_picture, expected_alpha, rate):
     pictures = [make_picture(38, 52, seed) for seed in range(12)]
     for folder, kind in (("frames", 0), ("trimaps", 1)):
