@@ -97,6 +97,8 @@ def list_frames(pair: Pair, options: Options) -> list[Path]:
         folder cannot be listed, or an output cannot be what it is said to be.
     """
     video, folder = pair.image, pair.trimap
+    for path in pair.outputs.values():
+        _check_output(path)
     trimaps = _in_natural_order(folder) if folder.is_dir() else []
     frames = _in_natural_order(video) if video.is_dir() else None
     measured = _measure_file(video) if frames is None else _measure_pictures(video, frames)
@@ -107,8 +109,6 @@ def list_frames(pair: Pair, options: Options) -> list[Path]:
         )
     if frames is not None:
         _check_numbers(frames, trimaps)
-    for path in pair.outputs.values():
-        _check_output(path)
     for trimap in trimaps:
         _check_sides(trimap, video, measured.sides)
     if options.mask:
@@ -178,7 +178,7 @@ class _Measured(NamedTuple):
     """What is to be known of frames before the work."""
 
     frames: int
-    sides: tuple[int, int]  # width and height
+    sides: tuple[int, int]  # width and height; of a picture, before EXIF rotation
 
 
 def _measure_file(video: Path) -> _Measured:
@@ -193,7 +193,7 @@ def _measure_file(video: Path) -> _Measured:
 def _measure_pictures(folder: Path, pictures: list[Path]) -> _Measured:
     if not pictures:
         raise PairError(f"no frames in {folder}")
-    height, width, _ = read_photo(pictures[0]).pixels.shape
+    height, width = read_size(pictures[0])
     return _Measured(len(pictures), (width, height))
 
 
@@ -214,12 +214,11 @@ def _check_numbers(frames: list[Path], trimaps: list[Path]) -> None:
         return [int(number) for path in paths for number in re.findall(r"\d+", path.stem)[-1:]]
 
     of_frames, of_trimaps = numbers(frames), numbers(trimaps)
-    counting = len(set(of_frames)) == len(set(of_trimaps)) == len(frames)
-    if not counting:  # at most some have numbers, or these mean something else
-        return
-    first = of_frames[0] - of_trimaps[0]
-    for frame, trimap, *of_both in zip(frames, trimaps, of_frames, of_trimaps, strict=True):
-        if of_both[0] - of_both[1] != first:
+    if not len(set(of_frames)) == len(set(of_trimaps)) == len(frames):
+        return  # they do not count
+    offsets = [number - other for number, other in zip(of_frames, of_trimaps, strict=True)]
+    for frame, trimap, offset in zip(frames, trimaps, offsets, strict=True):
+        if offset != offsets[0]:
             raise PairError(
                 f"{frame} would go with {trimap}, but {frames[0].name} with {trimaps[0].name}; "
                 "is one missing in each folder?"
