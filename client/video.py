@@ -338,7 +338,7 @@ def _frames_of(video: Path, fps: float) -> Iterator[tuple[Fraction, Iterator[_Fr
         return
     with _opened(video) as (container, stream):
         rate = stream.average_rate or Fraction(DEFAULT_FPS)
-        yield rate, _timed(_decoded(video, container, stream), rate)
+        yield rate, _timed(video, _decoded(video, container, stream), rate)
 
 
 def _pictures(folder: Path, rate: Fraction) -> Iterator[_Frame]:
@@ -352,15 +352,25 @@ def _pictures(folder: Path, rate: Fraction) -> Iterator[_Frame]:
         yield _Frame(picture, float(number / rate))
 
 
-def _timed(frames: Iterator[av.VideoFrame], rate: Fraction) -> Iterator[_Frame]:
-    """Convert frames to RGB. What an .avi says of their times may be nothing, or out of order."""
+def _timed(video: Path, frames: Iterator[av.VideoFrame], rate: Fraction) -> Iterator[_Frame]:
+    """Add times. What an .avi says of them may be nothing, or out of order."""
     time = -1 / float(rate)
     for frame in frames:
         is_later = frame.pts is not None and frame.time > time
         time = frame.time if is_later else time + 1 / float(rate)
+        yield _Frame(Photo(_to_rgb(video, frame), Metadata()), time)
+
+
+def _to_rgb(video: Path, frame: av.VideoFrame) -> np.ndarray:
+    """Return the upright pixels of a frame, H x W x 3."""
+    try:
         pixels = frame.to_ndarray(format="rgb24", interpolation=TO_RGB)
-        upright = np.ascontiguousarray(np.rot90(pixels, round(frame.rotation / 90)))
-        yield _Frame(Photo(upright, Metadata()), time)
+    except av.FFmpegError as error:
+        raise ImageError(
+            f"{video}: its colours ({frame.format.name}, colour space {frame.colorspace}) cannot "
+            f"be converted ({error.strerror}); convert it to BT.709 first"
+        ) from error
+    return np.ascontiguousarray(np.rot90(pixels, round(frame.rotation / 90)))
 
 
 @contextmanager

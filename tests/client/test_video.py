@@ -231,6 +231,13 @@ def test_colours_are_as_the_video_says(run, tmp_path, codec, bits, weights, colo
     assert np.abs(found[:, middles] - rgb[:, middles]).max() <= 2
 
 
+def test_an_unknown_colour_space_is_told(refuse, clip):
+    frames = [in_yuv(image, *BT709, bits=8, full=False) for image, _ in clip]
+    encode("a.mkv", frames, "libx264", "yuv420p", colorspace=8)
+    error = refuse("a.mkv", "--trimaps", "trimaps", "-o", "alpha.mkv")
+    assert "a.mkv: its colours (yuv420p, colour space 8) cannot be converted" in error
+
+
 def test_a_pixel_format_that_changes(run, tmp_path):
     """As cameras' motion JPEGs do."""
     green = np.tile(np.linspace(0, 255, 64).astype(np.uint8), (48, 1))
