@@ -165,7 +165,7 @@ def test_masks_that_are_taken_for_trimaps_are_told(run, clip):
 
 
 def test_a_videos_cutouts_keep_colours_and_alphas(run, tmp_path, make_picture, expected_alpha):
-    """Of odd sides, too; the one reader of them is the writer's own."""
+    """Of odd sides, too."""
     pictures = [make_picture(37, 53, seed) for seed in range(2)]
     encode("odd.mkv", [image for image, _ in pictures], "ffv1", "bgr0")
     Path("trimaps").mkdir()
@@ -173,12 +173,14 @@ def test_a_videos_cutouts_keep_colours_and_alphas(run, tmp_path, make_picture, e
         write_image(f"trimaps/{number}.png", trimap)
     code, _, err = run("odd.mkv", "--trimaps", "trimaps", "-o", "a.mkv", "--cutout", "c.mkv")
     assert code == 0, err
-    for made, alpha, picture in zip(decode("c.mkv"), read_video("a.mkv"), pictures, strict=True):
-        pixels, expected = made.to_ndarray(format="rgba"), expected_alpha(*picture)
-        assert (made.format.name, made.width, made.height) == ("bgra", 53, 37)
+    made = zip(decode("c.mkv"), read_video("c.mkv"), read_video("a.mkv"), pictures, strict=True)
+    for frame, colours, alpha, picture in made:
+        pixels, expected = frame.to_ndarray(format="rgba"), expected_alpha(*picture)
+        assert frame.format.name == "bgra"
         np.testing.assert_array_equal(pixels[..., 3], expected)
         np.testing.assert_array_equal(alpha[..., 0], expected)
-        np.testing.assert_array_equal(pixels[..., :3], estimate_foreground(picture[0], expected))
+        np.testing.assert_array_equal(pixels[..., :3], colours)
+        np.testing.assert_array_equal(colours, estimate_foreground(picture[0], expected))
 
 
 QUIET = {"x265-params": "log-level=none:lossless=1"}
@@ -262,22 +264,31 @@ def test_a_pixel_format_that_changes(run, tmp_path):
         assert np.abs(alpha[..., 0].astype(int) - green).max() <= 8
 
 
-@pytest.mark.parametrize("fault", ["bytes", "frame"])
-def test_a_damaged_video_is_refused(refuse, asked, clip, fault):
-    """Wrong bytes, or a frame missing that others build on; the decoder would make something up."""
-    images = [image for image, _ in clip]
-    if fault == "bytes":
-        encode("a.mp4", images, "libx264", "yuv420p")
-        with av.open("a.mp4") as whole:
-            packet = list(whole.demux(video=0))[5]
-        file = bytearray(Path("a.mp4").read_bytes())
-        file[packet.pos + 10 : packet.pos + packet.size] = bytes(packet.size - 10)
-        Path("a.mp4").write_bytes(file)
+@pytest.mark.parametrize(
+    ("name", "codec", "pixel_format", "fault"),
+    [
+        ("a.mp4", "libx264", "yuv420p", "zeros"),
+        ("a.mov", "prores_ks", "yuv422p10le", "zeros"),
+        ("a.avi", "mjpeg", "yuvj420p", "cut"),
+        ("a.mp4", "libx265", "yuv420p", "one is missing"),
+    ],
+)
+def test_a_damaged_video_is_refused(refuse, asked, clip, name, codec, pixel_format, fault):
+    """The decoder stops, or makes something up and says so, or the file ends inside a frame."""
+    images, options = [image for image, _ in clip], {"bf": "0", **QUIET}
+    encode(name, images, codec, pixel_format, options=options)
+    with av.open(name) as whole:
+        packet = list(whole.demux(video=0))[5]
+    file, middle, end = Path(name), packet.pos + packet.size // 2, packet.pos + packet.size
+    data = file.read_bytes()
+    if fault == "zeros":
+        file.write_bytes(data[:middle] + bytes(end - middle) + data[end:])
+    elif fault == "cut":
+        file.write_bytes(data[:middle])
     else:
-        encode("whole.mp4", images, "libx265", "yuv420p", options={"bf": "0", **QUIET})
-        copy("whole.mp4", "a.mp4", but=5)
-    error = refuse("a.mp4", "--trimaps", "trimaps", "-o", "alpha.mkv")
-    assert re.search(r"a\.mp4: is damaged in frame \d+ or soon after; to see more: ffmpeg ", error)
+        copy(file.rename("whole.mp4"), name, but=5)
+    error = refuse(name, "--trimaps", "trimaps", "-o", "alpha.mkv")
+    assert re.search(name + r": is damaged in frame \d+ or soon after; to see more: ffmpeg ", error)
     assert asked() == 0
 
 
