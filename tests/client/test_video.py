@@ -240,28 +240,39 @@ def test_an_unknown_colour_space_is_told(refuse, clip):
     assert "a.mkv: its colours (yuv420p, colour space 8) cannot be converted" in error
 
 
-def test_a_pixel_format_that_changes(run, tmp_path):
-    """As cameras' motion JPEGs do."""
-    green = np.tile(np.linspace(0, 255, 64).astype(np.uint8), (48, 1))
+def make_jpegs(kinds):
+    """A motion JPEG of two frames each of some sizes and pixel formats; a ramp of greys."""
     with av.open("a.avi", "w") as container:
-        stream = container.add_stream("mjpeg", 25)
+        stream = container.add_stream("mjpeg", RATE)
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuvj422p"
-        second = av.CodecContext.create("mjpeg", "w")
-        second.width, second.height, second.pix_fmt = 64, 48, "yuvj420p"
-        second.time_base = Fraction(1, 25)
-        for number in range(4):
-            frame = av.VideoFrame.from_ndarray(np.dstack([green] * 3))
-            frame.pts, frame.time_base = number, Fraction(1, 25)
-            for packet in (stream if number < 2 else second).encode(frame):
+        Path("trimaps").mkdir()
+        for number, (width, pixel_format) in enumerate(kind for kind in kinds for _ in range(2)):
+            ramp = np.tile(np.linspace(0, 255, width).astype(np.uint8), (48, 1))
+            frame = av.VideoFrame.from_ndarray(np.dstack([ramp] * 3))
+            encoder = av.CodecContext.create("mjpeg", "w")
+            encoder.width, encoder.height, encoder.pix_fmt = width, 48, pixel_format
+            encoder.time_base = frame.time_base = Fraction(1, RATE)
+            frame.pts = number
+            for packet in encoder.encode(frame):
                 packet.stream = stream
                 container.mux(packet)
-    Path("trimaps").mkdir()
-    for number in range(4):
-        write_image(f"trimaps/{number}.png", np.full_like(green, 128))
+            write_image(f"trimaps/{number}.png", np.full((48, 64), 128, np.uint8))
+
+
+def test_a_pixel_format_that_changes(run):
+    """As cameras' motion JPEGs do."""
+    make_jpegs([(64, "yuvj422p"), (64, "yuvj420p")])
     assert run("a.avi", "--trimaps", "trimaps", "-o", "a.mkv")[0] == 0
-    assert [frame.format.name for frame in decode("a.avi")] == 2 * ["yuvj422p"] + 2 * ["yuvj420p"]
-    for alpha in read_video("a.mkv", 25):
-        assert np.abs(alpha[..., 0].astype(int) - green).max() <= 8
+    assert len({frame.format.name for frame in decode("a.avi")}) == 2
+    for alpha in read_video("a.mkv"):
+        assert np.abs(alpha[0, :, 0].astype(int) - np.linspace(0, 255, 64)).max() <= 8
+
+
+def test_a_size_that_changes(refuse, asked, tmp_path):
+    make_jpegs([(64, "yuvj420p"), (32, "yuvj420p")])
+    error = refuse("a.avi", "--trimaps", "trimaps", "-o", "a.mkv")
+    assert "a.avi: frame 3 is 32 x 48 pixels, the first frame is 64 x 48; expected" in error
+    assert asked() == 0
 
 
 @pytest.mark.parametrize(
@@ -269,7 +280,7 @@ def test_a_pixel_format_that_changes(run, tmp_path):
     [
         ("a.mp4", "libx264", "yuv420p", "zeros"),
         ("a.mov", "prores_ks", "yuv422p10le", "zeros"),
-        ("a.avi", "mjpeg", "yuvj420p", "cut"),
+        ("a.avi", "mpeg4", "yuv420p", "cut"),
         ("a.mp4", "libx265", "yuv420p", "one is missing"),
     ],
 )
