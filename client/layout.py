@@ -179,6 +179,7 @@ def build(matte: Matte, folder: Path) -> gr.Blocks:
             in_words(partial(actions.matte_upload, matte, folder)),
             [*marks, painting, better_edges],
             matted,
+            show_progress_on=[slider, alpha, cutout],
             concurrency_limit=JOBS_PER_SERVER,
             api_name="matte",
         ).success(

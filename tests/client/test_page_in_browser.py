@@ -139,6 +139,7 @@ def test_by_keyboard_alone(tab, run, server, count_requests, tmp_path):
     tab.get_by_label("Trimap or mask (optional): Clear").wait_for()
     tab_to(tab, "Matte")
     tab.keyboard.press("Enter")
+    tab.locator(".progress-text:visible").first.wait_for()
     tab.locator("button:enabled", has_text="Download composite").wait_for()
     tab_to(tab, DIVISION)
     after = tab.locator("#slider img").nth(1)
