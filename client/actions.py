@@ -85,8 +85,13 @@ def warn_without_server(matte: Matte) -> tuple[gr.HTML, gr.Timer]:
 
 def forget() -> tuple:
     """Empty all that belongs to a photo which is not there any more."""
+    return None, "", *forget_results()
+
+
+def forget_results() -> tuple:
+    """Empty what was made of another photo: its painting, its matte, pictures and downloads."""
     return (
-        *(None, "", gr.ImageEditor(None, visible=False), None),
+        *(gr.ImageEditor(None, visible=False), None),
         *(None, None, None),
         *(gr.DownloadButton(value=None, interactive=False) for _ in OUTPUTS),
     )

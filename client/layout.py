@@ -155,9 +155,11 @@ def build(matte: Matte, folder: Path) -> gr.Blocks:
         )
         marks = [photo, trimap, kind, erode, dilate, shapes]
         results = [alpha, cutout, slider, *downloads]
-        emptied = [trimap, shapes, painting, matted, *results]
+        made = [painting, matted, *results]
+        emptied = [trimap, shapes, *made]
         photo.clear(actions.forget, None, emptied, api_visibility="private")
-        photo.upload(actions.forget, None, emptied, api_visibility="private").success(
+        # The trimap may have been dropped before.
+        photo.upload(actions.forget_results, None, made, api_visibility="private").success(
             in_words(actions.show_photo), marks, painting, api_visibility="private"
         )
         demo.click(actions.forget, None, emptied, api_visibility="private").success(

@@ -133,10 +133,10 @@ def test_by_keyboard_alone(tab, run, server, count_requests, tmp_path):
 
     tab.on("request", note)
     check_names(tab)
-    choose(tab, "Photo", DEMO_PHOTO)
-    tab.get_by_text("97%").wait_for()  # so the other zone has been emptied, too
     choose(tab, "Trimap or mask (optional)", DEMO_TRIMAP)
     tab.get_by_label("Trimap or mask (optional): Clear").wait_for()
+    choose(tab, "Photo", DEMO_PHOTO)
+    tab.get_by_text("97%").wait_for()
     tab_to(tab, "Matte")
     tab.keyboard.press("Enter")
     tab.locator(".progress-text:visible").first.wait_for()
@@ -212,6 +212,8 @@ def test_strokes_of_the_brush_are_a_trimap(tab, server, count_requests, tmp_path
     assert tab.locator("#slider img, canvas").count() == 0
     press(tab, "Use the demo photo")
     tab.locator("canvas").first.wait_for()
+    press(tab, "Photo: Clear")
+    tab.get_by_label("Trimap or mask (optional): Click to upload or drop files").wait_for()
 
 
 def test_mistakes_are_shown_in_words(tab, tmp_path):
