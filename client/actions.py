@@ -164,7 +164,7 @@ def show_result(
 ) -> tuple:
     """Return views of alpha and cut-out, both sides of the slider, and the three files.
 
-    With a background that cannot be read, say so; the slider and the composite are empty then.
+    With a colour or background that cannot be read, say so; slider and composite are empty then.
     """
     if matted is None or matted.file != photo:  # which was changed meanwhile
         return (gr.skip(),) * (3 + len(OUTPUTS))
@@ -172,7 +172,7 @@ def show_result(
     new = None
     try:
         new = _background(colour, background)
-    except ImageError as error:
+    except (ImageError, ArgumentTypeError) as error:
         gr.Warning(_words(error, folder), duration=None)
         kinds = ["alpha", "cutout"]
     files, after = _write(matted, kinds, new)
@@ -204,7 +204,7 @@ def _words(error: Exception, folder: Path) -> str:
 
 
 def _background(colour: str, picture: str | None) -> np.ndarray:
-    chosen = parse_background(picture or _hex(colour))
+    chosen = Path(picture) if picture else parse_background(_hex(colour))
     return read_photo(chosen).pixels if isinstance(chosen, Path) else chosen
 
 
@@ -231,7 +231,9 @@ def _hex(colour: str) -> str:
     """Write a colour as #rrggbb, which the picker gives as rgba(r, g, b, 1) once it was used."""
     if colour.startswith("#"):
         return colour
-    return css_colour(round(float(part)) for part in re.findall(r"[\d.]+", colour)[:3])
+    if picked := re.match(r"rgba?\(([\d.]+),\s*([\d.]+),\s*([\d.]+)", colour):
+        return css_colour(round(float(part)) for part in picked.groups())
+    raise ArgumentTypeError(f"“{colour}” is not a colour; write #rgb or #rrggbb")
 
 
 def _view(pixels: np.ndarray) -> np.ndarray:

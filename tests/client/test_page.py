@@ -210,20 +210,25 @@ def test_mistakes_are_said_as_on_the_command_line(run, refuse, use, fail, files,
     assert len(use(*files)) == 3  # and goes on
 
 
-def test_a_damaged_background_leaves_alpha_and_cutout(
+def test_a_background_that_is_none_leaves_alpha_and_cutout(
     page, files, picture, expected_alpha, tmp_path
 ):
     (tmp_path / "beach.png").write_text("no picture")
     client = Client(page, verbose=False, download_files=tmp_path / "downloads")
     photo, trimap, beach = map(handle_file, (*files, tmp_path / "beach.png"))
     client.predict(photo, trimap, TRIMAP, BAND, BAND, "", None, False, api_name="/matte")
-    shown = client.predict(photo, "#ffffff", beach, api_name="/result")
-    *_, sides, alpha, cutout, composite = shown
-    np.testing.assert_array_equal(read_gray(alpha["value"]), expected_alpha(*picture))
-    assert read_image(cutout["value"]).shape == picture[0].shape
-    assert sides is None and composite["value"] is None and not composite["interactive"]
-    with pytest.raises(AppError, match=r"^beach\.png: is not an image of a known format"):
-        client.predict(photo, "#ffffff", beach, api_name="/background")
+    for colour, background, message in (
+        ("#ffffff", beach, r"^beach\.png: is not an image of a known format"),
+        ("", None, "^“” is not a colour; write #rgb or #rrggbb$"),
+        ("rouge", None, "^“rouge” is not a colour"),
+    ):
+        shown = client.predict(photo, colour, background, api_name="/result")
+        *_, sides, alpha, cutout, composite = shown
+        np.testing.assert_array_equal(read_gray(alpha["value"]), expected_alpha(*picture))
+        assert read_image(cutout["value"]).shape == picture[0].shape
+        assert sides is None and composite["value"] is None and not composite["interactive"]
+        with pytest.raises(AppError, match=message):
+            client.predict(photo, colour, background, api_name="/background")
 
 
 def test_a_damaged_background_is_told(files, picture, tmp_path, monkeypatch):
