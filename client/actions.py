@@ -49,7 +49,8 @@ class Matted(NamedTuple):
     foreground : ndarray, H x W x 3 RGB, as deep as the photo
     alpha : ndarray, H x W uint8
     downloads : TemporaryDirectory
-        Their folder. It goes when this does.
+        Their folder. It goes with the last of the photo's mattes: until the new files are there,
+        those of the matte before can be downloaded.
     """
 
     file: str
@@ -132,6 +133,7 @@ def matte_upload(
     shapes: str,
     painting: EditorValue | None = None,
     better_edges: bool = True,
+    before: Matted | None = None,
 ) -> Matted:
     """Matte a photo by its trimap or mask, with shapes and strokes over it.
 
@@ -156,7 +158,8 @@ def matte_upload(
         )
     alpha = matte.alpha(to_depth(read.pixels, np.uint8), marked, knn=better_edges)
     foreground = estimate_foreground(read.pixels, alpha)
-    return Matted(photo, read, foreground, alpha, TemporaryDirectory(dir=folder))
+    downloads = before.downloads if before else TemporaryDirectory(dir=folder)
+    return Matted(photo, read, foreground, alpha, downloads)
 
 
 def show_result(

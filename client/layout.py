@@ -179,7 +179,7 @@ def build(matte: Matte, folder: Path) -> gr.Blocks:
         )
         start.click(
             in_words(partial(actions.matte_upload, matte, folder)),
-            [*marks, painting, better_edges],
+            [*marks, painting, better_edges, matted],
             matted,
             show_progress_on=[slider, alpha, cutout],
             concurrency_limit=JOBS_PER_SERVER,

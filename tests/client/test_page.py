@@ -177,8 +177,9 @@ def test_only_the_last_downloads_are_kept(page, page_folder, files, tmp_path):
     def kept():
         return sorted(file.name for file in page_folder.glob("*/*/*/kept-*.png"))
 
-    for _ in range(2):
+    for before in ([], ["kept-alpha.png", "kept-composite.png", "kept-cutout.png"]):
         client.predict(photo, trimap, TRIMAP, BAND, BAND, "", None, api_name="/matte")
+        assert kept() == before
         client.predict(photo, "#ffffff", None, api_name="/result")
         for colour in ("#ff0000", "#00ff00"):
             client.predict(photo, colour, None, api_name="/background")
