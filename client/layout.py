@@ -153,6 +153,7 @@ def build(matte: Matte, folder: Path) -> gr.Blocks:
             show_progress="hidden",
             api_name="server",
         )
+        _free_closed_tabs(page)
         marks = [photo, trimap, kind, erode, dilate, shapes]
         results = [alpha, cutout, slider, *downloads]
         made = [painting, matted, *results]
@@ -210,6 +211,15 @@ def build(matte: Matte, folder: Path) -> gr.Blocks:
             api_visibility="private",
         )
     return page
+
+
+def _free_closed_tabs(page: gr.Blocks) -> None:
+    """Free the matte of a tab that is closed or reloaded, which Gradio would keep for an hour."""
+
+    async def end_session(request: gr.Request) -> None:
+        page.state_holder.session_data.pop(str(request.session_hash), None)
+
+    page.unload(end_session)
 
 
 def launch(page: gr.Blocks, host: str, port: int, inbrowser: bool) -> None:

@@ -47,9 +47,13 @@ def page_folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def page(standin, page_folder, open_page) -> Iterator[str]:
-    """The address of a page that asks the stand-in, past a proxy that is not there."""
+    """The address of a page that asks the stand-in, past a proxy that is not there.
+
+    It sees within a second that a client is gone.
+    """
     proxy = {"http_proxy": "http://127.0.0.1:1", "no_proxy": "", "NO_PROXY": "example.com"}
-    with open_page(standin.grpc_url, page_folder, **proxy) as address:
+    rate = {"GRADIO_HEARTBEAT_INTERVAL": "1"}
+    with open_page(standin.grpc_url, page_folder, **proxy, **rate) as address:
         yield address
 
 
@@ -170,7 +174,7 @@ def test_colours(use, files, colour):
     assert composite[0, 0].tolist() == [0, 119, 255]
 
 
-def test_only_the_last_downloads_are_kept(page, page_folder, files, tmp_path):
+def test_only_the_last_downloads_are_kept(page, page_folder, files, tmp_path, wait_until):
     photo, trimap = handle_file(files[0].rename(tmp_path / "kept.png")), handle_file(files[1])
     client = Client(page, verbose=False, download_files=tmp_path / "downloads")
 
@@ -184,6 +188,8 @@ def test_only_the_last_downloads_are_kept(page, page_folder, files, tmp_path):
         for colour in ("#ff0000", "#00ff00"):
             client.predict(photo, colour, None, api_name="/background")
         assert kept() == ["kept-alpha.png", "kept-composite.png", "kept-cutout.png"]
+    client.close()
+    wait_until(lambda: not kept())
 
 
 def test_results_of_another_photo_are_not_shown(page, files, tmp_path):
