@@ -231,6 +231,7 @@ def launch(page: gr.Blocks, host: str, port: int, inbrowser: bool) -> None:
         prevent_thread_lock=True,
         quiet=True,
         share=False,
+        enable_monitoring=False,
         footer_links=[],
         allowed_paths=[str(actions.DEMO)],
         theme=THEME,

@@ -36,6 +36,8 @@ def main(arguments: list[str] | None = None) -> int:
         ):
             # Photos are gone when the page is. Gradio takes the folder when it is imported.
             os.environ["GRADIO_TEMP_DIR"] = folder
+            # It would keep a list of runs in the browser, with links to their pictures.
+            os.environ["GRADIO_RUN_HISTORY"] = "False"
             _call_without_proxy(options.host)
             from client.layout import build, launch
 

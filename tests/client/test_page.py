@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 import cv2
 import numpy as np
@@ -190,6 +192,13 @@ def test_only_the_last_downloads_are_kept(page, page_folder, files, tmp_path, wa
         assert kept() == ["kept-alpha.png", "kept-composite.png", "kept-cutout.png"]
     client.close()
     wait_until(lambda: not kept())
+
+
+def test_nobody_can_see_what_others_did(page):
+    for place in ("gradio_api/runs", "monitoring"):
+        with pytest.raises(HTTPError) as refused:
+            urlopen(f"{page}/{place}")
+        assert refused.value.code in (403, 404), place
 
 
 def test_results_of_another_photo_are_not_shown(page, files, tmp_path):

@@ -168,6 +168,7 @@ def test_by_keyboard_alone(tab, run, server, count_requests, tmp_path):
         written = Path(waiting.value.suggested_filename.removeprefix("photo-"))
         assert Path(waiting.value.path()).read_bytes() == written.read_bytes()
     assert count_requests(server.grpc_url) == before + 1
+    assert tab.evaluate("Object.keys(localStorage).filter(key => key.includes('run'))") == []
     check_names(tab)
     tab.evaluate("document.activeElement.blur()")
     tab.screenshot(path=tmp_path / "page.png", full_page=True)
