@@ -17,11 +17,13 @@ two, as along the edge of a stroke over another, is always nearest to one of the
 KINDS = {"subject": FOREGROUND, "edges": UNKNOWN, "background": BACKGROUND}
 """What each brush is called."""
 SHAPE = re.compile(rf"({'|'.join(KINDS)})((?:\s+-?\d{{1,3}}(?:\.\d+)?){{4}})")
+MAX_SHAPES = 100
+"""More would keep the page busy for seconds."""
 TINTED = 0.5
 
 
 class ShapeError(ValueError):
-    """A line of text is no shape. The message names it and says what one looks like."""
+    """A line of text is no shape, or there are too many. The message says which and why."""
 
 
 def draw_shapes(text: str, height: int, width: int) -> np.ndarray:
@@ -43,13 +45,14 @@ def draw_shapes(text: str, height: int, width: int) -> np.ndarray:
     Raises
     ------
     ShapeError
-        A line is something else.
+        A line is something else, or there are more than `MAX_SHAPES`.
     """
     layer = np.zeros((height, width, 4), np.uint8)
     x, y = (100 * (np.arange(side) + 0.5) / side for side in (width, height))
-    for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip():
-            continue
+    lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    if len(lines) > MAX_SHAPES:
+        raise ShapeError(f"these are {len(lines)} shapes; expected at most {MAX_SHAPES}")
+    for number, line in lines:
         shape = SHAPE.fullmatch(line.strip().lower())
         left, top, right, bottom = map(float, shape[2].split()) if shape else (0, 0, 0, 0)
         if not shape or left >= right or top >= bottom:

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from client.drawing import BRUSHES, ShapeError, draw_shapes, paint_trimap, shrink, tint
+from client.drawing import BRUSHES, MAX_SHAPES, ShapeError, draw_shapes, paint_trimap, shrink, tint
 from matting.trimaps import BACKGROUND, FOREGROUND, UNKNOWN
 
 
@@ -76,6 +76,12 @@ def test_a_line_that_is_no_shape_is_named(line):
         f"line 2 of the shapes is {line!r}; expected subject, edges, background, then left, top, "
         "right and bottom in per cent, such as: edges 20 10 80 95"
     )
+
+
+def test_too_many_shapes_are_refused():
+    assert draw_shapes("edges 0 0 99 99\n" * MAX_SHAPES, 10, 10).any()
+    with pytest.raises(ShapeError, match=f"{MAX_SHAPES + 1} shapes; expected at most"):
+        draw_shapes("edges 0 0 1 1\n" * (MAX_SHAPES + 1), 10, 10)
 
 
 def test_tint_shows_what_is_not_background():
