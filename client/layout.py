@@ -1,17 +1,20 @@
 """The page: where its parts are, and which of `client.actions` each of them calls."""
 
 import json
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import gradio as gr
+from fastapi import Depends, HTTPException, Request
 
 from client import actions
 from client.actions import COMPRESSED, MASK, TRIMAP
 from client.arguments import JOBS_PER_SERVER
 from client.connection import Matte
 from client.drawing import BRUSHES, KINDS, css_colour
-from matting.images import WRITABLE_SUFFIXES
+from matting.images import MAX_PIXELS, WRITABLE_SUFFIXES
 from matting.trimaps import MASK_BAND
 
 INTRODUCTION = """\
@@ -20,6 +23,8 @@ Drop a photo and mark its subject: with a trimap, a mask, the brush or shapes.
 """
 SWEEP, KEPT = 3600, 24 * 3600
 """Seconds between looks for old files, and until an upload, or what was made of it, is one."""
+ANY_HOST = ("0.0.0.0", "::")
+"""Addresses to listen on that say nothing about the name by which the page is asked for."""
 BRUSH_HELP = "Brush: {} subject, all of it; {} edges, hair, all that is half-transparent; \
 {} background. What is not painted is background, or as the shapes, the trimap or the mask say."
 SHAPES_HELP = f"One ellipse a line: its kind ({', '.join(KINDS)}), then its left, top, right and \
@@ -222,6 +227,20 @@ def _free_closed_tabs(page: gr.Blocks) -> None:
     page.unload(end_session)
 
 
+def check_site(host: str) -> Callable[[Request], None]:
+    """Return what refuses other sites' pages, even if their name is made to mean this machine."""
+    names = {host, "localhost", "127.0.0.1"}
+
+    def check(request: Request) -> None:
+        asked = request.headers.get("host", "")
+        origin = request.headers.get("origin")
+        is_known = host in ANY_HOST or urlsplit(f"//{asked}").hostname in names
+        if not is_known or (origin and urlsplit(origin).netloc != asked):
+            raise HTTPException(403, f"this page answers only at {' or '.join(sorted(names))}")
+
+    return check
+
+
 def launch(page: gr.Blocks, host: str, port: int, inbrowser: bool) -> None:
     """Serve the page in the background. Raises OSError if the port is taken."""
     page.launch(
@@ -232,6 +251,8 @@ def launch(page: gr.Blocks, host: str, port: int, inbrowser: bool) -> None:
         quiet=True,
         share=False,
         enable_monitoring=False,
+        max_file_size=8 * MAX_PIXELS,  # as large as the largest RGBA of 16 bits, uncompressed
+        app_kwargs={"dependencies": [Depends(check_site(host))]},
         footer_links=[],
         allowed_paths=[str(actions.DEMO)],
         theme=THEME,

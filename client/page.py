@@ -75,7 +75,8 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         "--host",
         default=LOOPBACK,
         help="address to listen on (%(default)s: this machine only; on any other, anybody who "
-        "can reach it may use the page, and nothing is encrypted)",
+        "can reach it may use the page, and nothing is encrypted). Browsers have to ask for the "
+        "page by this address or as localhost; with 0.0.0.0 any name will do",
     )
     parser.add_argument("--port", type=_port, default=PORT, help="port of the page (%(default)s)")
     parser.add_argument(

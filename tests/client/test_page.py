@@ -1,6 +1,7 @@
 """The page `python -m client.page`: through its interface, and as a program."""
 
 import html
+import json
 import os
 import pty
 import re
@@ -8,11 +9,12 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from urllib.error import HTTPError
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 import cv2
 import numpy as np
@@ -28,7 +30,7 @@ from gradio_client.exceptions import AppError
 from client.connection import Matte
 from client.drawing import BRUSHES
 from client.page import main
-from matting.images import read_gray, read_image, read_photo, write_image
+from matting.images import MAX_PIXELS, read_gray, read_image, read_photo, write_image
 from matting.knn import knn_alpha
 from matting.metadata import Metadata
 from matting.trimaps import FOREGROUND, MASK_BAND, trimap_from_mask
@@ -194,11 +196,45 @@ def test_only_the_last_downloads_are_kept(page, page_folder, files, tmp_path, wa
     wait_until(lambda: not kept())
 
 
+def status(url, data=None, **headers):
+    """What HTTP answers: 200 and so on."""
+    try:
+        with urlopen(Request(url, data, headers)) as answer:
+            return answer.status
+    except HTTPError as refused:
+        return refused.code
+
+
 def test_nobody_can_see_what_others_did(page):
-    for place in ("gradio_api/runs", "monitoring"):
-        with pytest.raises(HTTPError) as refused:
-            urlopen(f"{page}/{place}")
-        assert refused.value.code in (403, 404), place
+    assert status(f"{page}/gradio_api/runs") == 404
+    assert status(f"{page}/monitoring") == status(f"{page}/monitoring/summary") == 403
+
+
+def test_other_sites_can_ask_for_nothing(page):
+    port = page.rpartition(":")[2]
+    for host in (f"127.0.0.1:{port}", f"localhost:{port}"):
+        assert status(f"{page}/config", Host=host, Origin=f"http://{host}") == 200
+        for origin in ("http://evil.example", "http://localhost:1", "null"):
+            assert status(f"{page}/gradio_api/upload", b"", Host=host, Origin=origin) == 403
+    assert status(f"{page}/config", Host=f"evil.example:{port}") == 403  # a name of 127.0.0.1
+
+
+@pytest.mark.parametrize(("listening", "is_known"), [("0.0.0.0", True), ("192.0.2.1", False)])
+def test_names_of_the_page(listening, is_known):
+    import fastapi
+
+    from client.layout import check_site
+
+    request = fastapi.Request({"type": "http", "headers": [(b"host", b"lab.example:7860")]})
+    with (
+        nullcontext() if is_known else pytest.raises(fastapi.HTTPException, match="answers only at")
+    ):
+        check_site(listening)(request)
+
+
+def test_files_that_are_larger_than_any_photo_are_not_taken(page):
+    with urlopen(f"{page}/config") as answer:
+        assert json.load(answer)["max_file_size"] == 8 * MAX_PIXELS
 
 
 def test_results_of_another_photo_are_not_shown(page, files, tmp_path):
