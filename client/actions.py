@@ -37,6 +37,12 @@ PATIENCE = 2.0
 
 TRIMAP, COMPRESSED, MASK = "a trimap", "an alpha, or a trimap saved as JPEG", "a mask"
 
+CONTROLS = {
+    "quantize it (--quantize)": f"select “{COMPRESSED}”",
+    "(--erode, --dilate)": "with the sliders",
+}
+"""What the command line calls by its options, in the page's words."""
+
 
 class Matted(NamedTuple):
     """A photo and what was found in it, kept so that a new background needs no new request.
@@ -203,7 +209,10 @@ def _words(error: Exception, folder: Path) -> str:
         name = html.escape(Path(gone.filename).name)
         return f"{name}: was dropped more than a day ago and has been deleted; drop it again"
     # Uploads lie in folders that mean nothing to who looks at the page.
-    return html.escape(re.sub(rf"{re.escape(str(folder))}/(\w+/)?", "", str(error)))
+    words = re.sub(rf"{re.escape(str(folder))}/(\w+/)?", "", str(error))
+    for option, control in CONTROLS.items():
+        words = words.replace(option, control)
+    return html.escape(words)
 
 
 def _background(colour: str, picture: str | None) -> np.ndarray:

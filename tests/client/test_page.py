@@ -255,7 +255,12 @@ def test_mistakes_are_said_as_on_the_command_line(run, refuse, use, fail, files,
         said = html.unescape(fail(photo, trimap))
         # Files have names here, and no folders; browsers may change the names.
         expected = refuse(photo, trimap, "-o", "alpha.png").replace(f"{files[0].parent}/", "")
+        expected = expected.replace("quantize it (--quantize)", f"select “{COMPRESSED}”")
         assert said.replace("ab.png", "a<b>.png") == expected.removeprefix("error: ")
+        assert "--" not in said
+    stripes = np.tile(np.array([0, 255], np.uint8), (37, 27))[:, :53]
+    write_image("stripes.png", stripes)
+    assert fail(files[0], "stripes.png", MASK).endswith("make it narrower with the sliders")
     assert fail(None) == "no photo yet: drop one first"
     assert fail(files[0]).startswith("all of the photo is background")
     assert html.unescape(fail(*files, shapes="edges 1 2 3")).startswith("line 1 of the shapes is")
