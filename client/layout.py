@@ -64,11 +64,16 @@ NAMES = """
   name();
 }
 """.replace("KINDS", json.dumps(list(KINDS)))
-# Fonts of the system: others would be fetched from elsewhere.
+# Fonts of the system: others would be fetched. Gradio's own greys and blue are too pale to read.
 THEME = gr.themes.Default(
     primary_hue="blue",
     font=["system-ui", "sans-serif"],
     font_mono=["ui-monospace", "monospace"],
+).set(
+    body_text_color_subdued="*neutral_600",
+    input_placeholder_color="*neutral_600",
+    button_primary_background_fill="*primary_600",
+    button_primary_background_fill_hover="*primary_700",
 )
 
 

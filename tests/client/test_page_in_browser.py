@@ -113,6 +113,21 @@ def previewed(tab, seen):
     seen.add(waiting.value.url)
 
 
+def contrast(tab, place):
+    """The ratio of the luminances of a text and of what lies behind it, as WCAG defines it."""
+    colours = tab.locator(place).first.evaluate(
+        """element => {
+            const { color } = getComputedStyle(element);
+            const behind = () => getComputedStyle(element).backgroundColor;
+            while (behind() == 'rgba(0, 0, 0, 0)') element = element.parentElement;
+            return [color, behind()].map(colour => colour.match(/\\d+/g).slice(0, 3).map(Number));
+        }"""
+    )
+    linear = ((np.array(colours) / 255 + 0.055) / 1.055) ** 2.4
+    darker, lighter = sorted(linear @ (0.2126, 0.7152, 0.0722) + 0.05)
+    return lighter / darker
+
+
 def check_names(tab):
     names = tab.locator("button:visible, [role=button]:visible").evaluate_all(
         "controls => controls.map(control => control.ariaLabel ?? control.innerText)"
@@ -215,6 +230,11 @@ def test_strokes_of_the_brush_are_a_trimap(tab, server, count_requests, tmp_path
     tab.locator("canvas").first.wait_for()
     press(tab, "Photo: Clear")
     tab.get_by_label("Trimap or mask (optional): Click to upload or drop files").wait_for()
+
+
+def test_small_print_can_be_read(tab):
+    for place in (".info-text", ".or", ".max_value", ".primary"):
+        assert contrast(tab, place) > 4.5, place
 
 
 def test_mistakes_are_shown_in_words(tab, tmp_path):
