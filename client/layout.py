@@ -4,10 +4,12 @@ import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import gradio as gr
 from fastapi import Depends, HTTPException, Request
+from gradio.components import Component
 
 from client import actions
 from client.actions import COMPRESSED, MASK, TRIMAP
@@ -77,6 +79,44 @@ THEME = gr.themes.Default(
 )
 
 
+class Inputs(NamedTuple):
+    """Where a photo is dropped and marked."""
+
+    photo: gr.File
+    trimap: gr.File
+    demo: gr.Button
+    kind: gr.Radio
+    band: gr.Row
+    erode: gr.Slider
+    dilate: gr.Slider
+    painting: gr.ImageEditor
+    shapes: gr.Textbox
+    better_edges: gr.Checkbox
+    start: gr.Button
+
+    @property
+    def marks(self) -> list[Component]:
+        """What the functions of `client.actions` take as a photo and its marks."""
+        return [self.photo, self.trimap, self.kind, self.erode, self.dilate, self.shapes]
+
+
+class Results(NamedTuple):
+    """Where a matte is shown and downloaded, and on what."""
+
+    slider: gr.ImageSlider
+    division: gr.Slider
+    colour: gr.ColorPicker
+    background: gr.File
+    alpha: gr.Image
+    cutout: gr.Image
+    downloads: list[gr.DownloadButton]
+
+    @property
+    def made(self) -> list[Component]:
+        """All that is made of a matte."""
+        return [self.alpha, self.cutout, self.slider, *self.downloads]
+
+
 def build(matte: Matte, folder: Path) -> gr.Blocks:
     """Lay the page out and connect its parts.
 
@@ -87,7 +127,6 @@ def build(matte: Matte, folder: Path) -> gr.Blocks:
     folder : Path
         Where downloads lie; Gradio's temporary folder, or it would copy them.
     """
-    in_words = partial(actions.in_words, folder=folder)
     with gr.Blocks(
         title="Deep Image Matting",
         analytics_enabled=False,
@@ -95,132 +134,153 @@ def build(matte: Matte, folder: Path) -> gr.Blocks:
         delete_cache=(SWEEP, KEPT),
     ) as page:
         gr.Markdown(INTRODUCTION)
-        warning = gr.HTML(visible=False)
-        again = gr.Timer(5, active=False)
+        _warn_without_server(page, matte)
+        _free_closed_tabs(page)
         matted = gr.State()
         with gr.Row():
             with gr.Column():
-                with gr.Row():
-                    photo = _file("Photo", "photo")
-                    trimap = _file("Trimap or mask (optional)", "trimap")
-                demo = gr.Button("Use the demo photo", size="sm", visible=actions.DEMO.is_dir())
-                kind = gr.Radio(
-                    [TRIMAP, COMPRESSED, MASK], value=TRIMAP, label="The second file is"
-                )
-                with gr.Row(visible=False) as band:
-                    erode, dilate = (_radius(side) for side in ("inside", "outside"))
-                painting = gr.ImageEditor(
-                    label="Photo with its trimap",
-                    sources=(),
-                    transforms=(),
-                    layers=False,
-                    buttons=[],
-                    brush=gr.Brush(
-                        colors=[css_colour(c) for c in BRUSHES.values()], color_mode="fixed"
-                    ),
-                    format="png",
-                    height=560,
-                    # It measures its place once, at a time when the rest is not all there yet.
-                    visible=False,
-                )
-                gr.HTML(BRUSH_HELP.format(*map(_dot, BRUSHES.values())))
-                shapes = gr.Textbox(
-                    label="Shapes, without a brush (optional)",
-                    info=SHAPES_HELP,
-                    placeholder="edges 20 10 80 95",
-                    lines=2,
-                    submit_btn="Draw",
-                )
-                better_edges = gr.Checkbox(True, label="Better edges", container=False)
-                start = gr.Button("Matte", variant="primary")
+                inputs = _lay_out_inputs()
             with gr.Column():
-                slider = gr.ImageSlider(
-                    label="Before and after", buttons=[], max_height=560, elem_id="slider"
-                )
-                # The pictures' own line takes no keys.
-                division = gr.Slider(
-                    0, 100, 50, step=1, label="Before and after: divided at, % of the width"
-                )
-                with gr.Row():
-                    colour = gr.ColorPicker("#ffffff", label="New background: a colour")
-                    background = _file("New background: a picture (optional)", "background")
-                with gr.Row():
-                    alpha, cutout = (
-                        gr.Image(label=label, buttons=["fullscreen"], format="png")
-                        for label in ("Alpha", "Cut-out")
-                    )
-                with gr.Row():
-                    downloads = [
-                        gr.DownloadButton(f"Download {what}", size="md", interactive=False)
-                        for what in ("alpha", "cut-out", "composite")
-                    ]
-
-        gr.on(
-            [page.load, again.tick],
-            partial(actions.warn_without_server, matte),
-            None,
-            [warning, again],
-            show_progress="hidden",
-            api_name="server",
-        )
-        _free_closed_tabs(page)
-        marks = [photo, trimap, kind, erode, dilate, shapes]
-        results = [alpha, cutout, slider, *downloads]
-        made = [painting, matted, *results]
-        emptied = [trimap, shapes, *made]
-        photo.clear(actions.forget, None, emptied, api_visibility="private")
-        # The trimap may have been dropped before.
-        photo.upload(actions.forget_results, None, made, api_visibility="private").success(
-            in_words(actions.show_photo), marks, painting, api_visibility="private"
-        )
-        demo.click(actions.forget, None, emptied, api_visibility="private").success(
-            actions.choose_demo, None, [photo, trimap, kind], api_visibility="private"
-        ).success(in_words(actions.show_photo), marks, painting, api_visibility="private")
-        kind.change(lambda kind: gr.Row(visible=kind == MASK), kind, band, api_visibility="private")
-        gr.on(
-            [
-                *(trimap.upload, trimap.clear, kind.input, shapes.submit),
-                *(erode.change, dilate.change),  # no key ever fires `release`
-            ],
-            in_words(actions.show_photo),
-            [*marks, painting],
-            painting,
-            trigger_mode="always_last",  # the second of two quick changes counts, too
-            api_name="show",
-        )
-        start.click(
-            in_words(partial(actions.matte_upload, matte, folder)),
-            [*marks, painting, better_edges, matted],
-            matted,
-            show_progress_on=[slider, alpha, cutout],
-            concurrency_limit=JOBS_PER_SERVER,
-            api_name="matte",
-        ).success(
-            in_words(partial(actions.show_result, folder)),
-            [matted, photo, colour, background],
-            results,
-            concurrency_id="downloads",
-            api_name="result",
-        )
-        gr.on(
-            [colour.change, background.upload, background.clear],
-            in_words(actions.show_background),
-            [matted, photo, colour, background],
-            [slider, downloads[2]],
-            trigger_mode="always_last",
-            concurrency_id="downloads",  # each deletes the composite before
-            api_name="background",
-        )
-        division.change(
-            lambda share: gr.ImageSlider(slider_position=share),
-            division,
-            slider,
-            queue=False,
-            show_progress="hidden",
-            trigger_mode="always_last",
-            api_visibility="private",
-        )
+                results = _lay_out_results()
+        _connect_inputs(inputs, results, matted, folder)
+        _connect_results(inputs, results, matted, matte, folder)
     return page
+
+
+def _lay_out_inputs() -> Inputs:
+    with gr.Row():
+        photo = _file("Photo", "photo")
+        trimap = _file("Trimap or mask (optional)", "trimap")
+    demo = gr.Button("Use the demo photo", size="sm", visible=actions.DEMO.is_dir())
+    kind = gr.Radio([TRIMAP, COMPRESSED, MASK], value=TRIMAP, label="The second file is")
+    with gr.Row(visible=False) as band:
+        erode, dilate = (_radius(side) for side in ("inside", "outside"))
+    painting = gr.ImageEditor(
+        label="Photo with its trimap",
+        sources=(),
+        transforms=(),
+        layers=False,
+        buttons=[],
+        brush=gr.Brush(colors=[css_colour(c) for c in BRUSHES.values()], color_mode="fixed"),
+        format="png",
+        height=560,
+        # It measures its place once, at a time when the rest is not all there yet.
+        visible=False,
+    )
+    gr.HTML(BRUSH_HELP.format(*map(_dot, BRUSHES.values())))
+    shapes = gr.Textbox(
+        label="Shapes, without a brush (optional)",
+        info=SHAPES_HELP,
+        placeholder="edges 20 10 80 95",
+        lines=2,
+        submit_btn="Draw",
+    )
+    better_edges = gr.Checkbox(True, label="Better edges", container=False)
+    start = gr.Button("Matte", variant="primary")
+    return Inputs(
+        *(photo, trimap, demo, kind, band, erode, dilate, painting, shapes, better_edges, start)
+    )
+
+
+def _lay_out_results() -> Results:
+    slider = gr.ImageSlider(label="Before and after", buttons=[], max_height=560, elem_id="slider")
+    # The pictures' own line takes no keys.
+    division = gr.Slider(0, 100, 50, step=1, label="Before and after: divided at, % of the width")
+    with gr.Row():
+        colour = gr.ColorPicker("#ffffff", label="New background: a colour")
+        background = _file("New background: a picture (optional)", "background")
+    with gr.Row():
+        alpha, cutout = (
+            gr.Image(label=label, buttons=["fullscreen"], format="png")
+            for label in ("Alpha", "Cut-out")
+        )
+    with gr.Row():
+        downloads = [
+            gr.DownloadButton(f"Download {what}", size="md", interactive=False)
+            for what in ("alpha", "cut-out", "composite")
+        ]
+    return Results(slider, division, colour, background, alpha, cutout, downloads)
+
+
+def _connect_inputs(inputs: Inputs, results: Results, matted: gr.State, folder: Path) -> None:
+    show_photo = actions.in_words(actions.show_photo, folder)
+    photo, trimap, kind, painting = inputs.photo, inputs.trimap, inputs.kind, inputs.painting
+    made = [painting, matted, *results.made]
+    emptied = [trimap, inputs.shapes, *made]
+    photo.clear(actions.forget, None, emptied, api_visibility="private")
+    # The trimap may have been dropped before.
+    photo.upload(actions.forget_results, None, made, api_visibility="private").success(
+        show_photo, inputs.marks, painting, api_visibility="private"
+    )
+    inputs.demo.click(actions.forget, None, emptied, api_visibility="private").success(
+        actions.choose_demo, None, [photo, trimap, kind], api_visibility="private"
+    ).success(show_photo, inputs.marks, painting, api_visibility="private")
+    kind.change(
+        lambda kind: gr.Row(visible=kind == MASK), kind, inputs.band, api_visibility="private"
+    )
+    gr.on(
+        [
+            *(trimap.upload, trimap.clear, kind.input, inputs.shapes.submit),
+            *(inputs.erode.change, inputs.dilate.change),  # no key ever fires `release`
+        ],
+        show_photo,
+        [*inputs.marks, painting],
+        painting,
+        trigger_mode="always_last",  # the second of two quick changes counts, too
+        api_name="show",
+    )
+
+
+def _connect_results(
+    inputs: Inputs, results: Results, matted: gr.State, matte: Matte, folder: Path
+) -> None:
+    in_words = partial(actions.in_words, folder=folder)
+    slider, colour, background = results.slider, results.colour, results.background
+    inputs.start.click(
+        in_words(partial(actions.matte_upload, matte, folder)),
+        [*inputs.marks, inputs.painting, inputs.better_edges, matted],
+        matted,
+        show_progress_on=[slider, results.alpha, results.cutout],
+        concurrency_limit=JOBS_PER_SERVER,
+        api_name="matte",
+    ).success(
+        in_words(partial(actions.show_result, folder)),
+        [matted, inputs.photo, colour, background],
+        results.made,
+        concurrency_id="downloads",
+        api_name="result",
+    )
+    gr.on(
+        [colour.change, background.upload, background.clear],
+        in_words(actions.show_background),
+        [matted, inputs.photo, colour, background],
+        [slider, results.downloads[2]],
+        trigger_mode="always_last",
+        concurrency_id="downloads",  # each deletes the composite before
+        api_name="background",
+    )
+    results.division.change(
+        lambda share: gr.ImageSlider(slider_position=share),
+        results.division,
+        slider,
+        queue=False,
+        show_progress="hidden",
+        trigger_mode="always_last",
+        api_visibility="private",
+    )
+
+
+def _warn_without_server(page: gr.Blocks, matte: Matte) -> None:
+    warning = gr.HTML(visible=False)
+    again = gr.Timer(5, active=False)
+    gr.on(
+        [page.load, again.tick],
+        partial(actions.warn_without_server, matte),
+        None,
+        [warning, again],
+        show_progress="hidden",
+        api_name="server",
+    )
 
 
 def _free_closed_tabs(page: gr.Blocks) -> None:
