@@ -6,7 +6,15 @@ import cv2
 import numpy as np
 import pytest
 
-from client.drawing import BRUSHES, MAX_SHAPES, ShapeError, draw_shapes, paint_trimap, shrink, tint
+from client.page.drawing import (
+    BRUSHES,
+    MAX_SHAPES,
+    ShapeError,
+    draw_shapes,
+    paint_trimap,
+    shrink,
+    tint,
+)
 from matting.trimaps import BACKGROUND, FOREGROUND, UNKNOWN
 
 

@@ -28,8 +28,8 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
 from client.connection import Matte
-from client.drawing import BRUSHES
-from client.page import main
+from client.page.__main__ import main
+from client.page.drawing import BRUSHES
 from matting.images import MAX_PIXELS, read_gray, read_image, read_photo, write_image
 from matting.knn import knn_alpha
 from matting.metadata import Metadata
@@ -37,7 +37,7 @@ from matting.trimaps import FOREGROUND, MASK_BAND, trimap_from_mask
 
 ROOT = Path(__file__).parents[2]
 DEMO_PHOTO = ROOT / "demo/photo.jpg"
-# As in client.actions, which takes seconds to load.
+# As in client.page.actions, which takes seconds to load.
 TRIMAP, COMPRESSED, MASK = "a trimap", "an alpha, or a trimap saved as JPEG", "a mask"
 BAND = 100 * MASK_BAND
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -223,7 +223,7 @@ def test_other_sites_can_ask_for_nothing(page):
 def test_names_of_the_page(listening, is_known):
     import fastapi
 
-    from client.layout import check_site
+    from client.page.layout import check_site
 
     request = fastapi.Request({"type": "http", "headers": [(b"host", b"lab.example:7860")]})
     with (
@@ -289,10 +289,12 @@ def test_a_background_that_is_none_leaves_alpha_and_cutout(
 
 
 def test_a_damaged_background_is_told(files, picture, tmp_path, monkeypatch):
-    from client.actions import Matted, show_result
+    from client.page.actions import Matted, show_result
 
     said = []
-    monkeypatch.setattr("client.actions.gr.Warning", lambda words, duration: said.append(words))
+    monkeypatch.setattr(
+        "client.page.actions.gr.Warning", lambda words, duration: said.append(words)
+    )
     (tmp_path / "beach.png").write_text("no picture")
     matted = Matted(
         *(str(files[0]), read_photo(files[0]), *picture, TemporaryDirectory(dir=tmp_path))
@@ -302,7 +304,7 @@ def test_a_damaged_background_is_told(files, picture, tmp_path, monkeypatch):
 
 
 def test_a_mask_that_is_taken_for_a_trimap_is_told(files, picture, tmp_path):
-    from client.actions import matte_upload
+    from client.page.actions import matte_upload
 
     mask = tmp_path / "mask.png"
     write_image(mask, np.where(picture[1] == 128, 255, picture[1]).astype(np.uint8))
@@ -374,9 +376,10 @@ def test_from_a_terminal_with_a_display_a_browser_is_opened(standin, free_port, 
 
 IMPATIENT = """
 import sys
-from client import layout, page
+from client.page import layout
+from client.page.__main__ import main
 layout.SWEEP, layout.KEPT = 1, 10
-sys.exit(page.main(sys.argv[1:]))
+sys.exit(main(sys.argv[1:]))
 """
 
 
@@ -403,7 +406,7 @@ def test_old_files_are_deleted(standin, files, free_port, tmp_path, wait_until):
 def test_what_is_deleted_has_to_be_dropped_again(files, tmp_path):
     import gradio as gr
 
-    from client.actions import in_words, show_photo
+    from client.page.actions import in_words, show_photo
 
     trimap = tmp_path / "upload" / "<b>.png"
     show = in_words(show_photo, tmp_path)

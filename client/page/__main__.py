@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
             # It would keep a list of runs in the browser, with links to their pictures.
             os.environ["GRADIO_RUN_HISTORY"] = "False"
             _call_without_proxy(options.host)
-            from client.layout import build, launch
+            from client.page.layout import build, launch
 
             page = build(matte, Path(folder))
             try:

@@ -1,4 +1,4 @@
-"""The page: where its parts are, and which of `client.actions` each of them calls."""
+"""The page: where its parts are, and which of `client.page.actions` each of them calls."""
 
 import json
 from collections.abc import Callable
@@ -11,11 +11,11 @@ import gradio as gr
 from fastapi import Depends, HTTPException, Request
 from gradio.components import Component
 
-from client import actions
-from client.actions import COMPRESSED, MASK, TRIMAP
 from client.arguments import JOBS_PER_SERVER
 from client.connection import Matte
-from client.drawing import BRUSHES, KINDS, css_colour
+from client.page import actions
+from client.page.actions import COMPRESSED, MASK, TRIMAP
+from client.page.drawing import BRUSHES, KINDS, css_colour
 from matting.images import MAX_PIXELS, WRITABLE_SUFFIXES
 from matting.trimaps import MASK_BAND
 
@@ -96,7 +96,7 @@ class Inputs(NamedTuple):
 
     @property
     def marks(self) -> list[Component]:
-        """What the functions of `client.actions` take as a photo and its marks."""
+        """What the functions of `client.page.actions` take as a photo and its marks."""
         return [self.photo, self.trimap, self.kind, self.erode, self.dilate, self.shapes]
 
 

@@ -21,15 +21,15 @@ from gradio.components.image_editor import EditorValue
 
 from client.arguments import parse_background
 from client.connection import Matte
-from client.drawing import ShapeError, css_colour, draw_shapes, paint_trimap, shrink, tint
 from client.errors import ServerError
 from client.job import OUTPUTS, Band, Options, Pair, make_outputs, read_pair, write_outputs
+from client.page.drawing import ShapeError, css_colour, draw_shapes, paint_trimap, shrink, tint
 from matting.compositing import checkerboard, composite
 from matting.foreground import estimate_foreground
 from matting.images import ImageError, Photo, read_photo, to_depth
 from matting.trimaps import has_unknown
 
-DEMO = Path(__file__).parents[1] / "demo"
+DEMO = Path(__file__).parents[2] / "demo"
 LONGEST_SHOWN = 1024
 """Pixels on the longer side of a picture on the page; files keep their size."""
 PATIENCE = 2.0

@@ -1,0 +1,1 @@
+"""A page to matte photos in a browser: ``python -m client.page``."""
