@@ -287,14 +287,17 @@ def _free_closed_tabs(page: gr.Blocks) -> None:
     """Free the matte of a tab that is closed or reloaded, which Gradio would keep for an hour."""
 
     async def end_session(request: gr.Request) -> None:
-        page.state_holder.session_data.pop(str(request.session_hash), None)
+        session = str(request.session_hash)
+        page.state_holder.delete_state(session)
+        # What is still being made for it must not be kept, either.
+        page.state_holder.session_data.pop(session, None)
 
     page.unload(end_session)
 
 
 def check_site(host: str) -> Callable[[Request], None]:
     """Return what refuses other sites' pages, even if their name is made to mean this machine."""
-    names = {host, "localhost", "127.0.0.1"}
+    names = {host.lower(), "localhost", "127.0.0.1"}
 
     def check(request: Request) -> None:
         asked = request.headers.get("host", "")

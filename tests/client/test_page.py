@@ -219,7 +219,9 @@ def test_other_sites_can_ask_for_nothing(page):
     assert status(f"{page}/config", Host=f"evil.example:{port}") == 403  # a name of 127.0.0.1
 
 
-@pytest.mark.parametrize(("listening", "is_known"), [("0.0.0.0", True), ("192.0.2.1", False)])
+@pytest.mark.parametrize(
+    ("listening", "is_known"), [("0.0.0.0", True), ("Lab.example", True), ("192.0.2.1", False)]
+)
 def test_names_of_the_page(listening, is_known):
     import fastapi
 
