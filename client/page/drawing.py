@@ -47,7 +47,8 @@ def draw_shapes(text: str, height: int, width: int) -> np.ndarray:
     ShapeError
         A line is something else, or there are more than `MAX_SHAPES`.
     """
-    layer = np.zeros((height, width, 4), np.uint8)
+    colours = np.array([(0, 0, 0, 0), *((*BRUSHES[value], 255) for value in KINDS.values())])
+    drawn = np.zeros((height, width), np.uint8)
     x, y = (100 * (np.arange(side) + 0.5) / side for side in (width, height))
     lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
     if len(lines) > MAX_SHAPES:
@@ -63,8 +64,8 @@ def draw_shapes(text: str, height: int, width: int) -> np.ndarray:
         across = (2 * x - left - right) / (right - left)
         down = (2 * y - top - bottom) / (bottom - top)
         inside = across**2 + down[:, np.newaxis] ** 2 <= 1
-        layer[inside] = (*BRUSHES[KINDS[shape[1]]], 255)
-    return layer
+        drawn[inside] = 1 + list(KINDS).index(shape[1])
+    return colours.astype(np.uint8)[drawn]
 
 
 def paint_trimap(trimap: np.ndarray, layers: Iterable[np.ndarray]) -> np.ndarray:
