@@ -94,7 +94,8 @@ def list_frames(pair: Pair, options: Options) -> list[Path]:
         `matting.images.MAX_PIXELS`, a trimap has another size, or no mask has any white.
     PairError
         The number of trimaps is another, frames and trimaps have numbers that do not go together, a
-        folder cannot be listed, or an output cannot be what it is said to be.
+        folder cannot be listed, frames are too close for a .mkv, or an output cannot be what it is
+        said to be.
     """
     video, folder = pair.image, pair.trimap
     for path in pair.outputs.values():
@@ -106,6 +107,11 @@ def list_frames(pair: Pair, options: Options) -> list[Path]:
         raise PairError(
             f"{video} has {measured.frames} frames and {folder} {len(trimaps)} images; "
             "expected one for each"
+        )
+    if makes_video(pair.outputs) and not measured.are_apart:
+        raise PairError(
+            f"{video}: has frames less than a millisecond apart, which a {WRITTEN_SUFFIX} cannot "
+            "keep; name a folder for frames"
         )
     if frames is not None:
         _check_numbers(frames, trimaps)
@@ -179,15 +185,19 @@ class _Measured(NamedTuple):
 
     frames: int
     sides: tuple[int, int]  # width and height; of a picture, before EXIF rotation
+    are_apart: bool = True  # by a millisecond each
 
 
 def _measure_file(video: Path) -> _Measured:
+    sides, times = (0, 0), []
     with _opened(video) as (container, stream):
         check_pixels(video, "its frames are", stream.height, stream.width)
-        sides = [_sides(frame) for frame in _decoded(video, container, stream)]
-    if not sides:
+        for frame, time in _timed(_decoded(video, container, stream), _rate(stream)):
+            sides = _sides(frame)
+            times.append(_milliseconds(time))
+    if not times:
         raise ImageError(f"{video}: none of its frames can be read; is it damaged or cut short?")
-    return _Measured(len(sides), sides[0])
+    return _Measured(len(times), sides, len(set(times)) == len(times))
 
 
 def _measure_pictures(folder: Path, pictures: list[Path]) -> _Measured:
@@ -276,11 +286,12 @@ def _opened(video: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
         ) from error
     with container:
         stream = container.streams.best("video")
-        if not isinstance(stream, VideoStream):
+        if not isinstance(stream, VideoStream) or stream.codec_context is None:
             raise ImageError(f"{video}: has no pictures, or of a kind that cannot be read")
-        stream.thread_type = "AUTO"
-        # Else what refers to a missing frame is left out, or made up.
-        stream.codec_context.options = {"err_detect": "explode"}
+        # Else what refers to a missing frame is left out, or made up. Of H.264 that is told in
+        # another way, and a sound clip that was cut out of another would be refused.
+        if stream.codec_context.name != "h264":
+            stream.codec_context.options = {"err_detect": "explode"}
         yield container, stream
 
 
@@ -337,8 +348,20 @@ def _frames_of(video: Path, fps: float) -> Iterator[tuple[Fraction, Iterator[_Fr
         yield rate, _pictures(video, rate)
         return
     with _opened(video) as (container, stream):
-        rate = stream.average_rate or Fraction(DEFAULT_FPS)
-        yield rate, _timed(video, _decoded(video, container, stream), rate)
+        timed = _timed(_decoded(video, container, stream), _rate(stream))
+        yield (
+            _rate(stream),
+            (_Frame(Photo(_to_rgb(video, frame), Metadata()), time) for frame, time in timed),
+        )
+
+
+def _rate(stream: VideoStream) -> Fraction:
+    """Return frames a second, on average."""
+    return stream.average_rate or Fraction(DEFAULT_FPS)
+
+
+def _milliseconds(time: float) -> int:
+    return round(time / float(MILLISECOND))
 
 
 def _pictures(folder: Path, rate: Fraction) -> Iterator[_Frame]:
@@ -352,13 +375,16 @@ def _pictures(folder: Path, rate: Fraction) -> Iterator[_Frame]:
         yield _Frame(picture, float(number / rate))
 
 
-def _timed(video: Path, frames: Iterator[av.VideoFrame], rate: Fraction) -> Iterator[_Frame]:
-    """Add times. What an .avi says of them may be nothing, or out of order."""
-    time = -1 / float(rate)
+def _timed(
+    frames: Iterator[av.VideoFrame], rate: Fraction
+) -> Iterator[tuple[av.VideoFrame, float]]:
+    """Add times, in seconds. What an .avi says of them may be nothing, or out of order."""
+    time = None
     for frame in frames:
-        is_later = frame.pts is not None and frame.time > time
-        time = frame.time if is_later else time + 1 / float(rate)
-        yield _Frame(Photo(_to_rgb(video, frame), Metadata()), time)
+        following = 0.0 if time is None else time + 1 / float(rate)
+        is_later = frame.pts is not None and (time is None or frame.time > time)
+        time = frame.time if is_later else following
+        yield frame, time
 
 
 def _to_rgb(video: Path, frame: av.VideoFrame) -> np.ndarray:
@@ -396,7 +422,7 @@ def _writer(path: Path, output: Path, rate: Fraction) -> Iterator[Writer]:
             stream.height, stream.width = image.shape[:2]
             stream.pix_fmt = stored
         frame = av.VideoFrame.from_ndarray(image, ours)
-        frame.pts, frame.time_base = round(time * 1000), MILLISECOND
+        frame.pts, frame.time_base = _milliseconds(time), MILLISECOND
         with _naming(output):
             container.mux(stream.encode(frame))  # FFV1 keeps no frame back
 

@@ -11,6 +11,7 @@ examples:
 
 import argparse
 import sys
+from base64 import b64encode
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -125,10 +126,12 @@ def pool_for(url: str) -> urllib3.PoolManager:
     proxy = getproxies().get(scheme)
     if not proxy or proxy_bypass(host):
         return urllib3.PoolManager(**settings)
-    proxy = proxy if "://" in proxy else f"http://{proxy}"
-    login = unquote(urllib3.util.parse_url(proxy).auth or "")
-    headers = urllib3.make_headers(proxy_basic_auth=login or None)
-    return urllib3.ProxyManager(proxy, proxy_headers=headers, **settings)
+    proxy = urllib3.util.parse_url(proxy if "://" in proxy else f"http://{proxy}")
+    if proxy.scheme not in ("http", "https"):
+        raise FetchError(f"{scheme}_proxy begins with {proxy.scheme}://, expected http or https")
+    login = b64encode(unquote(proxy.auth or "").encode()).decode()
+    headers = {"Proxy-Authorization": f"Basic {login}"} if login else None
+    return urllib3.ProxyManager(proxy.url, proxy_headers=headers, **settings)
 
 
 def save_body(response: urllib3.BaseHTTPResponse, url: str, partial: Path, have: int) -> None:

@@ -73,10 +73,12 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--host",
+        type=_host,
         default=LOOPBACK,
         help="address to listen on (%(default)s: this machine only; on any other, anybody who "
         "can reach it may use the page, and nothing is encrypted). Browsers have to ask for the "
-        "page by this address or as localhost; with 0.0.0.0 any name will do",
+        "page by this address or as localhost; with 0.0.0.0 any name will do, and a proxy in front "
+        "has to pass the browser's Host on",
     )
     parser.add_argument("--port", type=_port, default=PORT, help="port of the page (%(default)s)")
     parser.add_argument(
@@ -90,6 +92,12 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     check_connection(parser, options)
     return options
+
+
+def _host(text: str) -> str:
+    if ":" in text:
+        raise argparse.ArgumentTypeError(f"{text} is not an IPv4 address or a name without a port")
+    return text
 
 
 def _port(text: str) -> int:

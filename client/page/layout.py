@@ -1,11 +1,12 @@
 """The page: where its parts are, and which of `client.page.actions` each of them calls."""
 
+import asyncio
 import json
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import urlsplit
 
 import gradio as gr
 from fastapi import Depends, HTTPException, Request
@@ -25,8 +26,10 @@ Drop a photo and mark its subject: with a trimap, a mask, the brush or shapes.
 """
 SWEEP, KEPT = 3600, 24 * 3600
 """Seconds between looks for old files, and until an upload, or what was made of it, is one."""
-ANY_HOST = ("0.0.0.0", "::")
-"""Addresses to listen on that say nothing about the name by which the page is asked for."""
+GRACE = 600
+"""Seconds until what a closed tab made is freed: a connection that breaks looks the same."""
+ANY_HOST = "0.0.0.0"
+"""An address to listen on that says nothing about the name by which the page is asked for."""
 BRUSH_HELP = "Brush: {} subject, all of it; {} edges, hair, all that is half-transparent; \
 {} background. What is not painted is background, or as the shapes, the trimap or the mask say."
 SHAPES_HELP = f"One ellipse a line: its kind ({', '.join(KINDS)}), then its left, top, right and \
@@ -286,11 +289,18 @@ def _warn_without_server(page: gr.Blocks, matte: Matte) -> None:
 def _free_closed_tabs(page: gr.Blocks) -> None:
     """Free the matte of a tab that is closed or reloaded, which Gradio would keep for an hour."""
 
-    async def end_session(request: gr.Request) -> None:
-        session = str(request.session_hash)
-        page.state_holder.delete_state(session)
+    def free(session: str) -> None:
+        sessions = page.state_holder
+        used = sessions.time_last_used.get(session)
+        if used and datetime.now() - used < timedelta(seconds=GRACE):
+            return  # it was not closed
+        sessions.delete_state(session)
         # What is still being made for it must not be kept, either.
-        page.state_holder.session_data.pop(session, None)
+        sessions.session_data.pop(session, None)
+
+    async def end_session(request: gr.Request) -> None:
+        # A second later: this is a use, too.
+        asyncio.get_running_loop().call_later(GRACE + 1, free, str(request.session_hash))
 
     page.unload(end_session)
 
@@ -301,10 +311,11 @@ def check_site(host: str) -> Callable[[Request], None]:
 
     def check(request: Request) -> None:
         asked = request.headers.get("host", "")
-        origin = request.headers.get("origin")
-        is_known = host in ANY_HOST or urlsplit(f"//{asked}").hostname in names
-        if not is_known or (origin and urlsplit(origin).netloc != asked):
+        if host != ANY_HOST and asked.lower().partition(":")[0] not in names:
             raise HTTPException(403, f"this page answers only at {' or '.join(sorted(names))}")
+        origin = request.headers.get("origin")
+        if origin and origin.partition("://")[2] != asked:
+            raise HTTPException(403, f"{origin} is another site than {asked}, where this page is")
 
     return check
 

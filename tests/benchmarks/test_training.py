@@ -94,8 +94,8 @@ def test_what_a_gpu_would_wait_for_is_measured(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("benchmarks.training.ROUNDS", 1)
     across = torch.linspace(0, 255, 60).byte().expand(1, 60, 60)
     foreground = Foreground(across.expand(3, 60, 60), across)
-    grounds = [torch.full((3, 80, 80), 90, dtype=torch.uint8)]
-    sources = Sources([], [foreground], grounds, side=32)
+    backgrounds = [torch.full((3, 80, 80), 90, dtype=torch.uint8)]
+    sources = Sources([], [foreground], backgrounds, side=32)
     part = time_appetite(sources, "cpu", batch=2)
     assert part["samples"] == 2
     assert {len(taken) for taken in part["samples_ms"].values()} == {1}

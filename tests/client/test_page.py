@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from importlib.util import find_spec
@@ -178,7 +179,7 @@ def test_colours(use, files, colour):
     assert composite[0, 0].tolist() == [0, 119, 255]
 
 
-def test_only_the_last_downloads_are_kept(page, page_folder, files, tmp_path, wait_until):
+def test_only_the_last_downloads_are_kept(page, page_folder, files, tmp_path):
     photo, trimap = handle_file(files[0].rename(tmp_path / "kept.png")), handle_file(files[1])
     client = Client(page, verbose=False, download_files=tmp_path / "downloads")
 
@@ -192,8 +193,17 @@ def test_only_the_last_downloads_are_kept(page, page_folder, files, tmp_path, wa
         for colour in ("#ff0000", "#00ff00"):
             client.predict(photo, colour, None, api_name="/background")
         assert kept() == ["kept-alpha.png", "kept-composite.png", "kept-cutout.png"]
+
+
+def test_a_connection_that_breaks_loses_no_matte(page, page_folder, files, tmp_path):
+    photo, trimap = handle_file(files[0].rename(tmp_path / "broken.png")), handle_file(files[1])
+    client, again = (Client(page, verbose=False, download_files=False) for _ in range(2))
+    again.session_hash = client.session_hash
+    client.predict(photo, trimap, TRIMAP, BAND, BAND, "", None, api_name="/matte")
     client.close()
-    wait_until(lambda: not kept())
+    time.sleep(2)  # the page notices within this time
+    again.predict(photo, "#ff0000", None, api_name="/background")
+    assert list(page_folder.glob("*/*/*/broken-composite.png"))
 
 
 def status(url, data=None, **headers):
@@ -216,7 +226,8 @@ def test_other_sites_can_ask_for_nothing(page):
         assert status(f"{page}/config", Host=host, Origin=f"http://{host}") == 200
         for origin in ("http://evil.example", "http://localhost:1", "null"):
             assert status(f"{page}/gradio_api/upload", b"", Host=host, Origin=origin) == 403
-    assert status(f"{page}/config", Host=f"evil.example:{port}") == 403  # a name of 127.0.0.1
+    for host in (f"evil.example:{port}", "["):  # a name of 127.0.0.1
+        assert status(f"{page}/config", Host=host) == 403
 
 
 @pytest.mark.parametrize(
@@ -380,7 +391,7 @@ IMPATIENT = """
 import sys
 from client.page import layout
 from client.page.__main__ import main
-layout.SWEEP, layout.KEPT = 1, 10
+layout.SWEEP, layout.KEPT, layout.GRACE = 1, 10, 1
 sys.exit(main(sys.argv[1:]))
 """
 
@@ -388,7 +399,7 @@ sys.exit(main(sys.argv[1:]))
 def test_old_files_are_deleted(standin, files, free_port, tmp_path, wait_until):
     port = free_port()
     command = [sys.executable, "-c", IMPATIENT, "--port", str(port), "--url", standin.grpc_url]
-    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    environment = {**os.environ, "TMPDIR": str(tmp_path), "GRADIO_HEARTBEAT_INTERVAL": "1"}
 
     def kept():
         return [path for path in tmp_path.glob("matte-page-*/**/*.png") if path.is_file()]
@@ -401,6 +412,11 @@ def test_old_files_are_deleted(standin, files, free_port, tmp_path, wait_until):
             for _ in range(2):
                 client.predict(*marks, TRIMAP, BAND, BAND, "", None, api_name="/show")
                 wait_until(lambda: not kept())
+            client.predict(*marks, TRIMAP, BAND, BAND, "", None, api_name="/matte")
+            client.predict(marks[0], "#ffffff", None, api_name="/result")
+            (alpha,) = tmp_path.glob("matte-page-*/*/*/*-alpha.png")
+            client.close()  # and with a tab goes its folder
+            wait_until(lambda: not alpha.parents[1].exists())
         finally:
             process.send_signal(signal.SIGTERM)
 
@@ -429,6 +445,13 @@ def test_wrong_options_are_one_line(capsys, option, message):
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+def test_a_host_of_ipv6_is_one_line(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["--host=::1"])
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.endswith("argument --host: ::1 is not an IPv4 address or a name without a port")
 
 
 @pytest.mark.parametrize("port", ["99999", "0", "-1", "http"])

@@ -68,13 +68,13 @@ def encode(path, frames, codec, pixel_format, rate=RATE, times=None, options=Non
         container.mux(stream.encode())
 
 
-def copy(path, to, but=None, **metadata):
-    """Copy a video's packets, all but one."""
+def copy(path, to, but=(), **metadata):
+    """Copy a video's packets, all but those of some numbers."""
     with av.open(path) as old, av.open(to, "w") as new:
         new.metadata.update(metadata)
         stream = new.add_stream_from_template(old.streams.video[0])
         for number, packet in enumerate(old.demux(video=0)):
-            if packet.size and number != but:
+            if packet.size and number not in but:
                 packet.stream = stream
                 new.mux(packet)
 
@@ -276,20 +276,21 @@ def test_a_size_that_changes(refuse, asked, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "codec", "pixel_format", "fault"),
+    ("name", "codec", "pixel_format", "fault", "number"),
     [
-        ("a.mp4", "libx264", "yuv420p", "zeros"),
-        ("a.mov", "prores_ks", "yuv422p10le", "zeros"),
-        ("a.avi", "mpeg4", "yuv420p", "cut"),
-        ("a.mp4", "libx265", "yuv420p", "one is missing"),
+        ("a.mp4", "libx264", "yuv420p", "zeros", 5),
+        ("a.mov", "prores_ks", "yuv422p10le", "zeros", 5),
+        ("a.mp4", "mpeg4", "yuv420p", "zeros", FRAMES - 1),
+        ("a.avi", "mpeg4", "yuv420p", "cut", 5),
+        ("a.mp4", "libx265", "yuv420p", "one is missing", 5),
     ],
 )
-def test_a_damaged_video_is_refused(refuse, asked, clip, name, codec, pixel_format, fault):
+def test_a_damaged_video_is_refused(refuse, asked, clip, name, codec, pixel_format, fault, number):
     """The decoder stops, or makes something up and says so, or the file ends inside a frame."""
     images, options = [image for image, _ in clip], {"bf": "0", **QUIET}
     encode(name, images, codec, pixel_format, options=options)
     with av.open(name) as whole:
-        packet = list(whole.demux(video=0))[5]
+        packet = list(whole.demux(video=0))[number]
     file, middle, end = Path(name), packet.pos + packet.size // 2, packet.pos + packet.size
     data = file.read_bytes()
     if fault == "zeros":
@@ -297,10 +298,41 @@ def test_a_damaged_video_is_refused(refuse, asked, clip, name, codec, pixel_form
     elif fault == "cut":
         file.write_bytes(data[:middle])
     else:
-        copy(file.rename("whole.mp4"), name, but=5)
+        copy(file.rename("whole.mp4"), name, but=(number,))
     error = refuse(name, "--trimaps", "trimaps", "-o", "alpha.mkv")
     assert re.search(name + r": is damaged in frame \d+ or soon after; to see more: ffmpeg ", error)
     assert asked() == 0
+
+
+def test_a_clip_that_was_cut_out_of_another(run, clip):
+    """The first frames in its file refer to what was cut off, and are not shown."""
+    images = [image for image, _ in clip] * 3
+    options = {"x264-params": "open-gop=1:keyint=10:min-keyint=10:scenecut=0"}
+    encode("whole.mp4", images, "libx264", "yuv420p", options=options)
+    with av.open("whole.mp4") as whole:
+        second = [n for n, packet in enumerate(whole.demux(video=0)) if packet.is_keyframe][1]
+    copy("whole.mp4", "cut.mkv", but=range(second))
+    shown = len(decode("cut.mkv"))
+    assert 0 < shown < len(images) - second
+    Path("unknown").mkdir()
+    for number in range(shown):
+        write_image(f"unknown/{number}.png", np.full(clip[0][1].shape, 128, np.uint8))
+    assert run("cut.mkv", "--trimaps", "unknown", "-o", "alpha.mkv")[0] == 0
+    assert len(decode("alpha.mkv")) == shown
+
+
+def test_frames_too_close_for_a_mkv(refuse, clip):
+    images = [image for image, _ in clip]
+    encode("clip.mp4", images, "mjpeg", "yuvj420p")
+    with av.open("clip.mp4") as slow, av.open("fast.mp4", "w") as fast:
+        stream = fast.add_stream_from_template(slow.streams.video[0], time_base=Fraction(1, 2400))
+        for number, packet in enumerate(slow.demux(video=0)):
+            if packet.size:
+                packet.pts = packet.dts = number
+                packet.time_base, packet.stream = Fraction(1, 2400), stream
+                fast.mux(packet)
+    error = refuse("fast.mp4", "--trimaps", "trimaps", "-o", "alpha.mkv")
+    assert "fast.mp4: has frames less than a millisecond apart, which a .mkv cannot keep" in error
 
 
 @pytest.mark.parametrize(
@@ -533,6 +565,13 @@ def test_rates_that_no_video_can_have(refuse, clip, rate):
 def test_a_file_that_is_no_video(refuse, tmp_path):
     (tmp_path / "a.mp4").write_text("no video at all")
     assert "cannot be read as a video" in refuse("a.mp4", "--trimaps", ".", "-o", "a.mkv")
+
+
+def test_an_unknown_codec(refuse, clip):
+    encode("a.avi", [image for image, _ in clip], "mpeg4", "yuv420p")
+    Path("a.avi").write_bytes(Path("a.avi").read_bytes().replace(b"FMP4", b"XQZW"))
+    error = refuse("a.avi", "--trimaps", "trimaps", "-o", "a.mkv")
+    assert "a.avi: has no pictures, or of a kind that cannot be read" in error
 
 
 def test_ctrl_c_leaves_nothing(slow, clip, tmp_path):

@@ -28,7 +28,7 @@ class Handler(BaseHTTPRequestHandler):
             self.end_headers()
             return
         password = self.headers.get("Proxy-Authorization")
-        if server.behaviour == "wants a password" and password != "Basic bWU6cEBzcw==":
+        if server.behaviour == "wants a password" and password != "Basic bWU6cEDigqw=":
             self.send_error(407)
             return
         if server.behaviour == "missing":
@@ -141,9 +141,15 @@ def test_proxies_of_the_environment_are_used(server, tmp_path, monkeypatch):
 
 def test_a_proxy_gets_its_password(server, tmp_path, monkeypatch):
     server.behaviour = "wants a password"
-    proxy = f"http://me:p%40ss@127.0.0.1:{server.server_port}"
+    proxy = f"http://me:p%40%E2%82%AC@127.0.0.1:{server.server_port}"
     monkeypatch.setenv("http_proxy", proxy)
     assert_fetched(fetch("stage3", tmp_path, "http://weights.invalid/dim"), tmp_path)
+
+
+def test_other_proxies_are_one_line(tmp_path, monkeypatch):
+    monkeypatch.setenv("http_proxy", "socks5://me:p%40ss@127.0.0.1:1")
+    with pytest.raises(FetchError, match=r"^http_proxy begins with socks5://, expected http or ht"):
+        fetch("stage3", tmp_path, "http://weights.invalid/dim")
 
 
 def test_wrong_bytes_are_refused_and_removed(server, tmp_path):
