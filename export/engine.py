@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from export.errors import ExportError, one_line
-from matting.files import check_writable
+from matting.files import check_folder
 
 if TYPE_CHECKING:
     from export.parity import Matting
@@ -259,7 +259,7 @@ def check_file(path: Path) -> None:
     """Raise the `OSError` that writing a file would end in: before minutes of work, not after."""
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    check_writable(path.parent)
+    check_folder(path.parent)
 
 
 def input_shapes(profile: Profile) -> object:

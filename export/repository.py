@@ -8,7 +8,7 @@ from pathlib import Path
 from export.engine import Profile, as_text
 from export.errors import ExportError
 from export.manifest import MNN_MODEL, write_entry
-from matting.files import check_writable, whole, write_whole
+from matting.files import check_folder, whole, write_whole
 
 MODEL, CONFIG, FOR_TENSORRT = "dim", "config.pbtxt", "configs/tensorrt.pbtxt"
 TEMPLATE = Path(__file__).parents[1] / "model_repository" / MODEL
@@ -28,7 +28,7 @@ def check_place(model: Path) -> None:
         It may not be written to.
     """
     for folder in (model.absolute(), model.absolute() / "1"):
-        check_writable(next(path for path in (folder, *folder.parents) if path.exists()))
+        check_folder(next(path for path in (folder, *folder.parents) if path.exists()))
 
 
 def read_config(model: Path, name: str) -> str:

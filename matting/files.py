@@ -39,7 +39,7 @@ def write_whole(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def check_writable(folder: Path) -> None:
+def check_folder(folder: Path) -> None:
     """Raise the `OSError` that writing into a folder would end in: before long work, not after."""
     if not folder.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
