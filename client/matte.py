@@ -32,7 +32,8 @@ try:
     from client.request import Request
     from client.signals import stop_as_with_ctrl_c
     from client.video import DEFAULT_FPS, is_video, list_frames, matte_video
-    from matting.images import ImageError, WriteError, check_writable, read_photo
+    from matting.files import check_folder
+    from matting.images import ImageError, WriteError, read_photo
 except ModuleNotFoundError as error:
     if __name__ != "__main__":
         raise
@@ -151,9 +152,11 @@ class _Tally:
 def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        check_folder(folder)
     except OSError as error:
-        raise PairError(f"{folder}: cannot be written ({error.strerror})") from error
-    check_writable(folder / "alpha.png")
+        raise PairError(
+            f"{folder}: cannot be written ({error.strerror}); choose another folder"
+        ) from error
 
 
 def _run_video(matte: Matte, options: argparse.Namespace) -> int:

@@ -14,7 +14,6 @@ from contextlib import ExitStack, closing, contextmanager
 from fractions import Fraction
 from itertools import count
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import NamedTuple
 
 import av
@@ -27,7 +26,7 @@ from client.in_order import in_order
 from client.job import Options, Pair, matte_photo, metadata_for, trimap_for, without_white
 from client.pairs import PairError, images_in
 from client.request import Request
-from matting.files import whole
+from matting.files import check_folder, whole
 from matting.images import (
     ImageError,
     Photo,
@@ -245,8 +244,7 @@ def _check_output(path: Path) -> None:
     if not folder.is_dir():
         raise PairError(f"{path}: there is no folder {folder} to write to; create it first")
     try:
-        with TemporaryFile(dir=folder):
-            pass
+        check_folder(folder)
     except OSError as error:
         raise PairError(
             f"{path}: cannot be written ({error.strerror}); choose another folder"

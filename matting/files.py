@@ -1,6 +1,5 @@
 """Files that are whole or not there, and what tells them from others."""
 
-import errno
 import hashlib
 import os
 import secrets
@@ -8,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 
 
 @contextmanager
@@ -40,11 +40,14 @@ def write_whole(path: Path, data: bytes) -> None:
 
 
 def check_folder(folder: Path) -> None:
-    """Raise the `OSError` that writing into a folder would end in: before long work, not after."""
-    if not folder.is_dir():
-        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+    """Raise the `OSError` that writing into a folder would end in: before long work, not after.
+
+    It is tried, with a file that is gone at once: permissions do not tell all, least to root.
+    """
+    try:
+        TemporaryFile(dir=folder).close()
+    except OSError as error:  # may name the file
+        raise OSError(error.errno, error.strerror, str(folder)) from error
 
 
 def sha256(path: Path) -> str:
