@@ -16,7 +16,8 @@ from client.job import OUTPUTS, Band
 from client.pairs import is_many
 from client.tiles import SMALLEST_TILE, STRIDE
 from client.tls import Tls
-from client.video import DEFAULT_FPS, MAX_FPS, MIN_FPS, VIDEO_SUFFIXES, is_video, makes_video
+from client.video import is_video, makes_video
+from client.video_files import DEFAULT_FPS, MAX_FPS, MIN_FPS, VIDEO_SUFFIXES
 from client.views import VIEWS
 from matting.trimaps import MASK_BAND
 

@@ -31,7 +31,8 @@ try:
     from client.pairs import PairError, check_outputs, find_pairs, images_in, is_many
     from client.request import Request
     from client.signals import stop_as_with_ctrl_c
-    from client.video import DEFAULT_FPS, is_video, list_frames, matte_video
+    from client.video import is_video, list_trimaps, matte_video
+    from client.video_files import DEFAULT_FPS
     from matting.files import check_folder
     from matting.images import ImageError, WriteError, read_photo
 except ModuleNotFoundError as error:
@@ -167,7 +168,7 @@ def _run_video(matte: Matte, options: argparse.Namespace) -> int:
         frames = chain.from_iterable(map(images_in, folders))
         check_outputs(chain(_inputs([pair], options), frames), pair.outputs.values())
         settings, fps = _settings(options), options.fps or DEFAULT_FPS
-        trimaps = list_frames(pair, settings)
+        trimaps = list_trimaps(pair, settings)
         matted = matte_video(pair, trimaps, matte, settings, _jobs(options), request, fps)
         with (
             logging_redirect_tqdm(),

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from PIL import ImageCms
 
-from client.video import DEFAULT_FPS, TO_RGB
+from client.video_files import DEFAULT_FPS, TO_RGB
 from matting.compositing import composite
 from matting.foreground import estimate_foreground
 from matting.images import read_cutout, read_gray, read_photo, to_depth, write_image
@@ -548,6 +548,7 @@ def test_a_trimap_folder_that_cannot_be_listed(refuse, clip, close_folder):
         (["clip.mkv", "--trimaps", "trimaps", "-o", "a.mkv", "--fps", "9"], "--fps is for a video"),
         (["trimaps/*.png", "--trimaps", "trimaps", "-o", "a.mkv"], "made from a folder of frames"),
         (["empty", "--trimaps", "trimaps", "-o", "a.mkv"], "no frames in empty"),
+        (["clip.mkv", "--trimaps", "trimap", "-o", "a.mkv"], "--trimaps trimap is not a folder"),
         (["gone.mkv", "--trimaps", "trimaps", "-o", "a.mkv"], "gone.mkv: no such file"),
     ],
 )
