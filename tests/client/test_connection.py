@@ -112,8 +112,9 @@ def test_a_proxy_is_for_one_server_elsewhere(urls, uses_proxy):
 
 
 def test_unknown_host_among_several_is_named(standin):
-    with pytest.raises(ServerUnavailableError, match=r"'nosuch\.invalid' has no IPv4 address"):
-        Matte([standin.grpc_url, "nosuch.invalid:8001"])
+    for host in ("nosuch.invalid", "gpu..local"):
+        with pytest.raises(ServerUnavailableError, match=f"'{host}' has no IPv4 address"):
+            Matte([standin.grpc_url, f"{host}:8001"])
 
 
 def test_trimap_without_unknown_needs_no_server(picture):
