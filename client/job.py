@@ -259,6 +259,11 @@ def make_outputs(
     -------
     dict of str to ndarray
         Cut-out (RGBA) and composite are as deep as the pixels; alpha has 256 steps in any of them.
+
+    Raises
+    ------
+    ValueError
+        A composite without a background.
     """
     kinds = set(kinds)
     made = {"alpha": alpha} if "alpha" in kinds else {}
@@ -271,7 +276,9 @@ def make_outputs(
         if options.premultiplied:
             colours = composite(alpha, foreground, np.zeros_like(foreground))
         made["cutout"] = cutout(colours, alpha)
-    if "composite" in kinds and options.background is not None:
+    if "composite" in kinds:
+        if options.background is None:
+            raise ValueError("a composite is asked for, but options.background is None")
         background = fit_background(options.background, *alpha.shape)
         made["composite"] = composite(alpha, foreground, background)
     return made
