@@ -327,7 +327,8 @@ def _radius(text: str) -> float:
 
 
 def _check_usage(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
-    if not outputs_of(options):
+    outputs = outputs_of(options)
+    if not outputs:
         parser.error("nothing to write: name -o, --cutout or --composite")
     if (options.composite is None) != (options.background is None):
         parser.error("--composite and --background need each other")
@@ -340,9 +341,7 @@ def _check_usage(parser: argparse.ArgumentParser, options: argparse.Namespace) -
     check_connection(parser, options)
     if options.shm and len(options.url or []) > 1:
         parser.error("--shm is for one server, on this machine")
-    outputs = outputs_of(options)
-    makes_video_of_frames = Path(options.image).is_dir() and makes_video(outputs)
-    if options.fps and not makes_video_of_frames:
+    if options.fps and not (Path(options.image).is_dir() and makes_video(outputs)):
         parser.error("--fps is for a video that is made from a folder of frames")
     if is_video(options.image, outputs):
         if options.trimap is not None or options.trimaps is None:
