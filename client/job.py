@@ -12,7 +12,7 @@ import numpy as np
 from client.connection import Matte, TileOption
 from client.request import Request
 from matting.compositing import composite, cutout, fit_background
-from matting.files import whole, write_whole
+from matting.files import whole, write_to_disk
 from matting.foreground import estimate_foreground
 from matting.images import (
     ALPHA_SUFFIXES,
@@ -307,7 +307,7 @@ def write_outputs(
             encoded = encode_image(path, image, metadata_for(kind, metadata), premultiplied)
             try:
                 partial = all_or_none.enter_context(whole(path, follow_symlinks=True))
-                write_whole(partial, encoded)
+                write_to_disk(partial, encoded)
             except OSError as error:  # names the temporary file
                 raise WriteError(path, error.strerror) from error
 

@@ -33,7 +33,13 @@ def whole(path: Path, *, follow_symlinks: bool = False) -> Iterator[Path]:
 
 def write_whole(path: Path, data: bytes) -> None:
     """Write a file's bytes to the disk, and only then in the place of what was there."""
-    with whole(path) as partial, partial.open("wb") as file:
+    with whole(path) as partial:
+        write_to_disk(partial, data)
+
+
+def write_to_disk(path: Path, data: bytes) -> None:
+    """Write a file's bytes, and return when a power cut can do them no harm any more."""
+    with path.open("wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
