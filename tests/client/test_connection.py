@@ -50,15 +50,11 @@ def test_image_need_not_be_contiguous(standin, make_picture, expected_alpha):
     [
         (np.zeros((4, 4, 3)), np.zeros((4, 4), np.uint8), "image is float64 (4, 4, 3)"),
         (np.zeros((4, 4), np.uint8), np.zeros((4, 4), np.uint8), "image is uint8 (4, 4)"),
-        (np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4), np.uint8), "image has 4 channels"),
+        (np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4), np.uint8), "image is uint8 (4, 4, 4)"),
         (np.zeros((0, 4, 3), np.uint8), np.zeros((0, 4), np.uint8), "not empty"),
         (np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4), bool), "trimap is bool (4, 4)"),
         (np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4, 1), np.uint8), "trimap is uint8 (4, 4, 1)"),
-        (
-            np.zeros((4, 4, 3), np.uint8),
-            np.zeros((5, 4), np.uint8),
-            "image is (4, 4) and trimap (5, 4)",
-        ),
+        (np.zeros((4, 4, 3), np.uint8), np.zeros((5, 4), np.uint8), "expected uint8 (4, 4), as"),
     ],
 )
 def test_wrong_arrays_are_named(image, trimap, message):
