@@ -214,8 +214,14 @@ def _decoded(path: Path, container: InputContainer, stream: VideoStream) -> Iter
 
 
 def _sides(frame: av.VideoFrame) -> Sides:
-    """Return the width and height of an upright frame."""
-    return (frame.height, frame.width) if frame.rotation % 180 else (frame.width, frame.height)
+    """Return the width and height of a frame once it is turned."""
+    sides = frame.width, frame.height
+    return sides[::-1] if _turns(frame) % 2 else sides
+
+
+def _turns(frame: av.VideoFrame) -> int:
+    """Return by how many right angles a frame is to be turned to the left."""
+    return round(frame.rotation / 90)
 
 
 def _rate(stream: VideoStream) -> Fraction:
@@ -235,7 +241,7 @@ def _to_rgb(path: Path, frame: av.VideoFrame) -> np.ndarray:
             f"{path}: its colours ({frame.format.name}, colour space {frame.colorspace}) cannot "
             f"be converted ({error.strerror}); convert it to BT.709 first"
         ) from error
-    return np.ascontiguousarray(np.rot90(pixels, round(frame.rotation / 90)))
+    return np.ascontiguousarray(np.rot90(pixels, _turns(frame)))
 
 
 @contextmanager

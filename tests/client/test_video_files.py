@@ -246,8 +246,9 @@ def test_texts_of_old_programs_need_not_be_utf8(images):
 
 
 ONE = 1 << 16
-TURNS = {1: (0, -ONE, ONE, 0), 2: (-ONE, 0, 0, -ONE), 3: (0, ONE, -ONE, 0)}
-"""Matrices of a file by how often they turn a picture to the left."""
+TEN_DEGREES = 64540, 11380, -11380, 64540
+TURNS = {0: TEN_DEGREES, 1: (0, -ONE, ONE, 0), 2: (-ONE, 0, 0, -ONE), 3: (0, ONE, -ONE, 0)}
+"""Matrices of a file by how often a picture is turned to the left for them."""
 
 
 @pytest.mark.parametrize("turns", TURNS)
