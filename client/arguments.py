@@ -108,6 +108,11 @@ def check_connection(parser: argparse.ArgumentParser, options: argparse.Namespac
         parser.error("--cert and --key need each other")
 
 
+def urls_of(options: argparse.Namespace) -> list[str]:
+    """Return the addresses of the servers."""
+    return options.url or [DEFAULT_URL]
+
+
 def tls_of(options: argparse.Namespace) -> Tls | None:
     """Return how the connection is encrypted, or None if it is not."""
     if not (options.tls or options.ca or options.cert):
@@ -339,7 +344,7 @@ def _check_usage(parser: argparse.ArgumentParser, options: argparse.Namespace) -
     if (options.erode, options.dilate) != (None, None) and not options.mask:
         parser.error("--erode and --dilate are for a --mask")
     check_connection(parser, options)
-    if options.shm and len(options.url or []) > 1:
+    if options.shm and len(urls_of(options)) > 1:
         parser.error("--shm is for one server, on this machine")
     if options.fps and not (Path(options.image).is_dir() and makes_video(outputs)):
         parser.error("--fps is for a video that is made from a folder of frames")

@@ -22,8 +22,7 @@ try:
     from tqdm import tqdm
     from tqdm.contrib.logging import logging_redirect_tqdm
 
-    from client.address import DEFAULT_URL
-    from client.arguments import JOBS_PER_SERVER, band_of, outputs_of, parse, tls_of
+    from client.arguments import JOBS_PER_SERVER, band_of, outputs_of, parse, tls_of, urls_of
     from client.connection import Matte
     from client.errors import AddressError, ServerError, TlsError
     from client.folder import Record, add_failure, matte_pairs, start_failures
@@ -56,7 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(format="%(message)s", level=logging.ERROR if options.quiet else None)
     try:
         with Matte(
-            options.url or DEFAULT_URL,
+            urls_of(options),
             options.timeout,
             options.priority,
             tls_of(options),
@@ -268,7 +267,7 @@ def _complain(text: str) -> None:
 
 
 def _jobs(options: argparse.Namespace) -> int:
-    return options.jobs or JOBS_PER_SERVER * len(options.url or [DEFAULT_URL])
+    return options.jobs or JOBS_PER_SERVER * len(urls_of(options))
 
 
 def _settings(options: argparse.Namespace) -> Options:

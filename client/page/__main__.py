@@ -14,8 +14,8 @@ from urllib.request import getproxies_environment
 
 import argcomplete
 
-from client.address import DEFAULT_URL, PORTS
-from client.arguments import add_connection, check_connection, tls_of
+from client.address import PORTS
+from client.arguments import add_connection, check_connection, tls_of, urls_of
 from client.connection import Matte
 from client.errors import AddressError, ServerError, TlsError
 from client.signals import stop_as_with_ctrl_c
@@ -30,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parse(arguments)
     logging.basicConfig(format="%(message)s")
     stop_as_with_ctrl_c()
-    urls = options.url or [DEFAULT_URL]
+    urls = urls_of(options)
     try:
         with (
             TemporaryDirectory(prefix="matte-page-") as folder,
