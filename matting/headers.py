@@ -20,6 +20,8 @@ JPEG_SEGMENTS = frozenset(range(0xC0, 0xFF)) - frozenset(range(0xD0, 0xDA))
 TIFF_WIDTH, TIFF_HEIGHT = 256, 257
 TIFF_NUMBERS = {exif.SHORT: "H", exif.LONG: "I"}
 """As `struct` writes them."""
+OS2_HEADER = 12
+"""Bytes in the second header of a BMP whose sizes have 16 bits each."""
 
 
 class HeaderError(ValueError):
@@ -155,5 +157,6 @@ def _bmp(data: bytes) -> tuple[int, int]:
     (length,) = struct.unpack_from("<I", data, 2)
     if len(data) < length:
         raise HeaderError("it is shorter than its header says")
-    width, height = struct.unpack_from("<ii", data, 18)
+    (header,) = struct.unpack_from("<I", data, 14)
+    width, height = struct.unpack_from("<HH" if header == OS2_HEADER else "<ii", data, 18)
     return abs(height), abs(width)  # a negative height means rows from top to bottom
