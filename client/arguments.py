@@ -2,7 +2,7 @@
 
 import argparse
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import cast
@@ -346,6 +346,13 @@ def _check_usage(parser: argparse.ArgumentParser, options: argparse.Namespace) -
     check_connection(parser, options)
     if options.shm and len(urls_of(options)) > 1:
         parser.error("--shm is for one server, on this machine")
+    _check_image(parser, options, outputs)
+
+
+def _check_image(
+    parser: argparse.ArgumentParser, options: argparse.Namespace, outputs: Mapping[str, Path]
+) -> None:
+    """End the program with 2 if an option is for other kinds of IMAGE."""
     if options.fps and not (Path(options.image).is_dir() and makes_video(outputs)):
         parser.error("--fps is for a video that is made from a folder of frames")
     if is_video(options.image, outputs):
