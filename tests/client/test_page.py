@@ -238,6 +238,7 @@ def test_a_background_that_is_none_leaves_alpha_and_cutout(
         ("#ffffff", beach, r"^beach\.png: is not an image of a known format"),
         ("", None, "^“” is not a colour; write #rgb or #rrggbb$"),
         ("rouge", None, "^“rouge” is not a colour"),
+        ("rgb(256, 0, 0)", None, r"^“rgb\(256, 0, 0\)” is not a colour"),
     ):
         shown = client.predict(photo, colour, background, api_name="/result")
         *_, sides, alpha, cutout, composite = shown
