@@ -45,7 +45,7 @@ def _ipv4(url: str) -> str:
     host, _, port = url.rpartition(":")
     try:
         return f"{socket.getaddrinfo(host, None, socket.AF_INET)[0][4][0]}:{port}"
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # of a label that is empty or too long
         raise ServerUnavailableError(
-            f"{host!r} has no IPv4 address ({error.strerror}); check --url"
+            f"{host!r} has no IPv4 address ({error}); check --url"
         ) from error

@@ -2,7 +2,7 @@
 
 import argparse
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import cast
@@ -16,7 +16,8 @@ from client.job import OUTPUTS, Band
 from client.pairs import is_many
 from client.tiles import SMALLEST_TILE, STRIDE
 from client.tls import Tls
-from client.video import DEFAULT_FPS, MAX_FPS, MIN_FPS, VIDEO_SUFFIXES, is_video, makes_video
+from client.video import is_video, makes_video
+from client.video_files import DEFAULT_FPS, MAX_FPS, MIN_FPS, VIDEO_SUFFIXES
 from client.views import VIEWS
 from matting.trimaps import MASK_BAND
 
@@ -105,6 +106,11 @@ def check_connection(parser: argparse.ArgumentParser, options: argparse.Namespac
     """End the program with 2 if options of `add_connection` do not go together."""
     if (options.cert is None) != (options.key is None):
         parser.error("--cert and --key need each other")
+
+
+def urls_of(options: argparse.Namespace) -> list[str]:
+    """Return the addresses of the servers."""
+    return options.url or [DEFAULT_URL]
 
 
 def tls_of(options: argparse.Namespace) -> Tls | None:
@@ -326,7 +332,8 @@ def _radius(text: str) -> float:
 
 
 def _check_usage(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
-    if not outputs_of(options):
+    outputs = outputs_of(options)
+    if not outputs:
         parser.error("nothing to write: name -o, --cutout or --composite")
     if (options.composite is None) != (options.background is None):
         parser.error("--composite and --background need each other")
@@ -337,11 +344,16 @@ def _check_usage(parser: argparse.ArgumentParser, options: argparse.Namespace) -
     if (options.erode, options.dilate) != (None, None) and not options.mask:
         parser.error("--erode and --dilate are for a --mask")
     check_connection(parser, options)
-    if options.shm and len(options.url or []) > 1:
+    if options.shm and len(urls_of(options)) > 1:
         parser.error("--shm is for one server, on this machine")
-    outputs = outputs_of(options)
-    makes_video_of_frames = Path(options.image).is_dir() and makes_video(outputs)
-    if options.fps and not makes_video_of_frames:
+    _check_image(parser, options, outputs)
+
+
+def _check_image(
+    parser: argparse.ArgumentParser, options: argparse.Namespace, outputs: Mapping[str, Path]
+) -> None:
+    """End the program with 2 if an option is for other kinds of IMAGE."""
+    if options.fps and not (Path(options.image).is_dir() and makes_video(outputs)):
         parser.error("--fps is for a video that is made from a folder of frames")
     if is_video(options.image, outputs):
         if options.trimap is not None or options.trimaps is None:

@@ -289,6 +289,7 @@ class Matte:
 
         def ask(seconds: float) -> np.ndarray | None:
             with self._carrier.carry(*batch, seconds) as tensors:
+                request.is_asked = True
                 result = self._client.infer(
                     MODEL,
                     tensors.inputs,
@@ -360,13 +361,12 @@ _LONGEST_CALL = 7 * 24 * 3600.0  # seconds; gRPC takes an infinite or enormous t
 
 
 def _check(image: np.ndarray, trimap: np.ndarray) -> None:
-    for name, array, shape in (("image", image, "(H, W, 3)"), ("trimap", trimap, "(H, W)")):
-        wanted_rank = shape.count(",") + 1
-        if array.dtype != np.uint8 or array.ndim != wanted_rank or array.size == 0:
-            raise ValueError(
-                f"{name} is {array.dtype} {array.shape}, expected uint8 {shape} and not empty"
-            )
-    if image.shape[2] != 3:
-        raise ValueError(f"image has {image.shape[2]} channels, expected 3 (RGB)")
-    if image.shape[:2] != trimap.shape:
-        raise ValueError(f"image is {image.shape[:2]} and trimap {trimap.shape} (height, width)")
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+        raise ValueError(
+            f"image is {image.dtype} {image.shape}, expected uint8 (H, W, 3), RGB and not empty"
+        )
+    if trimap.dtype != np.uint8 or trimap.shape != image.shape[:2]:
+        raise ValueError(
+            f"trimap is {trimap.dtype} {trimap.shape}, expected uint8 {image.shape[:2]}, as large "
+            "as the image"
+        )

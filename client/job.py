@@ -12,7 +12,7 @@ import numpy as np
 from client.connection import Matte, TileOption
 from client.request import Request
 from matting.compositing import composite, cutout, fit_background
-from matting.files import whole, write_whole
+from matting.files import whole, write_to_disk
 from matting.foreground import estimate_foreground
 from matting.images import (
     ALPHA_SUFFIXES,
@@ -259,6 +259,11 @@ def make_outputs(
     -------
     dict of str to ndarray
         Cut-out (RGBA) and composite are as deep as the pixels; alpha has 256 steps in any of them.
+
+    Raises
+    ------
+    ValueError
+        A composite without a background.
     """
     kinds = set(kinds)
     made = {"alpha": alpha} if "alpha" in kinds else {}
@@ -271,7 +276,9 @@ def make_outputs(
         if options.premultiplied:
             colours = composite(alpha, foreground, np.zeros_like(foreground))
         made["cutout"] = cutout(colours, alpha)
-    if "composite" in kinds and options.background is not None:
+    if "composite" in kinds:
+        if options.background is None:
+            raise ValueError("a composite is asked for, but options.background is None")
         background = fit_background(options.background, *alpha.shape)
         made["composite"] = composite(alpha, foreground, background)
     return made
@@ -300,7 +307,7 @@ def write_outputs(
             encoded = encode_image(path, image, metadata_for(kind, metadata), premultiplied)
             try:
                 partial = all_or_none.enter_context(whole(path, follow_symlinks=True))
-                write_whole(partial, encoded)
+                write_to_disk(partial, encoded)
             except OSError as error:  # names the temporary file
                 raise WriteError(path, error.strerror) from error
 

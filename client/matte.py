@@ -22,8 +22,7 @@ try:
     from tqdm import tqdm
     from tqdm.contrib.logging import logging_redirect_tqdm
 
-    from client.address import DEFAULT_URL
-    from client.arguments import JOBS_PER_SERVER, band_of, outputs_of, parse, tls_of
+    from client.arguments import JOBS_PER_SERVER, band_of, outputs_of, parse, tls_of, urls_of
     from client.connection import Matte
     from client.errors import AddressError, ServerError, TlsError
     from client.folder import Record, add_failure, matte_pairs, start_failures
@@ -31,8 +30,10 @@ try:
     from client.pairs import PairError, check_outputs, find_pairs, images_in, is_many
     from client.request import Request
     from client.signals import stop_as_with_ctrl_c
-    from client.video import DEFAULT_FPS, is_video, list_frames, matte_video
-    from matting.images import ImageError, WriteError, check_writable, read_photo
+    from client.video import is_video, list_trimaps, matte_video
+    from client.video_files import DEFAULT_FPS
+    from matting.files import check_folder
+    from matting.images import ImageError, WriteError, read_photo
 except ModuleNotFoundError as error:
     if __name__ != "__main__":
         raise
@@ -54,7 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(format="%(message)s", level=logging.ERROR if options.quiet else None)
     try:
         with Matte(
-            options.url or DEFAULT_URL,
+            urls_of(options),
             options.timeout,
             options.priority,
             tls_of(options),
@@ -151,9 +152,11 @@ class _Tally:
 def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        check_folder(folder)
     except OSError as error:
-        raise PairError(f"{folder}: cannot be written ({error.strerror})") from error
-    check_writable(folder / "alpha.png")
+        raise PairError(
+            f"{folder}: cannot be written ({error.strerror}); choose another folder"
+        ) from error
 
 
 def _run_video(matte: Matte, options: argparse.Namespace) -> int:
@@ -164,7 +167,7 @@ def _run_video(matte: Matte, options: argparse.Namespace) -> int:
         frames = chain.from_iterable(map(images_in, folders))
         check_outputs(chain(_inputs([pair], options), frames), pair.outputs.values())
         settings, fps = _settings(options), options.fps or DEFAULT_FPS
-        trimaps = list_frames(pair, settings)
+        trimaps = list_trimaps(pair, settings)
         matted = matte_video(pair, trimaps, matte, settings, _jobs(options), request, fps)
         with (
             logging_redirect_tqdm(),
@@ -264,7 +267,7 @@ def _complain(text: str) -> None:
 
 
 def _jobs(options: argparse.Namespace) -> int:
-    return options.jobs or JOBS_PER_SERVER * len(options.url or [DEFAULT_URL])
+    return options.jobs or JOBS_PER_SERVER * len(urls_of(options))
 
 
 def _settings(options: argparse.Namespace) -> Options:

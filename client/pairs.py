@@ -3,6 +3,7 @@
 import csv
 import functools
 import glob
+import itertools
 import logging
 import os
 import stat
@@ -29,7 +30,7 @@ class PairError(ValueError):
 def is_many(source: str) -> bool:
     """Whether a command line's IMAGE names many: a folder, a CSV list or a glob."""
     path = Path(source)
-    return path.is_dir() or (not path.is_file() and _is_glob(source)) or _is_list(path)
+    return path.is_dir() or (not path.is_file() and glob.has_magic(source)) or _is_list(path)
 
 
 def find_pairs(
@@ -130,20 +131,12 @@ def _is_list(path: Path) -> bool:
     return path.suffix.lower() == ".csv" and not path.is_dir()
 
 
-def _is_glob(source: str) -> bool:
-    return glob.has_magic(source)
-
-
 def _root(source: str) -> Path:
     """The part of a folder or a glob before its first wildcard."""
-    if Path(source).is_dir():
-        return Path(source)
-    fixed: list[str] = []
-    for part in Path(source).parts:
-        if _is_glob(part):
-            break
-        fixed.append(part)
-    return Path(*fixed)
+    path = Path(source)
+    if path.is_dir():
+        return path
+    return Path(*itertools.takewhile(lambda part: not glob.has_magic(part), path.parts))
 
 
 def _check_folders(inputs: list[Path], folders: Mapping[str, Path]) -> None:
@@ -163,18 +156,9 @@ def _pair_by_name(source: str, root: Path, trimaps: Path, outputs: Iterable[Path
     pattern = "**" if Path(source).is_dir() else str(Path(source).relative_to(root))
     files, closed = _files_below(root, pattern)
     # Trimaps and earlier outputs may lie below the photos' folder.
-    others = {os.path.realpath(folder) for folder in (trimaps, *outputs)}
-
-    @functools.cache
-    def may_hold_photos(folder: Path) -> bool:
-        is_other = os.path.realpath(folder) in others
-        return not is_other and (folder == root or may_hold_photos(folder.parent))
-
-    def may_be_photo(file: Path) -> bool:
-        return may_hold_photos(file.parent)
-
+    files = _leave_out(files, root, (trimaps, *outputs))
     found = []
-    for photo in filter(may_be_photo, _images(files)):
+    for photo in _images(files):
         place = photo.relative_to(root).with_suffix(OUTPUT_SUFFIX)
         candidates = by_name.get(place.with_suffix(""), [])
         trimap, problem = _choose(candidates, trimaps / place, unlisted)
@@ -187,9 +171,22 @@ def _pair_by_name(source: str, root: Path, trimaps: Path, outputs: Iterable[Path
         for one in found:
             by_name.pop(one.place.with_suffix(""), None)
         if by_name:
-            found += _of_unknown_formats(filter(may_be_photo, files), root, by_name)
+            found += _of_unknown_formats(files, root, by_name)
             _tell_left_over(by_name)
     return found
+
+
+def _leave_out(files: Iterable[Path], root: Path, folders: Iterable[Path]) -> list[Path]:
+    """Return those of the files below `root` that are in none of the folders."""
+    left_out = {os.path.realpath(folder) for folder in folders}
+
+    @functools.cache
+    def is_left_out(folder: Path) -> bool:
+        return os.path.realpath(folder) in left_out or (
+            folder != root and is_left_out(folder.parent)
+        )
+
+    return [file for file in files if not is_left_out(file.parent)]
 
 
 def _of_unknown_formats(

@@ -16,7 +16,7 @@ class Request:
     rejections : int
         How often a server turned it, or a tile of it, away because its queue was full.
     is_asked : bool
-        Whether a server was asked for it, so that logs may know the id.
+        Whether it was sent, so that a server's log may know the id.
 
     Parameters
     ----------
@@ -39,7 +39,6 @@ class Request:
 
     def headers(self) -> dict[str, str]:
         """Return gRPC headers that make the server's spans a part of this trace (W3C's format)."""
-        self.is_asked = True
         return {"traceparent": f"00-{self.id}-{secrets.token_hex(8)}-01"}
 
     def count_rejection(self) -> None:

@@ -31,15 +31,17 @@ class Tls:
         TlsError
             A file cannot be read or is not PEM.
         """
-        for path in (self.ca, self.certificate, self.key):
+        files = {
+            "root_certificates": self.ca,
+            "certificate_chain": self.certificate,
+            "private_key": self.key,
+        }
+        arguments: dict[str, object] = {"ssl": True}
+        for name, path in files.items():
             if path is not None:
                 _check_pem(path)
-        names = ("root_certificates", "certificate_chain", "private_key")
-        paths = (self.ca, self.certificate, self.key)
-        return {
-            "ssl": True,
-            **{n: None if p is None else str(p) for n, p in zip(names, paths, strict=True)},
-        }
+                arguments[name] = str(path)
+        return arguments
 
 
 def _check_pem(path: Path) -> None:

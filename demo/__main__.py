@@ -29,6 +29,7 @@ PHOTO, TRIMAP, BACKGROUND = (
 
 
 def main() -> int:
+    """Run the demo; return the program's exit code."""
     arguments = _parse_arguments()
     stop_as_with_ctrl_c()
     try:

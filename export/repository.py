@@ -22,10 +22,8 @@ def check_place(model: Path) -> None:
 
     Raises
     ------
-    NotADirectoryError
-        The model's folder, or what it should lie in, is a file.
-    PermissionError
-        It may not be written to.
+    OSError
+        The model's folder, or what it should lie in, is a file or cannot be written to.
     """
     for folder in (model.absolute(), model.absolute() / "1"):
         check_folder(next(path for path in (folder, *folder.parents) if path.exists()))

@@ -49,8 +49,7 @@ def read_block(data: bytes) -> Directory:
     struct.error
         The data end inside a directory.
     """
-    order = _order(data)
-    return _read(data, struct.unpack_from(order + "I", data, 4)[0], order, _DEEPEST)
+    return _read(data, _start(data), byte_order(data), _DEEPEST)
 
 
 def write_block(directory: Directory) -> bytes:
@@ -88,9 +87,9 @@ def number(block: bytes, tag: int) -> int:
 
     The block may be damaged after it.
     """
-    order = _order(block)
+    order = byte_order(block)
     with suppress(struct.error):
-        for found, entry in _entries(block):
+        for found, entry in entries(block):
             if found == tag:
                 (kind,) = struct.unpack_from(order + "H", block, entry + 2)
                 size = "I" if kind == LONG else "H"
@@ -103,10 +102,10 @@ def say_premultiplied(tiff: bytes) -> bytes:
 
     libtiff, which would multiply those of 8 bits, then leaves them as they are stored.
     """
-    order = _order(tiff)
+    order = byte_order(tiff)
     straight = EXTRA_SAMPLES, SHORT, 1, STRAIGHT_ALPHA
     with suppress(struct.error):
-        for _, entry in _entries(tiff):
+        for _, entry in entries(tiff):
             if struct.unpack_from(order + "HHIH", tiff, entry) == straight:
                 changed = bytearray(tiff)
                 struct.pack_into(order + "H", changed, entry + 8, PREMULTIPLIED_ALPHA)
@@ -119,34 +118,49 @@ def upright(block: bytes) -> bytes:
 
     All else stays where it is: makers' notes hold places counted from the block's beginning.
     """
-    order = _order(block)
+    order = byte_order(block)
     changed = bytearray(block)
-    for tag, entry in _entries(block):
+    for tag, entry in entries(block):
         if tag == ORIENTATION:
             struct.pack_into(order + "HIHH", changed, entry + 2, SHORT, 1, UPRIGHT, 0)
-    struct.pack_into(order + "I", changed, _span(block).stop, 0)  # the preview's directory
+    end = _span(block, _start(block), order).stop
+    struct.pack_into(order + "I", changed, end, 0)  # the preview's directory
     return bytes(changed)
 
 
-def _entries(data: bytes) -> Iterator[tuple[int, int]]:
-    """Yield the tag of each entry of the first directory, and where the entry begins."""
-    for entry in _span(data):
-        yield struct.unpack_from(_order(data) + "H", data, entry)[0], entry
+def entries(data: bytes) -> Iterator[tuple[int, int]]:
+    """Yield the tag of each entry of the first directory, and where the entry begins.
+
+    Raises
+    ------
+    struct.error
+        The data end before.
+    """
+    order = byte_order(data)
+    for entry in _span(data, _start(data), order):
+        yield struct.unpack_from(order + "H", data, entry)[0], entry
 
 
-def _span(data: bytes) -> range:
-    """Return where the entries of the first directory begin, and where the last ends."""
-    order = _order(data)
-    (start,) = struct.unpack_from(order + "I", data, 4)
+def byte_order(data: bytes) -> str:
+    """Return the order of the bytes in a block's or file's numbers, as `struct` writes it."""
+    return ">" if data[:2] == b"MM" else "<"
+
+
+def _start(data: bytes) -> int:
+    """Return where the first directory begins."""
+    return int(struct.unpack_from(byte_order(data) + "I", data, 4)[0])
+
+
+def _span(data: bytes, start: int, order: str) -> range:
+    """Return where the entries of a directory begin, and where the last ends."""
     (count,) = struct.unpack_from(order + "H", data, start)
     return range(start + 2, start + 2 + 12 * count, 12)
 
 
 def _read(data: bytes, start: int, order: str, depth: int) -> Directory:
     directory: Directory = {}
-    (count,) = struct.unpack_from(order + "H", data, start)
     room = len(data)
-    for entry in range(start + 2, start + 2 + 12 * count, 12):
+    for entry in _span(data, start, order):
         tag, kind, number, place = struct.unpack_from(order + "HHII", data, entry)
         if tag in directory or kind not in _UNITS:
             continue
@@ -161,10 +175,6 @@ def _read(data: bytes, start: int, order: str, depth: int) -> Directory:
             value = data[begin : begin + size]
             directory[tag] = Field(kind, _little_endian(value, order, _UNITS[kind]))
     return directory
-
-
-def _order(data: bytes) -> str:
-    return ">" if data[:2] == b"MM" else "<"
 
 
 def _size(kind: int) -> int:

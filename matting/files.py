@@ -1,6 +1,5 @@
 """Files that are whole or not there, and what tells them from others."""
 
-import errno
 import hashlib
 import os
 import secrets
@@ -8,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 
 
 @contextmanager
@@ -33,18 +33,27 @@ def whole(path: Path, *, follow_symlinks: bool = False) -> Iterator[Path]:
 
 def write_whole(path: Path, data: bytes) -> None:
     """Write a file's bytes to the disk, and only then in the place of what was there."""
-    with whole(path) as partial, partial.open("wb") as file:
+    with whole(path) as partial:
+        write_to_disk(partial, data)
+
+
+def write_to_disk(path: Path, data: bytes) -> None:
+    """Write a file's bytes, and return when a power cut can do them no harm any more."""
+    with path.open("wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
 
 
 def check_folder(folder: Path) -> None:
-    """Raise the `OSError` that writing into a folder would end in: before long work, not after."""
-    if not folder.is_dir():
-        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+    """Raise the `OSError` that writing into a folder would end in: before long work, not after.
+
+    It is tried, with a file that is gone at once: permissions do not tell all, least to root.
+    """
+    try:
+        TemporaryFile(dir=folder).close()
+    except OSError as error:  # may name the file
+        raise OSError(error.errno, error.strerror, str(folder)) from error
 
 
 def sha256(path: Path) -> str:

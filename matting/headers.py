@@ -8,6 +8,8 @@ import struct
 import zlib
 from collections.abc import Iterator
 
+from matting import exif
+
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # Markers that carry a frame's size: all of SOF0..SOF15 but DHT (C4), JPG (C8) and DAC (CC).
 JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
@@ -16,8 +18,10 @@ JPEG_SCAN = 0xDA
 JPEG_SEGMENTS = frozenset(range(0xC0, 0xFF)) - frozenset(range(0xD0, 0xDA))
 """Markers that a length follows. To decoders others are two bytes to skip, or an error."""
 TIFF_WIDTH, TIFF_HEIGHT = 256, 257
-TIFF_NUMBERS = {3: "H", 4: "I"}
-"""SHORT and LONG, as `struct` writes them."""
+TIFF_NUMBERS = {exif.SHORT: "H", exif.LONG: "I"}
+"""As `struct` writes them."""
+OS2_HEADER = 12
+"""Bytes in the second header of a BMP whose sizes have 16 bits each."""
 
 
 class HeaderError(ValueError):
@@ -136,13 +140,10 @@ def _webp(data: bytes) -> tuple[int, int]:
 
 
 def _tiff(data: bytes) -> tuple[int, int]:
-    order = "<" if data[:2] == b"II" else ">"
-    (directory,) = struct.unpack_from(order + "I", data, 4)
-    (count,) = struct.unpack_from(order + "H", data, directory)
-    sizes = {}
-    for entry in range(directory + 2, directory + 2 + 12 * count, 12):
-        tag, kind, length = struct.unpack_from(order + "HHI", data, entry)
+    order, sizes = exif.byte_order(data), {}
+    for tag, entry in exif.entries(data):
         if tag in (TIFF_WIDTH, TIFF_HEIGHT):
+            kind, length = struct.unpack_from(order + "HI", data, entry + 2)
             # Stated twice or oddly, it could be one size here and another one to the decoder.
             if tag in sizes or kind not in TIFF_NUMBERS or length != 1:
                 raise HeaderError("its width and height are not stated once, as a number each")
@@ -156,5 +157,6 @@ def _bmp(data: bytes) -> tuple[int, int]:
     (length,) = struct.unpack_from("<I", data, 2)
     if len(data) < length:
         raise HeaderError("it is shorter than its header says")
-    width, height = struct.unpack_from("<ii", data, 18)
+    (header,) = struct.unpack_from("<I", data, 14)
+    width, height = struct.unpack_from("<HH" if header == OS2_HEADER else "<ii", data, 18)
     return abs(height), abs(width)  # a negative height means rows from top to bottom

@@ -14,14 +14,13 @@ import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 
 from matting import exif
-from matting.files import write_whole
+from matting.files import check_folder, write_whole
 from matting.headers import HeaderError, image_format, image_size
 from matting.metadata import Metadata, declare_alpha, insert_metadata, read_metadata
 
@@ -200,11 +199,10 @@ def encode_image(
 def check_writable(path: str | Path) -> None:
     """Raise `ImageError` if `write_image` could not write here, so that no work is done in vain.
 
-    Looks at the suffix and the folder, and tries the folder with an empty file that is removed.
+    Looks at the suffix and at what is there, and tries the folder.
     """
     try:
-        with TemporaryFile(dir=_target(Path(path)).parent):
-            pass
+        check_folder(_target(Path(path)).parent)
     except OSError as error:
         raise ImageError(
             f"{path}: cannot be written ({error.strerror}); choose another folder or name"

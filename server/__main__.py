@@ -16,6 +16,7 @@ EXAMPLES = """examples:
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Parse the command line, the program's own if None; a mistake ends the program with 2."""
     parser = argparse.ArgumentParser(
         prog="python -m server",
         description="Run tritonserver (from PATH, else from the nvidia-pytriton wheel).",
@@ -57,6 +58,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def main() -> int:
+    """Serve until Ctrl-C, or until the server ends; return the program's exit code."""
     arguments = parse_arguments()
     # `kill`, and a terminal that is closed, end the server as Ctrl-C does; `nohup` ignores SIGHUP.
     for number in (signal.SIGTERM, signal.SIGHUP):

@@ -202,13 +202,7 @@ def launch(
     server.installation.InstallationError
         No tritonserver can run on this machine.
     """
-    if not Path(repository).is_dir():
-        raise NotADirectoryError(f"model repository {repository} is not a folder")
-    if not any(Path(repository).glob("*/config*")):
-        raise FileNotFoundError(
-            f"no model in {repository}, expected MODEL/config.pbtxt there: export to it, or give "
-            "the folder above the model's"
-        )
+    _check_repository(Path(repository))
     _refuse_own(flags)
     host, http_host = _ipv4(host), _ipv4(http_host)
     wanted = (host, grpc_port), (http_host, http_port), (http_host, metrics_port)
@@ -245,6 +239,16 @@ def launch(
         yield server
         if keep:
             stack.pop_all()
+
+
+def _check_repository(repository: Path) -> None:
+    if not repository.is_dir():
+        raise NotADirectoryError(f"model repository {repository} is not a folder")
+    if not any(repository.glob("*/config*")):
+        raise FileNotFoundError(
+            f"no model in {repository}, expected MODEL/config.pbtxt there: export to it, or give "
+            "the folder above the model's"
+        )
 
 
 def _refuse_own(flags: Sequence[str]) -> None:

@@ -6,14 +6,16 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import NoReturn
 from urllib.request import getproxies_environment
 
 import argcomplete
 
-from client.address import DEFAULT_URL, PORTS
-from client.arguments import add_connection, check_connection, tls_of
+from client.address import PORTS
+from client.arguments import add_connection, check_connection, tls_of, urls_of
 from client.connection import Matte
 from client.errors import AddressError, ServerError, TlsError
 from client.signals import stop_as_with_ctrl_c
@@ -28,34 +30,13 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parse(arguments)
     logging.basicConfig(format="%(message)s")
     stop_as_with_ctrl_c()
-    urls = options.url or [DEFAULT_URL]
+    urls = urls_of(options)
     try:
         with (
             TemporaryDirectory(prefix="matte-page-") as folder,
             Matte(urls, options.timeout, "interactive", tls_of(options)) as matte,
         ):
-            # Photos are gone when the page is. Gradio takes the folder when it is imported.
-            os.environ["GRADIO_TEMP_DIR"] = folder
-            # It would keep a list of runs in the browser, with links to their pictures.
-            os.environ["GRADIO_RUN_HISTORY"] = "False"
-            _call_without_proxy(options.host)
-            from client.page.layout import build, launch
-
-            page = build(matte, Path(folder))
-            try:
-                launch(
-                    page, options.host, options.port, inbrowser=options.browser and _has_screen()
-                )
-                print(
-                    f"open http://{options.host}:{options.port} in a browser; photos are sent to "
-                    f"{' or '.join(urls)}; Ctrl-C stops it",
-                    flush=True,
-                )
-                _warn_without_server(matte)
-                while True:
-                    signal.pause()
-            finally:
-                page.close(verbose=False)
+            _serve(matte, urls, Path(folder), options)
     except ModuleNotFoundError as error:
         return _fail(f"{error.name} is not installed: pip install -e '.[page]'", 2)
     except (AddressError, ServerError, TlsError) as error:
@@ -64,6 +45,31 @@ def main(arguments: list[str] | None = None) -> int:
         return _fail(f"no page at {options.host}:{options.port} ({error}); try another --port", 1)
     except KeyboardInterrupt:
         return 0
+
+
+def _serve(
+    matte: Matte, urls: Sequence[str], folder: Path, options: argparse.Namespace
+) -> NoReturn:
+    """Serve the page, whose photos are in the folder, until an exception ends it."""
+    os.environ["GRADIO_TEMP_DIR"] = str(folder)  # which Gradio takes when it is imported
+    # It would keep a list of runs in the browser, with links to their pictures.
+    os.environ["GRADIO_RUN_HISTORY"] = "False"
+    _call_without_proxy(options.host)
+    from client.page.layout import build, launch
+
+    page = build(matte, folder)
+    try:
+        launch(page, options.host, options.port, inbrowser=options.browser and _has_screen())
+        print(
+            f"open http://{options.host}:{options.port} in a browser; photos are sent to "
+            f"{' or '.join(urls)}; Ctrl-C stops it",
+            flush=True,
+        )
+        _warn_without_server(matte)
+        while True:
+            signal.pause()
+    finally:
+        page.close(verbose=False)
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:

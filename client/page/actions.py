@@ -243,8 +243,11 @@ def _hex(colour: str) -> str:
     """Write a colour as #rrggbb, which the picker gives as rgba(r, g, b, 1) once it was used."""
     if colour.startswith("#"):
         return colour
-    if picked := re.match(r"rgba?\(([\d.]+),\s*([\d.]+),\s*([\d.]+)", colour):
-        return css_colour(round(float(part)) for part in picked.groups())
+    number = r"(\d+\.?\d*)"
+    if picked := re.match(rf"rgba?\({number},\s*{number},\s*{number}", colour):
+        levels = [round(float(level)) for level in picked.groups()]
+        if max(levels) <= 255:
+            return css_colour(levels)
     raise ArgumentTypeError(f"“{colour}” is not a colour; write #rgb or #rrggbb")
 
 

@@ -47,7 +47,8 @@ def draw_shapes(text: str, height: int, width: int) -> np.ndarray:
     ShapeError
         A line is something else, or there are more than `MAX_SHAPES`.
     """
-    colours = np.array([(0, 0, 0, 0), *((*BRUSHES[value], 255) for value in KINDS.values())])
+    brushes = [(*BRUSHES[value], 255) for value in KINDS.values()]
+    colours = np.array([(0, 0, 0, 0), *brushes], np.uint8)
     drawn = np.zeros((height, width), np.uint8)
     x, y = (100 * (np.arange(side) + 0.5) / side for side in (width, height))
     lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
@@ -65,7 +66,7 @@ def draw_shapes(text: str, height: int, width: int) -> np.ndarray:
         down = (2 * y - top - bottom) / (bottom - top)
         inside = across**2 + down[:, np.newaxis] ** 2 <= 1
         drawn[inside] = 1 + list(KINDS).index(shape[1])
-    return colours.astype(np.uint8)[drawn]
+    return colours[drawn]
 
 
 def paint_trimap(trimap: np.ndarray, layers: Iterable[np.ndarray]) -> np.ndarray:

@@ -8,6 +8,9 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image, ImageCms
 
+from client.connection import Matte
+from client.job import Options, Pair, matte_pair
+from client.request import Request
 from matting.compositing import composite, cutout, fit_background
 from matting.foreground import estimate_foreground
 from matting.images import read_gray, read_photo, to_depth, write_image
@@ -106,3 +109,10 @@ def test_a_link_to_a_name_without_suffix(run, files, picture, expected_alpha):
     assert (code, err) == (0, "")
     assert Path("alpha.png").is_symlink()
     np.testing.assert_array_equal(read_gray("alpha"), expected_alpha(*picture))
+
+
+def test_a_composite_needs_a_background(files, standin, tmp_path):
+    pair = Pair(*files, {"alpha": tmp_path / "a.png", "composite": tmp_path / "c.png"})
+    with Matte(standin.grpc_url) as matte, pytest.raises(ValueError, match="background is None"):
+        matte_pair(pair, matte, Options(), Request())
+    assert not (tmp_path / "a.png").exists()

@@ -1,21 +1,16 @@
-"""The page `python -m client.page`: through its interface, and as a program."""
+"""The page, through the interface that it uses itself."""
 
 import html
-import json
 import os
-import pty
 import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from urllib.error import HTTPError
-from urllib.request import Request, urlopen
 
 import cv2
 import numpy as np
@@ -29,9 +24,8 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
 from client.connection import Matte
-from client.page.__main__ import main
 from client.page.drawing import BRUSHES
-from matting.images import MAX_PIXELS, read_gray, read_image, read_photo, write_image
+from matting.images import read_gray, read_image, read_photo, write_image
 from matting.knn import knn_alpha
 from matting.metadata import Metadata
 from matting.trimaps import FOREGROUND, MASK_BAND, trimap_from_mask
@@ -60,9 +54,6 @@ def page(standin, page_folder, open_page) -> Iterator[str]:
     rate = {"GRADIO_HEARTBEAT_INTERVAL": "1"}
     with open_page(standin.grpc_url, page_folder, **proxy, **rate) as address:
         yield address
-
-
-# Through the interface that the page itself uses.
 
 
 @pytest.fixture
@@ -206,50 +197,6 @@ def test_a_connection_that_breaks_loses_no_matte(page, page_folder, files, tmp_p
     assert list(page_folder.glob("*/*/*/broken-composite.png"))
 
 
-def status(url, data=None, **headers):
-    """What HTTP answers: 200 and so on."""
-    try:
-        with urlopen(Request(url, data, headers)) as answer:
-            return answer.status
-    except HTTPError as refused:
-        return refused.code
-
-
-def test_nobody_can_see_what_others_did(page):
-    assert status(f"{page}/gradio_api/runs") == 404
-    assert status(f"{page}/monitoring") == status(f"{page}/monitoring/summary") == 403
-
-
-def test_other_sites_can_ask_for_nothing(page):
-    port = page.rpartition(":")[2]
-    for host in (f"127.0.0.1:{port}", f"localhost:{port}"):
-        assert status(f"{page}/config", Host=host, Origin=f"http://{host}") == 200
-        for origin in ("http://evil.example", "http://localhost:1", "null"):
-            assert status(f"{page}/gradio_api/upload", b"", Host=host, Origin=origin) == 403
-    for host in (f"evil.example:{port}", "["):  # a name of 127.0.0.1
-        assert status(f"{page}/config", Host=host) == 403
-
-
-@pytest.mark.parametrize(
-    ("listening", "is_known"), [("0.0.0.0", True), ("Lab.example", True), ("192.0.2.1", False)]
-)
-def test_names_of_the_page(listening, is_known):
-    import fastapi
-
-    from client.page.layout import check_site
-
-    request = fastapi.Request({"type": "http", "headers": [(b"host", b"lab.example:7860")]})
-    with (
-        nullcontext() if is_known else pytest.raises(fastapi.HTTPException, match="answers only at")
-    ):
-        check_site(listening)(request)
-
-
-def test_files_that_are_larger_than_any_photo_are_not_taken(page):
-    with urlopen(f"{page}/config") as answer:
-        assert json.load(answer)["max_file_size"] == 8 * MAX_PIXELS
-
-
 def test_results_of_another_photo_are_not_shown(page, files, tmp_path):
     photo, trimap = map(handle_file, files)
     client = Client(page, verbose=False, download_files=tmp_path / "downloads")
@@ -291,6 +238,7 @@ def test_a_background_that_is_none_leaves_alpha_and_cutout(
         ("#ffffff", beach, r"^beach\.png: is not an image of a known format"),
         ("", None, "^“” is not a colour; write #rgb or #rrggbb$"),
         ("rouge", None, "^“rouge” is not a colour"),
+        ("rgb(256, 0, 0)", None, r"^“rgb\(256, 0, 0\)” is not a colour"),
     ):
         shown = client.predict(photo, colour, background, api_name="/result")
         *_, sides, alpha, cutout, composite = shown
@@ -347,46 +295,6 @@ def test_server_down(files, launch_standin, open_page, free_port, tmp_path_facto
         assert not warning["visible"] and not again["active"]
 
 
-# As a program.
-
-
-def test_a_taken_port_is_one_line(page, capfd, monkeypatch):
-    monkeypatch.setattr(os, "environ", os.environ.copy())
-    port = page.rpartition(":")[2]
-    assert main(["--port", port]) == 1
-    out, error = capfd.readouterr()
-    assert out == ""
-    assert re.fullmatch(rf"error: no page at 127.0.0.1:{port} .*try another --port\n", error)
-
-
-def test_from_a_terminal_with_a_display_a_browser_is_opened(standin, free_port, tmp_path):
-    """And a terminal that is closed stops the page, of which nothing is left."""
-    browser = tmp_path / "browser"
-    browser.write_text('#!/bin/sh\necho "$1" >> "$0.log"\n')
-    browser.chmod(0o755)
-    ours, terminal = pty.openpty()
-    lines = os.fdopen(ours, "rb", buffering=0)
-    temporary = tmp_path / "temporary"
-    temporary.mkdir()
-    display = {"DISPLAY": ":9", "BROWSER": f"{browser} %s"}
-    environment = {**os.environ, **display, "TMPDIR": str(temporary)}
-    port = free_port()
-    command = [sys.executable, "-m", "client.page", "--url", standin.grpc_url, "--port", str(port)]
-    for options, opened in ((["--no-browser"], False), ([], True)):
-        with subprocess.Popen(
-            command + options, cwd=ROOT, env=environment, stdout=terminal
-        ) as process:
-            said = lines.readline()  # with its end, which may come later
-            process.send_signal(signal.SIGHUP)
-        assert said.startswith(b"open http") and process.returncode == 0
-        assert not list(temporary.iterdir())
-        log = tmp_path / "browser.log"
-        assert log.exists() == opened
-    assert log.read_text() == f"http://127.0.0.1:{port}/\n"
-    lines.close()
-    os.close(terminal)
-
-
 IMPATIENT = """
 import sys
 from client.page import layout
@@ -430,33 +338,3 @@ def test_what_is_deleted_has_to_be_dropped_again(files, tmp_path):
     show = in_words(show_photo, tmp_path)
     with pytest.raises(gr.Error, match=r"^.&lt;b&gt;[.]png: was dropped more than a day"):
         show(str(files[0]), str(trimap), TRIMAP, BAND, BAND, "")
-
-
-@pytest.mark.parametrize(
-    ("option", "message"),
-    [
-        ("--url=localhost", "expected host:port"),
-        ("--ca=missing", "missing: cannot be read"),
-        ("--url=nosuch.invalid:1", "'nosuch.invalid' has no IPv4 address"),
-    ],
-)
-def test_wrong_options_are_one_line(capsys, option, message):
-    assert main([option, "--url", "127.0.0.1:1"]) == 2
-    error = capsys.readouterr().err
-    assert message in error
-    assert error.count("\n") == 1
-
-
-def test_a_host_of_ipv6_is_one_line(capsys):
-    with pytest.raises(SystemExit, match="2"):
-        main(["--host=::1"])
-    error = capsys.readouterr().err.splitlines()[-1]
-    assert error.endswith("argument --host: ::1 is not an IPv4 address or a name without a port")
-
-
-@pytest.mark.parametrize("port", ["99999", "0", "-1", "http"])
-def test_wrong_ports_are_one_line(capsys, port):
-    with pytest.raises(SystemExit, match="2"):
-        main([f"--port={port}"])
-    error = capsys.readouterr().err.splitlines()[-1]
-    assert error.endswith(f"argument --port: {port} is not a port from 1 to 65535")

@@ -1,5 +1,6 @@
 """What is asked of TensorRT and of the machine, and which GPU it is."""
 
+import errno
 import os
 import shutil
 import subprocess
@@ -7,7 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from unittest.mock import create_autospec
+from unittest.mock import Mock, create_autospec
 
 import numpy as np
 import pytest
@@ -122,8 +123,8 @@ def test_a_timing_cache_that_cannot_be_written_is_found_before_an_engine_is_buil
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    sealed = tmp_path / "sealed"
-    monkeypatch.setattr(os, "access", lambda path, mode: path != sealed)  # root may do anything
+    sealed = Mock(side_effect=PermissionError(errno.EACCES, "sealed"))  # root may do anything
+    monkeypatch.setattr("matting.files.TemporaryFile", sealed)
     build = create_autospec(trt.engine_bytes_from_network)
     monkeypatch.setattr(trt, "engine_bytes_from_network", build)
     with pytest.raises(error, match=str(tmp_path / cache.partition("/")[0])):

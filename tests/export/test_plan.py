@@ -233,7 +233,7 @@ def test_mistakes_end_in_one_line(
         ("fp32", ["--precision", "fp16"], "was exported in fp32, not in --precision fp16"),
         ("int8", [], "was exported in int8: TensorRT takes fp32 or fp16"),
         (None, [], "says its precision: give --precision"),
-        ("fp32", ["-o", "{here}/nowhere/model.plan"], "Not a directory: '{here}/nowhere'"),
+        ("fp32", ["-o", "{here}/nowhere/model.plan"], "No such file or directory: '{here}/no"),
         ("fp32", ["-o", "{here}"], "Is a directory: '{here}'"),
         ("fp32", ["--pictures", "{here}/nowhere.npz"], "No such file or directory: "),
         ("fp32", ["--pictures", "{here}/model.onnx"], "model.onnx: write it with python -m export"),

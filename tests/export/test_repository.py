@@ -1,9 +1,11 @@
 """How an export gets into a repository, and the configurations that it writes there."""
 
+import errno
 import os
 import shutil
 import tempfile
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import pytest
 from google.protobuf import text_format
@@ -154,7 +156,13 @@ def test_a_place_that_cannot_be_written_to_is_refused_before_work(
 ) -> None:
     model, there = tmp_path / "models/dim", tmp_path / part
     there.mkdir(parents=True)
-    monkeypatch.setattr(os, "access", lambda path, mode: path != there)  # root may do anything
+
+    def make_file(dir: Path) -> object:  # root may do anything
+        if dir == there:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return TemporaryFile(dir=dir)
+
+    monkeypatch.setattr("matting.files.TemporaryFile", make_file)
     with pytest.raises(PermissionError, match=part):
         check_place(model)
     monkeypatch.undo()

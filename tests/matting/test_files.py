@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from matting.files import whole, write_whole
+from matting.files import check_folder, whole, write_whole
 
 
 def test_a_replaced_file_hands_on_its_mode(tmp_path: Path) -> None:
@@ -72,3 +72,14 @@ def test_a_folder_takes_the_place_of_an_empty_one(tmp_path: Path) -> None:
     assert [path.name for path in folder.iterdir()] == ["1.png"]
     assert folder.stat().st_mode & 0o777 == 0o750
     assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_a_folder_is_tried(tmp_path: Path) -> None:
+    check_folder(tmp_path)
+    assert not list(tmp_path.iterdir())
+    file = tmp_path / "file"
+    file.touch()
+    for folder, error in ((file, NotADirectoryError), (Path("/proc"), OSError)):
+        with pytest.raises(error) as refusal:
+            check_folder(folder)  # of /proc, `os.access` would tell root that it can be written to
+        assert refusal.value.filename == str(folder)

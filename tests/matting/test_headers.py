@@ -46,6 +46,14 @@ def test_big_endian_tiff() -> None:
     assert image_size(data) == (480, 640)
 
 
+def test_a_bmp_of_os2_has_sizes_of_16_bits() -> None:
+    pixels = bytes(4 * 16)  # rows are padded to multiples of four bytes
+    header = struct.pack("<IHHHH", 12, 5, 4, 1, 24)
+    data = b"BM" + struct.pack("<IHHI", 26 + len(pixels), 0, 0, 26) + header + pixels
+    decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    assert image_size(data) == decoded.shape[:2] == (4, 5)
+
+
 def tiff_entry(tag: int, kind: int, count: int, value: int) -> bytes:
     return struct.pack("<HHII", tag, kind, count, value)
 

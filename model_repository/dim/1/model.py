@@ -36,32 +36,41 @@ def load_engine(name: str, folder: Path, threads: int, precision: str) -> Engine
             "precision is 'int8', but this processor has no VNNI (avx512_vnni, "
             "avx_vnni): sums would overflow; export again without --precision int8"
         )
-    model = folder / "model.onnx"
     if name == "mnn":
         return load_mnn(folder / MNN_MODEL, threads)
-    if name == "onnxruntime":
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise pb_utils.TritonModelException(
-                f"parameter engine is 'onnxruntime', which the server lacks ({error}): "
-                "pip install onnxruntime"
-            ) from None
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        return lambda image, trimap: session.run(["alpha"], {"image": image, "trimap": trimap})[0]
     if name == "openvino":
-        import openvino
-
-        settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads}
-        if precision == "fp32":
-            settings["INFERENCE_PRECISION_HINT"] = "f32"
-        compiled = openvino.compile_model(model, "CPU", settings)
-        return lambda image, trimap: compiled({"image": image, "trimap": trimap})["alpha"]
+        return load_openvino(folder / "model.onnx", threads, precision)
+    if name == "onnxruntime":
+        return load_onnxruntime(folder / "model.onnx", threads)
     raise pb_utils.TritonModelException(
         f"parameter engine is {name!r}, expected 'cpu', 'openvino' or 'onnxruntime'"
     )
+
+
+def load_openvino(model: Path, threads: int, precision: str) -> Engine:
+    """Return the function that runs the graph with OpenVINO."""
+    import openvino
+
+    settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads}
+    if precision == "fp32":
+        settings["INFERENCE_PRECISION_HINT"] = "f32"
+    compiled = openvino.compile_model(model, "CPU", settings)
+    return lambda image, trimap: compiled({"image": image, "trimap": trimap})["alpha"]
+
+
+def load_onnxruntime(model: Path, threads: int) -> Engine:
+    """Return the function that runs the graph with ONNX Runtime, in the precision it has."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise pb_utils.TritonModelException(
+            f"parameter engine is 'onnxruntime', which the server lacks ({error}): "
+            "pip install onnxruntime"
+        ) from None
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    return lambda image, trimap: session.run(["alpha"], {"image": image, "trimap": trimap})[0]
 
 
 def load_mnn(model: Path, threads: int) -> Engine:
