@@ -261,7 +261,7 @@ class Matte:
                 smaller = smaller_tiles(trimap, tiles)
                 if smaller is None:
                     raise
-                logger.info("in smaller pieces, since it was too large: %s", error)
+                logger.info("too large, sent again in smaller pieces: %s", error)
                 tiles = smaller
 
     def _infer_tiles(

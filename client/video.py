@@ -111,7 +111,7 @@ def list_frames(pair: Pair, options: Options) -> list[Path]:
     if makes_video(pair.outputs) and not measured.are_apart:
         raise PairError(
             f"{video}: has frames less than a millisecond apart, which a {WRITTEN_SUFFIX} cannot "
-            "keep; name a folder for frames"
+            "keep; give a folder for frames instead"
         )
     if frames is not None:
         _check_numbers(frames, trimaps)
@@ -230,17 +230,17 @@ def _check_numbers(frames: list[Path], trimaps: list[Path]) -> None:
     for frame, trimap, offset in zip(frames, trimaps, offsets, strict=True):
         if offset != offsets[0]:
             raise PairError(
-                f"{frame} would go with {trimap}, but {frames[0].name} with {trimaps[0].name}; "
-                "is one missing in each folder?"
+                f"{frame} would be paired with {trimap}, but {frames[0].name} with "
+                f"{trimaps[0].name}; is one missing in each folder?"
             )
 
 
 def _check_output(path: Path) -> None:
     if path.suffix.lower() != WRITTEN_SUFFIX:
         if path.suffix:
-            raise PairError(f"{path}: write a {WRITTEN_SUFFIX} or, for frames, name a folder")
+            raise PairError(f"{path}: expected a {WRITTEN_SUFFIX} or, for frames, a folder")
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise PairError(f"{path}: exists already; name a new or empty folder for the frames")
+            raise PairError(f"{path}: exists already; give a new or empty folder for the frames")
     folder = Path(os.path.realpath(path)).parent
     if not folder.is_dir():
         raise PairError(f"{path}: there is no folder {folder} to write to; create it first")
@@ -287,7 +287,7 @@ def _opened(video: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     with container:
         stream = container.streams.best("video")
         if not isinstance(stream, VideoStream) or stream.codec_context is None:
-            raise ImageError(f"{video}: has no pictures, or of a kind that cannot be read")
+            raise ImageError(f"{video}: has no video stream that can be read")
         # Else what refers to a missing frame is left out, or made up. Of H.264 that is told in
         # another way, and a sound clip that was cut out of another would be refused.
         if stream.codec_context.name != "h264":
@@ -336,7 +336,7 @@ def _sides(frame: av.VideoFrame) -> tuple[int, int]:
 def _of_another_size(name: str, sides: tuple[int, int], first: tuple[int, int]) -> ImageError:
     return ImageError(
         f"{name} is {sides[0]} x {sides[1]} pixels, the first frame is {first[0]} x {first[1]}; "
-        "expected frames of one size"
+        "expected all frames to have the same size"
     )
 
 
