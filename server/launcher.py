@@ -27,7 +27,7 @@ LOOPBACK = "127.0.0.1"
 SHARED_MEMORY = Path("/dev/shm")
 SHARING = "shared-memory"
 NOT_FOR_CLIENTS = "model-repository,trace,logging"
-"""Triton's names of what its gRPC and HTTP offer besides answers and figures."""
+"""Triton's names for what its gRPC and HTTP offer besides inference and statistics."""
 # Photos come over gRPC. Over HTTP one request can end Triton 2.51: JSON data of a gigantic shape.
 CLOSED = {
     "--grpc-restricted-protocol": f"{SHARING},{NOT_FOR_CLIENTS}",
@@ -176,7 +176,7 @@ def launch(
     host : str
         IPv4 address on which gRPC listens, or a name that has one.
     http_host : str
-        The same of HTTP (health) and metrics, which are never encrypted.
+        The same for HTTP (health) and metrics, which are never encrypted.
     grpc_port, http_port, metrics_port : int
         0 picks a free one.
     flags : sequence of str
@@ -251,9 +251,9 @@ def _refuse_own(flags: Sequence[str]) -> None:
     for flag in flags:
         name = flag.partition("=")[0]
         if name in OWN:
-            raise LaunchError(f"{flag} is not for tritonserver: give {OWN[name]} before the --")
+            raise LaunchError(f"{flag} is not for tritonserver: use {OWN[name]} before the --")
         if name == "--allow-http":
-            raise LaunchError(f"leave out {flag}: its readiness is asked over HTTP")
+            raise LaunchError(f"leave out {flag}: readiness is checked over HTTP")
 
 
 def _ipv4(host: str) -> str:
