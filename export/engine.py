@@ -319,9 +319,9 @@ def add_arguments(parser: argparse._ActionsContainer) -> None:
     """Add what an engine is built for."""
     standard = Profile()
     for name, meaning in (
-        ("smallest", "smallest input of the engine"),
-        ("best", "input that the engine is tuned for"),
-        ("largest", "largest input of the engine"),
+        ("smallest", "smallest input that the engine takes"),
+        ("best", "input that the engine is optimised for"),
+        ("largest", "largest input that the engine takes"),
     ):
         value = getattr(standard, name)
         parser.add_argument(
@@ -335,10 +335,10 @@ def add_arguments(parser: argparse._ActionsContainer) -> None:
         "--timing-cache",
         type=Path,
         metavar="FILE",
-        help="tensorrt: kernel timings, read if there and written; the next build is faster",
+        help="tensorrt: cache of kernel timings, read if it exists and updated for faster builds",
     )
     parser.add_argument(
         "--capability",
         default=CAPABILITY,
-        help="tensorrt-rtx: compute capability that it is built for (%(default)s)",
+        help="tensorrt-rtx: compute capability of the GPU to build for (%(default)s)",
     )

@@ -55,7 +55,7 @@ ARTIFACTS = {
     "tensorrt-rtx": "model.rtx",
 }
 TARGETS = tuple(ARTIFACTS)
-NOT_RUN = "not run: an engine for tensorrt-rtx is not, with a GPU or without"
+NOT_RUN = "not run: engines for tensorrt-rtx never are, with or without a GPU"
 PARITY_BATCH = 3
 """Pictures in one batch where parity is proven: others than `export.graph` traces."""
 
@@ -208,7 +208,7 @@ def check_int8(target: str) -> None:
     if target not in (CPU, "openvino"):
         raise ExportError(f"--precision int8 is for --target cpu or openvino, not {target}")
     if not has_vnni():
-        raise ExportError("int8 takes a processor with VNNI (avx512_vnni or avx_vnni); use fp32")
+        raise ExportError("int8 needs a processor with VNNI (avx512_vnni or avx_vnni); use fp32")
 
 
 def write_onnx(

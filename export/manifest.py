@@ -2,7 +2,7 @@
 
 A TensorRT plan runs on one TensorRT version and one kind of GPU only, and nothing in it says which
 in a way that can be read without them. `manifest.json` holds an entry per artifact of a version
-folder (`model.onnx`, `model.plan`, `model.rtx`); `check` holds it against folder and machine.
+folder (`model.onnx`, `model.plan`, `model.rtx`); `check` compares it with folder and machine.
 """
 
 import importlib
