@@ -77,7 +77,7 @@ def prepare(
     kept = {path.resolve() for path in test_files}
     training = [path for path in background_files if path.resolve() not in kept]
     if background_files and not training:
-        raise DataError(f"{backgrounds}: all are kept for the test; give others to one of the two")
+        raise DataError(f"{backgrounds}: all are in the test set; none are left for training")
     learnt = sorted(set(foregrounds) - set(held_out))
     return write(output, learnt, training, plan(held_out, test_files), source.name)
 

@@ -93,8 +93,8 @@ class Run:
             return cls(facts["run"], facts[SCORE], folder)
         except KeyError as error:
             raise RunError(
-                f"{weights}: is not of a run, or of an older one, it does not say its {error}; "
-                "choose another -o"
+                f"{weights}: has no {error} in its metadata, so it is not from a run, or from an "
+                "older version; choose another -o"
             ) from None
 
 
@@ -108,10 +108,10 @@ def check_resumable(folder: Path, facts: dict) -> None:
     """Raise `RunError` if a folder has another run than that of the facts, finished or cut off."""
     if (folder / BEST).exists():
         has, state = Run.finished(folder).facts, "a finished"
-        way = f"choose another -o, and maybe go on from its {BEST} with --from"
+        way = f"choose another -o, perhaps starting from its {BEST} with --from"
     elif (folder / LAST).exists():
         has, state = facts_of_cut_off(folder / LAST), "an unfinished"
-        way = "resume it as that, or choose another -o"
+        way = "resume it with its own settings, or choose another -o"
     else:
         return
     if other := other_facts(has, facts):
@@ -128,7 +128,7 @@ def other_facts(has: dict, facts: dict) -> str:
 
 def facts_of_cut_off(last: Path) -> dict:
     """Read from a last.ckpt what run it is of."""
-    way = f"start anew in another -o, maybe from {last.with_name('best.ckpt')} with --from"
+    way = f"start in another -o, perhaps from {last.with_name('best.ckpt')} with --from"
     try:
         content = torch.load(last, map_location="cpu", weights_only=True, mmap=True)
     except OSError:
@@ -138,7 +138,7 @@ def facts_of_cut_off(last: Path) -> dict:
             f"{last}: damaged or cut short ({last.stat().st_size} bytes); {way}"
         ) from error
     if "processes" not in content.get("run", ()):
-        raise RunError(f"{last}: does not say what run it is of, as older ones do not; {way}")
+        raise RunError(f"{last}: has no record of its run, as in older versions; {way}")
     return content["run"]
 
 
