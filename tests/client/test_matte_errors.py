@@ -203,7 +203,7 @@ def test_outputs_do_not_overwrite_each_other(refuse, files):
         (["photo.png", "trimap.png", "-o", "a.png", "--tile", "64"], "multiple of 32 from 96"),
         (["photo.png", "trimap.png", "-o", "a.png", "--erode", "3"], "need --mask"),
         (["photo.png", "trimap.png", "-o", "a.png", "--mask", "--dilate", "0.1"], "neither pixels"),
-        (["photo.png", "trimap.png", "-o", "a.png", "--mask", "--dilate", "100%"], "nor a percentage"),
+        (["photo.png", "trimap.png", "-o", "a.png", "--mask", "--dilate", "100%"], "nor a percent"),
         (["photo.png", "trimap.png", "-o", "a.png", "--mask", "--quantize"], "is for trimaps"),
         (["photo.png", "trimap.png", "-o", "a.png", "--premultiplied"], "needs --cutout"),
         (["photo.png", "trimap.png", "--composite", "a.png", "--background", "#12"], "#12 is not"),

@@ -548,7 +548,7 @@ def test_a_trimap_folder_that_cannot_be_listed(refuse, clip, close_folder):
         (["clip.ts", "--trimaps", "trimaps", "-o", "a.mkv"], "a video (.mp4, .m4v, .mov, .mkv, "),
         (["clip.mkv", "--trimaps", "trimaps", "-o", "clip.mkv"], "is used already by this"),
         (["clip.mkv", "--trimaps", "trimaps", "-o", "a", "--failures", "f.csv"], "written whole"),
-        (["clip.mkv", "--trimaps", "trimaps", "-o", "a.mkv", "--fps", "9"], "--fps is only for a video"),
+        (["clip.mkv", "--trimaps", "trimaps", "-o", "a.mkv", "--fps", "9"], "--fps is only for"),
         (["trimaps/*.png", "--trimaps", "trimaps", "-o", "a.mkv"], "made from a folder of frames"),
         (["empty", "--trimaps", "trimaps", "-o", "a.mkv"], "no frames in empty"),
         (["gone.mkv", "--trimaps", "trimaps", "-o", "a.mkv"], "gone.mkv: no such file"),
