@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and what tells them from others."""
+"""Files that are written whole or not at all, and their hashes."""
 
 import errno
 import hashlib
@@ -12,11 +12,11 @@ from pathlib import Path
 
 @contextmanager
 def whole(path: Path, *, follow_symlinks: bool = False) -> Iterator[Path]:
-    """Give a place where a file or folder is made; at the end of the block it moves to `path`.
+    """Yield a temporary place for a file or folder, which moves to `path` at the block's end.
 
-    It has the name of `path` there, whose suffix may say a format. Where `path` is a link, the link
-    is replaced or, if followed, what it leads to; that hands on its mode bits. Where the block
-    fails nothing is replaced, and nothing is left.
+    It has the name of `path`, whose suffix may name a format. If `path` is a link, the link is
+    replaced or, with `follow_symlinks`, its target. What is replaced hands on its mode bits. If the
+    block fails, nothing is replaced and nothing is left.
     """
     target = Path(os.path.realpath(path)) if follow_symlinks else path
     folder = target.with_name(f".{secrets.token_hex(8)}.partial")

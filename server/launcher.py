@@ -37,8 +37,8 @@ HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 """Asks Linux for memory in pages of 2 MB: MNN is 5 to 10 % faster with them, OpenVINO 1 to 3 %."""
 START_TIMEOUT = 300
 """Seconds until all models must be loaded and warm: as many as Kubernetes' startup probe allows."""
-# Seconds after which Triton has not noticed that a process that loads or runs a model is dead. It
-# takes up to two where it notices: then it takes leave of the process, and says what it died of.
+# Seconds after which Triton will not notice any more that a process that loads or runs a model is
+# dead. Where it notices, within two, it removes the process, and says what it died of.
 UNNOTICED = 5
 # Seconds that tritonserver gives requests in flight when it is asked to stop (its own default).
 EXIT_TIMEOUT = 30
@@ -50,7 +50,7 @@ OWN = {
     "--http-port": "--http-port",
     "--metrics-port": "--metrics-port",
 }
-"""Where tritonserver listens is told to the launcher, which asks there: Triton's flags and ours."""
+"""Triton's flags for its addresses, and ours in their place: the launcher checks health there."""
 
 
 class LaunchError(RuntimeError):
