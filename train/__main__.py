@@ -60,14 +60,14 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--resume", action="store_true", help="continue a run that was interrupted")
     parser.add_argument(
-        "--seed", type=seed_number, default=0, metavar="N", help="of the first run (default: 0)"
+        "--seed", type=seed_number, default=0, metavar="N", help="seed of the first (default: 0)"
     )
     parser.add_argument(
         "--seeds",
         type=count,
         default=1,
         metavar="N",
-        help="runs of each stage; the best is kept (default: 1)",
+        help="runs of each stage, with as many seeds; the best is kept (default: 1)",
     )
     add_recipe(parser)
     parser.add_argument(

@@ -87,8 +87,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         "--test-backgrounds",
         type=Path,
         metavar="DIR",
-        help="for the test set: Pascal VOC's for Composition-1k (VOC2012/JPEGImages); else, by "
-        "default, a tenth of --backgrounds",
+        help="for the test set: Pascal VOC's (VOC2012/JPEGImages) for Composition-1k; for your own "
+        "pictures, a tenth of --backgrounds if this is not given",
     )
     command.add_argument(
         "--test-foregrounds",
