@@ -256,7 +256,7 @@ def gpu_config(
 
 
 def check_file(path: Path) -> None:
-    """Raise the `OSError` that writing a file would end in: before minutes of work, not after."""
+    """Raise the `OSError` of writing a file: before minutes of work, not after."""
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     check_folder(path.parent)
@@ -274,7 +274,7 @@ def input_shapes(profile: Profile) -> object:
 
 
 def engine_matte(engine: bytes, target: str) -> Matting:
-    """Return an engine as the wire contract's function; what it holds of the GPU goes with it.
+    """Return an engine as the wire contract's function; its GPU memory is freed with it.
 
     Raises
     ------

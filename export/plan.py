@@ -76,7 +76,7 @@ def graph_precision(onnx: Path, asked: str | None) -> str:
 
 
 def config_beside(output: Path, profile: Profile) -> dict[Path, str]:
-    """Return the configuration that Triton would serve an engine by, as it has to be for it.
+    """Return the configuration by which Triton would serve an engine, adapted to the engine.
 
     Empty where the engine is not a model.plan in a version folder of a model that has one.
 
@@ -93,7 +93,7 @@ def config_beside(output: Path, profile: Profile) -> dict[Path, str]:
 
 
 def check_files(places: list[Path], pictures: list[Path], profile: Profile) -> None:
-    """Raise what writing files or running an engine on a picture would, before it is built."""
+    """Raise the errors of writing files or running an engine on a picture, before it is built."""
     for place in places:
         check_file(place)
     if pictures:
@@ -103,7 +103,7 @@ def check_files(places: list[Path], pictures: list[Path], profile: Profile) -> N
 
 
 def import_parity() -> ModuleType:
-    """Import what compares alphas, which not every machine that builds engines can."""
+    """Import the module that compares alphas, which not every machine that builds engines can."""
     try:
         return importlib.import_module("export.parity")
     except (ImportError, TypeError) as error:  # TypeError: Python 3.9 does not know `X | None`

@@ -40,7 +40,7 @@ def write_whole(path: Path, data: bytes) -> None:
 
 
 def check_folder(folder: Path) -> None:
-    """Raise the `OSError` that writing into a folder would end in: before long work, not after."""
+    """Raise the `OSError` of writing into a folder: before long work, not after."""
     if not folder.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
     if not os.access(folder, os.W_OK | os.X_OK):

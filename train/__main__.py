@@ -112,7 +112,7 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
 
 
 def add_machine(parser: argparse.ArgumentParser) -> None:
-    """Add where the run runs."""
+    """Add which devices the run uses."""
     machine = parser.add_argument_group("machine")
     machine.add_argument(
         "--accelerator",

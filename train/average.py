@@ -50,7 +50,7 @@ def average(paths: Sequence[Path], output: Path) -> None:
 
 
 def facts_of(path: Path) -> dict[str, object]:
-    """Return the facts in a file of ours that are also its mean's; none in mmediting's."""
+    """Return the facts of a file that also hold for the mean; none of mmediting's files."""
     if path.suffix != ".safetensors":
         return {}
     return {name: fact for name, fact in read_facts(path).items() if name != SCORE}

@@ -42,7 +42,7 @@ BLOCK = 1 << 16
 
 
 class FetchError(RuntimeError):
-    """A file could not be had, or is not the right one. The message is one line."""
+    """A file could not be downloaded, or is not the right one. The message is one line."""
 
 
 class ConnectionLostError(RuntimeError):
@@ -106,7 +106,7 @@ def matches_name(path: Path, name: str) -> bool:
 
 
 def download_rest(url: str, partial: Path) -> None:
-    """Append to `partial` what it lacks; raise `ConnectionLostError` if to ask again may help."""
+    """Append to `partial` what it lacks; raise `ConnectionLostError` if a retry may help."""
     have = partial.stat().st_size if partial.exists() else 0
     headers = {"Range": f"bytes={have}-"} if have else {}
     try:
@@ -120,7 +120,7 @@ def download_rest(url: str, partial: Path) -> None:
 
 
 def pool_for(url: str) -> urllib3.PoolManager:
-    """Return what makes connections, through a proxy where the environment names one for a URL."""
+    """Return a pool of connections, through a proxy if the environment names one for the URL."""
     settings = {"retries": REDIRECTS, "timeout": TIMEOUT}
     scheme, host = urlsplit(url)[:2]
     proxy = getproxies().get(scheme)

@@ -99,7 +99,7 @@ class Run:
 
 
 def check_unused(folder: Path) -> None:
-    """Raise `RunError` if a folder has a run, over whose files another one would write."""
+    """Raise `RunError` if a folder has a run, whose files another one would overwrite."""
     if (folder / BEST).exists() or (folder / LAST).exists():
         raise RunError(f"{folder}: has a run in it; continue with --resume, or choose another -o")
 
@@ -119,7 +119,7 @@ def check_resumable(folder: Path, facts: dict) -> None:
 
 
 def other_facts(has: dict, facts: dict) -> str:
-    """Say in what a run is another one than that of the facts; nothing if it is that."""
+    """Say in which facts a run differs from the given ones; nothing if it does not."""
     if has["number"] != facts["number"]:  # the rest differs with it
         return f"stage {has['number']}"
     other = [name for name, value in facts.items() if has.get(name) != value]
@@ -127,7 +127,7 @@ def other_facts(has: dict, facts: dict) -> str:
 
 
 def facts_of_cut_off(last: Path) -> dict:
-    """Read from a last.ckpt what run it is of."""
+    """Read the facts of the run that a last.ckpt belongs to."""
     way = f"start in another -o, perhaps from {last.with_name('best.ckpt')} with --from"
     try:
         content = torch.load(last, map_location="cpu", weights_only=True, mmap=True)
@@ -161,7 +161,7 @@ def starting_network(
 def moving_average(decay: float) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     """Return how an exponential moving average of weights is updated, for `AveragedModel`.
 
-    It warms up: with its final decay from the start it would be the first weights for long.
+    It warms up: with its final decay from the start it would stay near the first weights for long.
     """
 
     def update(average: Tensor, weights: Tensor, updates: Tensor) -> Tensor:
