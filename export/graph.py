@@ -63,8 +63,8 @@ def build_graph(network: DeepImageMatting, precision: str) -> ir.Model:
 def drop_notes(model: ir.Model) -> None:
     """Drop the exporter's notes on where everything comes from, and on the sizes within.
 
-    This machine's paths are among them: without these the same network gives the same bytes wherever
-    it is exported. The sizes are those of one picture, see `export.served`.
+    This machine's paths are among them: without these the same network gives the same bytes
+    wherever it is exported. The sizes are those of one picture, see `export.served`.
     """
     graph = model.graph
     results = [value for node in graph for value in node.outputs]

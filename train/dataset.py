@@ -67,7 +67,7 @@ def read_foregrounds(files: Files) -> list[Foreground]:
 
 
 def stated_size(path: Path) -> tuple[int, int] | None:
-    """Return a picture's width and height as its header states them; None if only decoding can tell."""
+    """Return a picture's width and height as its header states; None if it does not tell."""
     with suppress(OSError, SyntaxError, Image.DecompressionBombError), Image.open(path) as picture:
         # Where EXIF comes behind a PNG's pixels, `getexif` alone would decode them.
         exif = picture.getexif() if "exif" in picture.info else {}
