@@ -113,7 +113,7 @@ def enlarge(picture: Picture, megapixels: float) -> Picture:
 def measure_picture(
     client: Client, matte: Matte, picture: Picture, most: float, rounds: int
 ) -> dict:
-    """Time one picture each way, and hold the alphas against the true one."""
+    """Time one picture each way, and compare the alphas with the true one."""
     pixels = picture.image, picture.trimap
     chosen = ways(picture, most)
     errors = {

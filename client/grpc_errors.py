@@ -61,7 +61,7 @@ def last_error(state: tenacity.RetryCallState) -> BaseException | None:
 
 
 def pause(state: tenacity.RetryCallState) -> float:
-    """Seconds until the next attempt: random, lest all who were turned away return together."""
+    """Seconds until the next attempt: random, so that rejected requests do not return together."""
     longest = 4 if is_busy(last_error(state)) else 1
     return tenacity.wait_random_exponential(multiplier=0.1, max=longest)(state)
 
@@ -113,7 +113,7 @@ def _is_not_shared(error: InferenceServerException) -> bool:
 
 
 def _has_lost(error: BaseException | None) -> bool:
-    """Whether the server lost the process that ran the model, or shared memory, or takes leave."""
+    """Whether the server lost the process that ran the model, or shared memory, or is stopping."""
     return is_stopping(error) or (
         isinstance(error, InferenceServerException)
         and (DEAD_BACKEND.search(error.message()) is not None or FORGOTTEN in error.message())

@@ -288,7 +288,7 @@ def write_outputs(
     metadata: Metadata,
     premultiplied: bool = False,
 ) -> None:
-    """Write what `make_outputs` made: all images, and only then do they move to their places.
+    """Write what `make_outputs` made; images move to their places only when all are written.
 
     Raises
     ------

@@ -1,5 +1,5 @@
 # PYTHON_ARGCOMPLETE_OK
-"""Cut out what a photo shows: send it with its trimap to a Triton server, write the alpha matte.
+"""Matte photos: send each with its trimap to a Triton server, and write the alpha matte.
 
 Run it as a file, or use it as a library: ``from client.matte import Matte``.
 """
@@ -259,7 +259,7 @@ def _fail(error: object, code: int) -> int:
 
 
 def _complain(text: str) -> None:
-    """Print an error, control characters written out: what a file is called steers no terminal."""
+    """Print an error, control characters escaped: a file's name must not steer the terminal."""
     print(CONTROL.sub(lambda found: repr(found[0])[1:-1], text), file=sys.stderr)
 
 

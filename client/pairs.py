@@ -88,7 +88,7 @@ def find_pairs(
 
 
 def check_outputs(inputs: Iterable[Path], outputs: Iterable[Path]) -> None:
-    """Refuse to replace an input or another output, or to take one for an output that is there.
+    """Refuse to replace an input or another output, or to take one for an existing output.
 
     Links are followed, as whoever writes follows them. Of a million files, only those that are
     links are looked at one by one.
@@ -195,7 +195,7 @@ def _pair_by_name(source: str, root: Path, trimaps: Path, outputs: Iterable[Path
 def _of_unknown_formats(
     files: Iterable[Path], root: Path, trimaps: dict[Path, list[Path]]
 ) -> Iterator[_Found]:
-    """Yield what has the name of a trimap's photo, but no format that is read; take that trimap."""
+    """Yield files with the name of a trimap's photo but an unknown format; take those trimaps."""
     by_name = defaultdict(list)
     for file in files:
         name = file.relative_to(root)

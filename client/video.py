@@ -76,7 +76,7 @@ def makes_video(outputs: Mapping[str, Path]) -> bool:
 
 
 def list_frames(pair: Pair, options: Options) -> list[Path]:
-    """Return the trimap of each frame, once nothing speaks against the work.
+    """Return the trimap of each frame, once everything is checked that can be before the work.
 
     Parameters
     ----------

@@ -44,7 +44,7 @@ class ImageError(ValueError):
 
 
 class WriteError(ImageError):
-    """A file cannot be written though nothing spoke against it: the disk is full, or failed.
+    """A file cannot be written although all checks passed: the disk is full, or failed.
 
     Attributes
     ----------
@@ -198,7 +198,7 @@ def encode_image(
 
 
 def check_writable(path: str | Path) -> None:
-    """Raise `ImageError` if `write_image` could not write here, so that no work is done in vain.
+    """Raise `ImageError` if `write_image` could not write here, before work is done in vain.
 
     Looks at the suffix and the folder, and tries the folder with an empty file that is removed.
     """
@@ -248,7 +248,7 @@ def _size(path: Path, data: bytes) -> tuple[int, int]:
 
 
 def _check_deep_tiff(path: Path, tiff: bytes) -> None:
-    """Refuse what OpenCV, of 16 bits, takes for pixel after pixel with black as 0."""
+    """Refuse 16-bit TIFFs that OpenCV misreads: it expects interleaved pixels, with black as 0."""
     tags = exif.PHOTOMETRIC, exif.PLANAR_CONFIGURATION, exif.SAMPLES
     photometric, planes, samples = (exif.number(tiff, tag) for tag in tags)
     if planes == exif.SEPARATE and samples > 1:
@@ -263,7 +263,7 @@ def _check_deep_tiff(path: Path, tiff: bytes) -> None:
 
 
 def _grey(path: Path, pixels: np.ndarray) -> np.ndarray:
-    """Return the grey of a trimap in OpenCV's BGR or BGRA, once nothing else is in these."""
+    """Return the grey of a trimap in OpenCV's BGR or BGRA, if it holds nothing else."""
     if pixels.shape[2] == 4:
         least, most, *_ = cv2.minMaxLoc(cv2.extractChannel(pixels, 3))
         if least != most:
@@ -345,7 +345,7 @@ def _encode(path: Path, array: np.ndarray, premultiplied: bool) -> bytes:
 
 
 def _target(path: Path) -> Path:
-    """Return the file that will be written, links followed, once nothing speaks against it."""
+    """Return the file that will be written, links followed, after checking that it can be."""
     if path.suffix.lower() not in WRITABLE_SUFFIXES:
         raise ImageError(
             f"{path}: the suffix {path.suffix!r} names no known format; "
