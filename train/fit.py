@@ -93,8 +93,8 @@ class Run:
             return cls(facts["run"], facts[SCORE], folder)
         except KeyError as error:
             raise RunError(
-                f"{weights}: has no {error} in its metadata, so it is not from a run, or from an "
-                "older version; choose another -o"
+                f"{weights}: has no {error} in its metadata: it is not from a run, or an older "
+                "version wrote it; choose another -o"
             ) from None
 
 

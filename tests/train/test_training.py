@@ -129,7 +129,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(data, oracle_network, folde
     assert "moved: has a finished run of seed 0, steps 4; choose" in capsys.readouterr().err
     shutil.copy(start, cut / "best.safetensors")
     assert main([*command, str(cut), "--resume"]) == 2
-    assert "of an older one, it does not say its 'run'" in capsys.readouterr().err
+    assert "has no 'run' in its metadata: it is not" in capsys.readouterr().err
 
 
 def test_only_the_same_run_goes_on(command, folder, tmp_path, capsys):
@@ -350,7 +350,7 @@ def test_mistakes_are_one_line(command, start, tmp_path, monkeypatch, capsys):
         ([*old, "all", "--stage", "all"], "all/stage3: has a run in it"),
         (
             [*old, "all", "--stage", "all", "--resume"],
-            "is not from a run, or from an older version",
+            "is not from a run, or an older version",
         ),
         (["--stage", "1", *nowhere, *output], "give --vgg16 FILE or --from CHECKPOINT"),
         (["--stage", "2", *nowhere, *output], "give --from CHECKPOINT"),
