@@ -1,4 +1,4 @@
-"""Which measurements moved, which only trembled, and of which that cannot be said."""
+"""Which measurements changed, which only fluctuated, and for which that cannot be told."""
 
 import math
 from collections.abc import Sequence

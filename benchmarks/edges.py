@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--pictures", type=positive(int), metavar="N", help="how many, evenly chosen (all)"
     )
-    parser.add_argument("--rounds", type=positive(int), default=3, help="that count (%(default)s)")
+    parser.add_argument("--rounds", type=positive(int), default=3, help="how many (%(default)s)")
 
 
 def measure(options: argparse.Namespace) -> dict[str, object]:

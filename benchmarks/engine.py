@@ -228,7 +228,7 @@ def add_shapes_argument(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=SHAPES,
         metavar="NxHxW",
-        help="the layers of the first are timed ({})".format(" ".join(map(as_text, SHAPES))),
+        help="layers are timed at the first ({})".format(" ".join(map(as_text, SHAPES))),
     )
 
 
@@ -238,16 +238,16 @@ def main(arguments: list[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("onnx", type=Path, help="exported in FP16, its weights beside it")
+    parser.add_argument("onnx", type=Path, help="exported in FP16, with its weights beside it")
     add_shapes_argument(parser)
     parser.add_argument(
-        "--pictures", type=Path, nargs="+", default=[], metavar="NPZ", help="of export.parity"
+        "--pictures", type=Path, nargs="+", default=[], metavar="NPZ", help="files of export.parity"
     )
     parser.add_argument(
         "--timing-cache",
         type=Path,
         metavar="FILE",
-        help="kernel timings, read if there and written; the next build is faster",
+        help="cache of kernel timings, read if it exists and updated for faster builds",
     )
     parser.add_argument(
         "-o",
@@ -255,7 +255,7 @@ def main(arguments: list[str] | None = None) -> int:
         type=Path,
         default=Path("out/engine"),
         metavar="DIR",
-        help="results go there (%(default)s)",
+        help="folder for the results (%(default)s)",
     )
     options = parser.parse_args(arguments)
     try:

@@ -2,7 +2,7 @@
 
 In each clip a cut-out of the project moves over a photograph; the truth moves with it. Flicker is
 dtSSD: how far alpha's change from frame to frame is from the truth's. Beside it stands the error of
-the single frames: if those were independent, flicker would be 1.41 times as much.
+single frames: if these errors were independent, flicker would be 1.41 times as much.
 """
 
 import argparse

@@ -85,7 +85,7 @@ def add_python_argument(parser: argparse.ArgumentParser) -> None:
         "--tensorrt-python",
         default=sys.executable,
         metavar="FILE",
-        help="the Python that has TensorRT, NumPy and Polygraphy, for `gpu` (this one)",
+        help="Python with TensorRT, NumPy and Polygraphy, for `gpu` (default: this one)",
     )
 
 

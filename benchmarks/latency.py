@@ -1,9 +1,9 @@
 """How long one picture takes, layer by layer, and beside the other ways to run the network.
 
-Layers: the network alone, the engine with all that the served graph adds, the server's own parts
-(from its statistics), and the whole request over gRPC from another process. Peers, in the same run
-on the same pixels: the network as mmediting runs it, and every other way that this machine has.
-All are timed in turns.
+Layers: the network alone, the engine with everything that the served graph adds, the server's own
+parts (from its statistics), and the whole request over gRPC from another process. Peers, on the
+same pixels: the network as mmediting runs it, and every other way that this machine offers. All are
+timed in the same run, in turns.
 """
 
 import argparse
@@ -53,14 +53,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[(320, 320), (512, 512), (1024, 1024)],
         metavar="HxW",
-        help="of the pictures (320x320 512x512 1024x1024)",
+        help="sizes of the pictures (320x320 512x512 1024x1024)",
     )
     parser.add_argument(
         "--seconds",
         type=float,
         default=40,
-        help="for the layers of each size, and again for its peers, or as long as "
-        f"{ROUNDS} rounds take (%(default)s)",
+        help="time for the layers of each size, and again for its peers; more if "
+        f"{ROUNDS} rounds take longer (%(default)s)",
     )
 
 

@@ -1,7 +1,8 @@
 """How wide the unknown band around a mask should be: the mattes, beside those of given trimaps.
 
-Masks are made of the true alphas: exact ones (alpha above 127), and coarse ones, as of a network
-that sees 8 x 8 pixels as one. SAD is over the whole picture, so what a narrow band misses counts.
+Masks are made from the true alphas: exact ones (alpha above 127), and coarse ones, like those of a
+network that sees 8 x 8 pixels as one. SAD is over the whole picture, so it includes what a narrow
+band misses.
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """Is every exported form of a network still that network? One table, and the worst places seen.
 
-The rows: the PyTorch reference, ONNX in FP32 and FP16, a TensorRT engine, and what comes back from
-a Triton server over gRPC; each with the four metrics against the true alpha, how far its alpha is
+The rows: the PyTorch reference, ONNX in FP32 and FP16, a TensorRT engine, and the answers of a
+Triton server over gRPC; each with the four metrics against the true alpha, how far its alpha is
 from the reference's, and the verdict by export/tolerance.py. Besides the table, parity.csv has
 every picture, and worst.png shows the worst places. Exit code 1 if any row is not equal.
 """
@@ -100,7 +100,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--precision",
         choices=TOLERANCES,
-        help="what the server computes in, whose tolerance judges it (default: what it says)",
+        help="precision of the server, whose tolerance applies (default: what it reports)",
     )
 
 

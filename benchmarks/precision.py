@@ -1,9 +1,9 @@
 """What half precision costs a network, layer by layer: where would FP32 pay?
 
-Each layer in turn has its weights, what it takes and what it makes rounded, and the network around
-it stays FP32; then all have. Sums inside a layer stay FP32, as on a GPU's tensor cores. Rounding
-matters most where it moves a pooling's maximum to another pixel: the decoder then writes elsewhere.
-Beside it stands the largest number that a layer has or makes, which must fit into FP16 (65504).
+The weights, inputs and outputs of one layer at a time are rounded while the rest of the network
+stays FP32; then those of all layers. Sums inside a layer stay FP32, as on a GPU's tensor cores.
+Rounding matters most where it moves a pooling's maximum to another pixel: the decoder then writes
+elsewhere. Also shown: the largest weight or output of a layer, which must fit into FP16 (65504).
 """
 
 import argparse

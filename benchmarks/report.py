@@ -61,10 +61,10 @@ def add_command(commands: argparse._SubParsersAction) -> None:
         help=f"some of {', '.join(suite.BENCHMARKS)} (all but {', '.join(suite.LONG)})",
     )
     command.add_argument(
-        "--against", type=Path, metavar="OLD.json", help="an older report.json: say what moved"
+        "--against", type=Path, metavar="OLD.json", help="an older report.json: say what changed"
     )
     command.add_argument(
-        "--quick", action="store_true", help="small and few, to see that everything works"
+        "--quick", action="store_true", help="few and small, to see that everything works"
     )
     gpu.add_python_argument(command)
     suite.add_output(command, "out/report")

@@ -43,12 +43,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--servers", type=positive(int), default=cores, help="at most, one per core (%(default)s)"
     )
     parser.add_argument(
-        "--size", type=size, default=(256, 256), metavar="HxW", help="of the pictures (256x256)"
+        "--size", type=size, default=(256, 256), metavar="HxW", help="picture size (256x256)"
     )
     parser.add_argument(
-        "--images", type=positive(int), default=60, help="for each server, each run (%(default)s)"
+        "--images", type=positive(int), default=60, help="per server and run (%(default)s)"
     )
-    parser.add_argument("--rounds", type=positive(int), default=3, help="that count (%(default)s)")
+    parser.add_argument("--rounds", type=positive(int), default=3, help="how many (%(default)s)")
 
 
 def measure(options: argparse.Namespace) -> dict[str, object]:

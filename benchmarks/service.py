@@ -35,7 +35,7 @@ def add_repository_argument(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=Path("model_repository"),
         metavar="DIR",
-        help="model repository that is measured (%(default)s)",
+        help="model repository to measure (%(default)s)",
     )
 
 
@@ -45,7 +45,7 @@ def add_server_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--url",
         metavar="HOST:PORT",
-        help="gRPC port of an otherwise idle server that serves it (default: start one)",
+        help="gRPC address of an otherwise idle server that serves it (default: start one)",
     )
 
 
@@ -130,8 +130,8 @@ def what_serves(url: str, repository: Path | None = None) -> Served:
     if engine == "tensorrt":
         if not entry:
             raise ExportError(
-                f"{url} runs a TensorRT engine and does not say its precision: name the "
-                "--repository with its manifest.json, or to `benchmarks parity` its --precision"
+                f"{url} runs a TensorRT engine and does not report its precision: give the "
+                "--repository with its manifest.json, or, for `benchmarks parity`, --precision"
             )
         return Served(engine, entry["precision"])
     if engine not in (CPU, "openvino"):

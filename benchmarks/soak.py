@@ -1,10 +1,10 @@
 """Half an hour of twice the load that the server has room for: is anything lost, does memory grow?
 
-Twice as many bulk photos of several sizes are under way, all the time, as the server has room for
-in its queue and at work. Whoever is turned away comes again as the client does, after a random,
-growing pause. Interactive photos come besides, at random, for about a quarter of what the server
-can do. A photo that is lost or answered twice is a failure, and so is any byte of an alpha that
-differs from what the photo gets from an idle server.
+Twice as many bulk photos, of several sizes, are in flight all the time as the server has room for
+in its queue and in progress. A photo that is turned away is sent again as the client does it, after
+a random, growing pause. Interactive photos come at random times in between, for about a quarter of
+the server's capacity. A photo that is lost or answered twice is a failure, and so is any byte of an
+alpha that differs from what an idle server answers.
 """
 
 import argparse
@@ -56,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's own."""
     add_repository_argument(parser)
     parser.add_argument(
-        "--minutes", type=positive(float), default=30, help="how long (%(default)s)"
+        "--minutes", type=positive(float), default=30, help="duration (%(default)s)"
     )
 
 

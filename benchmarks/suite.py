@@ -79,7 +79,7 @@ def add_output(command: argparse.ArgumentParser, folder: str) -> None:
         type=Path,
         default=Path(folder),
         metavar="DIR",
-        help="results go there (%(default)s)",
+        help="folder for the results (%(default)s)",
     )
 
 

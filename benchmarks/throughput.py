@@ -1,6 +1,6 @@
 """How many images a second a server answers: against concurrency, batch and image size.
 
-Requests come from another process over gRPC; so many are kept under way until all are answered.
+Requests come from another process over gRPC; a fixed number is kept in flight until the end.
 perf_analyzer, Triton's own load generator, measures the same points beside it when it is on PATH.
 """
 
@@ -39,9 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=size,
         default=(320, 320),
         metavar="HxW",
-        help="of the pictures while concurrency and batch grow (320x320)",
+        help="size of the pictures while concurrency and batch grow (320x320)",
     )
-    for name, meaning in (("concurrency", "requests under way"), ("batch", "images in a request")):
+    for name, meaning in (("concurrency", "requests in flight"), ("batch", "images in a request")):
         parser.add_argument(
             f"--{name}",
             type=positive(int),
@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             help=f"{meaning} (1 2 4 8)",
         )
     parser.add_argument(
-        "--seconds", type=float, default=8, help="for each point, about (%(default)s)"
+        "--seconds", type=float, default=8, help="time for each point, roughly (%(default)s)"
     )
 
 

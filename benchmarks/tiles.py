@@ -1,9 +1,8 @@
 """What it saves to send less than the whole photo, and what it costs in quality.
 
-Every picture is matted whole, as the client does unless told otherwise (the surroundings of the
-unknown region, in tiles where they are less work), and with --half, by the same server in turns.
-Pictures smaller than --megapixels are stretched to it. Those that the server does not take whole
-are measured in the other ways only.
+Every picture is matted whole, as the client does by default (in tiles around the unknown region,
+where they are less work), and with --half, by the same server in turns. Pictures smaller than
+--megapixels are stretched to it. Pictures too large for the server are not measured whole.
 """
 
 import argparse
@@ -57,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--pictures", type=positive(int), metavar="N", help="how many, evenly chosen (all)"
     )
-    parser.add_argument("--rounds", type=positive(int), default=3, help="that count (%(default)s)")
+    parser.add_argument("--rounds", type=positive(int), default=3, help="how many (%(default)s)")
 
 
 def measure(options: argparse.Namespace) -> dict[str, object]:
@@ -114,7 +113,7 @@ def enlarge(picture: Picture, megapixels: float) -> Picture:
 def measure_picture(
     client: Client, matte: Matte, picture: Picture, most: float, rounds: int
 ) -> dict:
-    """Time one picture each way, and hold the alphas against the true one."""
+    """Time one picture each way, and compare the alphas with the true one."""
     pixels = picture.image, picture.trimap
     chosen = ways(picture, most)
     errors = {

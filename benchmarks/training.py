@@ -1,10 +1,10 @@
 """How fast training goes: making samples, and whole steps, beside mmediting's transforms and loop.
 
-Of the same pictures, on the same processor, in turns; samples are 320 x 320. mmediting reads four
-pictures for each from files, which lie in the system's cache here; we keep all pictures in memory
-and compose anew. Samples are made on one core, steps (of stage 1) use all. Freed memory is kept, as
-our trainer does, for both: one process runs them. Where PyTorch finds a GPU, our samples and steps
-are timed on it too: a step must not wait for its samples.
+Both use the same pictures on the same processor, in turns; samples are 320 x 320. mmediting reads
+four files for each sample, which are in the system's cache here; we keep all pictures in memory and
+compose anew. Samples are made on one core, steps (of stage 1) use all. One process runs both, so
+freed memory is kept for both, as in our trainer. Where PyTorch finds a GPU, our samples and steps
+are timed on it, too: a step must not wait for its samples.
 """
 
 import argparse

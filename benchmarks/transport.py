@@ -1,8 +1,8 @@
 """What shared memory would save on the way to a server on the same machine and back.
 
-The server has a model that does nothing: it answers with the trimap. So what is measured is the
-client's way of the pixels alone, over gRPC and through shared memory, in turns. Beside it: how long
-the network takes on this machine.
+The server has a model that does nothing: it answers with the trimap. So only the way of the pixels
+is measured, over gRPC and through shared memory, in turns. Beside it stands the time that the
+network takes on this machine.
 """
 
 import argparse

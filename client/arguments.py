@@ -1,4 +1,4 @@
-"""The command line of `client/matte.py`: what may be said, and what goes together."""
+"""The command line of `client/matte.py`: its options, and which of them go together."""
 
 import argparse
 import re
@@ -31,25 +31,29 @@ examples:
     python client/matte.py cat.jpg cat-trimap.png --cutout cat.png \\
         --background beach.jpg --composite cat-on-beach.jpg
   a folder and its subfolders, photos/a/cat.jpg with trimaps/a/cat.png, on two servers;
-  run it again and it goes on where it stopped:
+  run it again to continue where it stopped:
     python client/matte.py photos/ --trimaps trimaps/ -o mattes/ --cutout cutouts/ \\
         --url gpu1:8001 --url gpu2:8001 --failures failures.csv
-  only those that failed, once more:
+  retry only those that failed:
     python client/matte.py failures.csv -o mattes/ --cutout cutouts/
   from a mask instead of a trimap, onto white:
     python client/matte.py cat.jpg cat-mask.png --mask --background '#ffffff' --composite white.jpg
-  a quoted glob, or a CSV file with the columns image and trimap (and output, if you like):
+  a quoted glob, or a CSV file with the columns image and trimap (and, optionally, output):
     python client/matte.py 'photos/**/*.jpg' --trimaps trimaps/ -o mattes/
     python client/matte.py pairs.csv -o mattes/
   a video with a trimap (or mask) for each frame, in the order of their names (9 before 10), to an
-  alpha video; for frames instead, name a folder:
+  alpha video; to get frames instead, give a folder:
     python client/matte.py clip.mp4 --trimaps clip-masks/ --mask -o clip-alpha.mkv
   a folder of frames to an alpha video:
     python client/matte.py frames/ --trimaps clip-masks/ --mask -o clip-alpha.mkv --fps 30
 
-exit codes: 0 all done; 1 some or all of many photos failed (without a server, or on a full disk,
-the rest are not tried), or standard output cannot be written; 2 nothing done: bad input or usage,
-for one photo or a video also no server or a full disk; or --failures cannot be written; 130 stopped
+exit codes:
+  0    all done
+  1    some or all of many photos failed (without a server, or on a full disk, the rest are not
+       tried), or standard output cannot be written
+  2    nothing done: bad input or usage, and for one photo or a video also no server or a full disk;
+       or --failures cannot be written
+  130  stopped
 """
 
 
@@ -92,11 +96,11 @@ def add_connection(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         type=positive(float),
         default=DEFAULT_TIMEOUT,
-        help="per request (a photo or a tile), waiting for an unavailable or busy server included "
-        "(default %(default)g)",
+        help="limit for each request (a photo or a tile), including waits for an unavailable or "
+        "busy server (default %(default)g)",
     )
     tls = parser.add_argument_group("encryption", "PEM files; any of these options turns TLS on")
-    tls.add_argument("--tls", action="store_true", help="trust the usual certificate authorities")
+    tls.add_argument("--tls", action="store_true", help="trust the usual public authorities")
     tls.add_argument("--ca", metavar="PEM", type=Path, help="trust this certificate authority")
     tls.add_argument("--cert", metavar="PEM", type=Path, help="the client's own certificate")
     tls.add_argument("--key", metavar="PEM", type=Path, help="the key of --cert")
@@ -105,7 +109,7 @@ def add_connection(parser: argparse.ArgumentParser) -> None:
 def check_connection(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     """End the program with 2 if options of `add_connection` do not go together."""
     if (options.cert is None) != (options.key is None):
-        parser.error("--cert and --key need each other")
+        parser.error("--cert and --key must be given together")
 
 
 def urls_of(options: argparse.Namespace) -> list[str]:
@@ -123,7 +127,7 @@ def tls_of(options: argparse.Namespace) -> Tls | None:
 def parse_background(text: str) -> Path | np.ndarray:
     """Return the path of a picture, or for a colour a picture of one pixel.
 
-    Raises `argparse.ArgumentTypeError` for a colour that is none.
+    Raises `argparse.ArgumentTypeError` for what is not a colour.
     """
     if not text.startswith("#"):
         return Path(text)
@@ -136,15 +140,16 @@ def parse_background(text: str) -> Path | np.ndarray:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         usage="python client/matte.py IMAGE TRIMAP -o ALPHA [options]",
-        description="Alpha mattes, cut-outs and composites of photos, by a Triton server.",
+        description="Make alpha mattes, cut-outs and composites of photos with a Triton server.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "image",
         metavar="IMAGE",
-        help="photo; or many: a folder, a quoted glob, a CSV file; or a video file (its sound is "
-        "left out, and each frame is matted on its own, so soft edges flicker: docs/client.md)",
+        help="a photo; many photos: a folder, a quoted glob or a CSV file; or a video file (its "
+        "sound is left out, and each frame is matted on its own, so soft edges flicker: "
+        "docs/client.md)",
     )
     parser.add_argument(
         "trimap",
@@ -157,7 +162,7 @@ def _parser() -> argparse.ArgumentParser:
         "--trimaps",
         metavar="FOLDER",
         type=Path,
-        help="trimaps of many photos, or of a video's frames",
+        help="folder of the trimaps of many photos, or of a video's frames",
     )
     _add_outputs(parser)
     _add_trimaps(parser)
@@ -170,11 +175,11 @@ def _parser() -> argparse.ArgumentParser:
 def _add_outputs(parser: argparse.ArgumentParser) -> None:
     outputs = parser.add_argument_group(
         "outputs",
-        "at least one; a file for one photo, a folder for many; for a video or a folder of frames, "
-        "a lossless .mkv (FFV1) or a folder for frames. Cut-out and composite keep the "
-        "photo's colour profile and EXIF and, as .png and .tif, its 16 bits (8 of a TIFF of grey "
-        "with an alpha channel; alpha itself has the 8 of the server's answer); their colours stay "
-        "in the photo's profile, and a background is assumed to be in it, too",
+        "At least one is required: a file for one photo, a folder for many; for a video or a\n"
+        "folder of frames, a lossless .mkv (FFV1) or a folder for frames. Cut-out and composite\n"
+        "keep the photo's colour profile and EXIF and, as .png and .tif, its 16 bits (a grey TIFF\n"
+        "with an alpha channel is reduced to 8). A background is assumed to have the photo's\n"
+        "colour profile. Alpha always has 8 bits, as in the server's answer.",
     )
     outputs.add_argument("-o", "--alpha", metavar="ALPHA", type=Path, help="the alpha matte, grey")
     outputs.add_argument(
@@ -199,8 +204,7 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
         "--fps",
         metavar="N",
         type=_rate,
-        help="frame rate of the video that is made from a folder of frames "
-        f"(default {DEFAULT_FPS:g})",
+        help=f"frame rate of a video made from a folder of frames (default {DEFAULT_FPS:g})",
     )
 
 
@@ -209,21 +213,21 @@ def _add_trimaps(parser: argparse.ArgumentParser) -> None:
     trimaps.add_argument(
         "--quantize",
         action="store_true",
-        help="turn the trimap's values into 0 (near black), 255 (near white) and 128 (all others)",
+        help="make near-black values of the trimap 0, near-white ones 255 and all others 128",
     )
     trimaps.add_argument(
         "--mask",
         action="store_true",
-        help="TRIMAP (with many photos, each one) is a mask, black and white or soft: make a "
-        "trimap from it, unknown along the object's edge",
+        help="TRIMAP, or each of --trimaps, is a mask, black and white or soft: make a trimap "
+        "from it that is unknown along the object's edge",
     )
     for name, side in (("erode", "inside"), ("dilate", "outside")):
         trimaps.add_argument(
             f"--{name}",
             metavar="RADIUS",
             type=_radius,
-            help=f"width of the unknown band {side} a mask's edge, in pixels or as a share of the "
-            f"object's size, the square root of its area (default {MASK_BAND:.0%}%)",
+            help=f"width of the unknown band {side} the mask's edge, in pixels or as a percentage "
+            f"of the object's size, the square root of its area (default {MASK_BAND:.0%}%)",
         )
 
 
@@ -233,16 +237,17 @@ def _add_edges(parser: argparse.ArgumentParser) -> None:
         metavar="auto|off|N",
         type=_tile,
         default="auto",
-        help="send rectangles of at most N x N pixels over the unknown region, or the photo whole "
-        "(off); auto, the default: rectangles where they are less work, or the photo is too large",
+        help="N: send rectangles of at most N x N pixels that cover the unknown region; off: send "
+        "the photo whole; auto, the default: send rectangles if they are less work or the photo "
+        "is too large",
     )
     parser.add_argument(
         "--views",
         type=int,
         choices=VIEWS,
         default=1,
-        help="better edges for that many times the time: the mean of the photo's alpha and that of "
-        "its mirror image (2), and of both upside down (4); default %(default)s",
+        help="better edges in 2 or 4 times the time: average the alphas of the photo and its "
+        "mirror image (2), and of both upside down (4); default %(default)s",
     )
     parser.add_argument(
         "--knn",
@@ -262,7 +267,7 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--shm",
         action="store_true",
-        help="pass the pixels in shared memory: for one server, on this machine, that was also "
+        help="pass the pixels through shared memory to one server on this machine that was also "
         "started with --shm",
     )
     parser.add_argument(
@@ -275,13 +280,13 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         "--jobs",
         metavar="N",
         type=positive(int),
-        help=f"photos or frames in progress at a time (default {JOBS_PER_SERVER} for each server)",
+        help=f"photos or frames in progress at a time (default {JOBS_PER_SERVER} per server)",
     )
     parser.add_argument(
         "--failures",
         metavar="CSV",
         type=Path,
-        help="list the photos that failed here; give it as IMAGE to try them again",
+        help="write a list of the photos that failed; give it as IMAGE to try them again",
     )
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
     parser.add_argument(
@@ -290,12 +295,12 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
 
 
 def positive(number: type[float]) -> Callable[[str], float]:
-    """Return argparse's type for numbers of a type that are more than 0."""
+    """Return argparse's type for numbers of a type that are greater than 0."""
 
     def parse(text: str) -> float:
         value = number(text)
         if not value > 0:
-            raise argparse.ArgumentTypeError(f"{text} is not more than 0")
+            raise argparse.ArgumentTypeError(f"{text} is not greater than 0")
         return value
 
     parse.__name__ = number.__name__  # argparse's "invalid float value" names it
@@ -328,24 +333,24 @@ def _radius(text: str) -> float:
             return radius
     elif (pixels := re.fullmatch(number, text)) and (float(text) == 0 or float(text) >= 1):
         return float(pixels[1])
-    raise argparse.ArgumentTypeError(f"{text} is neither pixels such as 12 nor a share such as 5%")
+    raise argparse.ArgumentTypeError(f"{text} is neither pixels, as 12, nor a percentage, as 5%")
 
 
 def _check_usage(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     outputs = outputs_of(options)
     if not outputs:
-        parser.error("nothing to write: name -o, --cutout or --composite")
+        parser.error("nothing to write: give -o, --cutout or --composite")
     if (options.composite is None) != (options.background is None):
-        parser.error("--composite and --background need each other")
+        parser.error("--composite and --background must be given together")
     if options.premultiplied and options.cutout is None:
-        parser.error("--premultiplied is for --cutout")
+        parser.error("--premultiplied needs --cutout")
     if options.mask and options.quantize:
-        parser.error("--quantize is for trimaps, not for a --mask")
+        parser.error("--quantize is for trimaps; leave it out with --mask")
     if (options.erode, options.dilate) != (None, None) and not options.mask:
-        parser.error("--erode and --dilate are for a --mask")
+        parser.error("--erode and --dilate need --mask")
     check_connection(parser, options)
     if options.shm and len(urls_of(options)) > 1:
-        parser.error("--shm is for one server, on this machine")
+        parser.error("--shm works with one server only, on this machine")
     _check_image(parser, options, outputs)
 
 
@@ -354,21 +359,21 @@ def _check_image(
 ) -> None:
     """End the program with 2 if an option is for other kinds of IMAGE."""
     if options.fps and not (Path(options.image).is_dir() and makes_video(outputs)):
-        parser.error("--fps is for a video that is made from a folder of frames")
+        parser.error("--fps is only for a video made from a folder of frames")
     if is_video(options.image, outputs):
         if options.trimap is not None or options.trimaps is None:
-            parser.error(f"{options.image} is a video: name its frames' trimaps with --trimaps")
+            parser.error(f"{options.image} is a video: give its frames' trimaps with --trimaps")
         if options.failures:
             parser.error("--failures is for many photos: a video is written whole or not at all")
     elif is_many(options.image):
         if options.trimap is not None:
-            parser.error(f"{options.image} holds many photos: name their trimaps with --trimaps")
+            parser.error(f"{options.image} holds many photos: give their trimaps with --trimaps")
         if makes_video(outputs):
-            parser.error(f"a video is made from a folder of frames, which {options.image} is not")
+            parser.error(f"a .mkv is made from a folder of frames, which {options.image} is not")
     elif options.trimap is None:
         parser.error(
             f"no TRIMAP for {options.image}, and it is not a folder, glob, CSV file or a video "
             f"({', '.join(VIDEO_SUFFIXES)})"
         )
     elif options.trimaps or options.failures or options.jobs:
-        parser.error("--trimaps, --failures and --jobs are for many photos or a video")
+        parser.error("--trimaps, --failures and --jobs are only for many photos or a video")

@@ -1,4 +1,4 @@
-"""What gRPC is told: to spread over servers, and to see soon that one came back or vanished."""
+"""Options of gRPC channels: use all servers, and notice soon when one returns or vanishes."""
 
 import json
 from collections.abc import Sequence
@@ -17,18 +17,18 @@ OPTIONS: list[tuple[str, int | str]] = [
 PINGS_BORNE = 3
 """While a server sends nothing, with Triton's defaults (max-ping-strikes 2 within 5 minutes).
 
-Measured with Triton 2.51 and a request of 6 s: one every 1.6 s is borne, one every 1.0 s is not:
+Measured with Triton 2.51 and a request of 6 s: one every 1.6 s is tolerated; with one every 1.0 s
 the server hangs up, and the request has to be sent again.
 """
 PING_PAUSE = (10.0, 300.0)
-"""Seconds between pings at least, and at most: that far apart, any number of them is borne."""
+"""Least and most seconds between pings; at the most, Triton tolerates any number of them."""
 PING_TIMEOUT = 20.0
 """Seconds until a ping must be answered."""
 
 
 def channel_options(urls: Sequence[str], timeout: float) -> list[tuple[str, int | str]]:
     """Return the options of a channel to servers, whose requests may take `timeout` seconds."""
-    # No proxy leads to this machine, and to one it would go with a list of addresses as one name.
+    # No proxy leads to this machine, and a list of addresses would reach a proxy as one name.
     uses_proxy = len(urls) == 1 and not is_loopback(urls[0])
     return [
         *OPTIONS,
@@ -40,7 +40,7 @@ def channel_options(urls: Sequence[str], timeout: float) -> list[tuple[str, int 
 
 
 def _ping_options(timeout: float) -> list[tuple[str, int]]:
-    """Find out during a request of `timeout` seconds that a machine has vanished without a word."""
+    """Notice during a request of `timeout` seconds that a machine has vanished without a word."""
     shortest, longest = PING_PAUSE
     pause = min(max(timeout / PINGS_BORNE, shortest), longest)
     return [

@@ -35,14 +35,14 @@ MODEL = "dim"
 DEFAULT_TIMEOUT = 300.0
 """Seconds: 8 megapixels, whole, in FP32 on two CPU cores take up to 90, and two may be in front."""
 TILES_IN_FLIGHT = 2
-"""For each server, of all photos together: one waits while one is run.
+"""Per server, over all photos together: one waits while another is run.
 
-Of one photo no more than there are servers: into a bounded queue Triton 2.51 looks when something
-arrives, and otherwise twice a second, so that the last tile would wait though nothing is run.
+Of one photo, no more than there are servers: Triton 2.51 looks at a bounded queue when a request
+arrives, and otherwise twice a second, so the last tile would wait although nothing is run.
 """
 
 PRIORITIES = {"interactive": 1, "bulk": 2}
-"""Levels of the model's `config.pbtxt`. While one of the first waits, the second does."""
+"""Levels of the model's `config.pbtxt`: the second waits while any of the first does."""
 
 TileOption = int | Literal["auto", "off"]
 Priority = Literal["interactive", "bulk"]
@@ -64,15 +64,15 @@ class Matte:
     timeout : float
         Seconds for one request (a photo, or one of its tiles), waiting and retries included. While
         the server is unavailable or its queue is full, the request is sent again after a random,
-        exponentially growing pause. No other error is retried. A server that says nothing for a
-        third of it is asked for a sign of life, and taken for gone if it gives none.
+        exponentially growing pause. No other error is retried. A server that is silent for a
+        third of this time is pinged, and counts as gone if it does not answer.
     priority : "interactive" or "bulk"
         Interactive requests overtake all bulk requests that wait in the server's queue.
     tls : Tls, optional
         Encrypt the connection; see `client.tls`.
     shm : bool
-        Hand the pixels over in shared memory (Linux's /dev/shm), not in the connection: for one
-        server, on this machine and opened for it (``python -m server --shm``).
+        Pass the pixels through shared memory (Linux's /dev/shm), not the connection, to one server
+        on this machine that is open to it (``python -m server --shm``).
 
     Raises
     ------
@@ -180,18 +180,18 @@ class Matte:
         trimap : ndarray, uint8, shape (H, W)
             0 is background, 255 is foreground, every other value is unknown.
         tile : "auto", "off" or int
-            Send the image whole (off), or rectangles over its unknown region only, of at most this
+            Send the image whole (off), or only rectangles over its unknown region of at most this
             many pixels on a side, a multiple of 32 from 96. Memory on both sides is then bounded,
             and time grows with the unknown region, not with the image. Auto makes tiles where they
-            are less work, or the image is too large for the server, and smaller ones if these are,
-            too. See `client.tiles`.
+            are less work or the image is too large for the server, and smaller tiles if those are
+            too large as well. See `client.tiles`.
         show_progress : bool
             Show a progress bar while tiles are under way.
         request : Request, optional
             Where to count rejections; its id goes to the server. By default a new one.
         views : int
-            1; or better and as many times slower, the mean over 2 or 4 views of the image. See
-            `client.views`.
+            1, or the mean over 2 or 4 views of the image, which is better and as many times slower.
+            See `client.views`.
         knn : bool
             Make edges better by the image's own colours. See `matting.knn`.
         half : bool
@@ -238,7 +238,7 @@ class Matte:
 
     @contextmanager
     def _unless_closed(self) -> Iterator[None]:
-        """Say it in our words where the end of the connection is what a request failed of."""
+        """Raise our own error where a request failed because the connection was closed."""
         try:
             yield
         except Exception as error:  # gRPC, the pool of threads and its futures raise one each
@@ -261,7 +261,7 @@ class Matte:
                 smaller = smaller_tiles(trimap, tiles)
                 if smaller is None:
                     raise
-                logger.info("in smaller pieces, since it was too large: %s", error)
+                logger.info("too large, sent again in smaller pieces: %s", error)
                 tiles = smaller
 
     def _infer_tiles(
@@ -340,9 +340,9 @@ class Matte:
         return answer
 
     def _warn(self, state: tenacity.RetryCallState, timeout: float) -> None:
-        """Say that no server is there: once, whatever waits for one, until one has answered.
+        """Warn that there is no server: once for all requests that wait, until one has answered.
 
-        The first two retries last well under a second: not worth a word. A full queue empties by
+        The first two retries take well under a second: not worth a word. A full queue empties by
         itself, and is counted. A server that stops answers more quickly than the others.
         """
         error = last_error(state)
@@ -357,7 +357,7 @@ class Matte:
         )
 
 
-_LONGEST_CALL = 7 * 24 * 3600.0  # seconds; gRPC takes an infinite or enormous timeout for none left
+_LONGEST_CALL = 7 * 24 * 3600.0  # seconds; gRPC treats an infinite or enormous timeout as expired
 
 
 def _check(image: np.ndarray, trimap: np.ndarray) -> None:

@@ -30,7 +30,7 @@ class ServerRefusedError(ServerError):
 
 
 class TooLargeError(ServerRefusedError):
-    """The server takes no image or tile of this size, or had not enough memory for it."""
+    """The server does not take an image or tile of this size, or lacked the memory for it."""
 
 
 class ModelMissingError(ServerError):
@@ -38,4 +38,4 @@ class ModelMissingError(ServerError):
 
 
 class SharedMemoryError(ServerError):
-    """The pixels cannot be shared with the server: it is elsewhere or closed to it, or no room."""
+    """No memory to share with the server: it is elsewhere or closed to it, or there is no room."""

@@ -25,16 +25,16 @@ DEAD_BACKEND = re.compile("Stub process '.*' is not healthy")
 NOT_TRUSTED = ("handshake failed", "security handshaker", "Verification Check failed")
 """What gRPC says of certificates: one side's is not signed or named as the other expects."""
 NOT_SHARED = ("restricted", "open shared memory region")
-"""What Triton says if it is closed to shared memory, or has other: on another machine."""
+"""What Triton says if shared memory is closed to clients, or is another machine's."""
 FORGOTTEN = "find shared memory region"
 """What Triton says after a restart to those who shared memory before."""
 STOPPING = "has no available versions"
-"""What Triton says of a model when it was asked to stop and ends what is under way."""
+"""What Triton says of a model when it was asked to stop and finishes requests in flight."""
 
 TOO_LARGE = re.compile(
     "this server takes at most|to be between .* but received|memory|alloc", re.IGNORECASE
 )
-"""What the default model and a TensorRT engine say of a size, and all engines of want of memory."""
+"""What the default model and TensorRT say of a size, and all engines of a lack of memory."""
 
 
 def is_busy(error: BaseException | None) -> bool:
@@ -44,7 +44,7 @@ def is_busy(error: BaseException | None) -> bool:
 
 def is_gone(error: BaseException | None) -> bool:
     """Whether no server could be reached, or it went away."""
-    # Who is not trusted now, or closed, will be in a second.
+    # A server that is not trusted, or closed to us, still will be in a second.
     return _has_lost(error) or (
         _is_unavailable(error) and not (_is_distrust(error) or _is_not_shared(error))
     )
@@ -61,7 +61,7 @@ def last_error(state: tenacity.RetryCallState) -> BaseException | None:
 
 
 def pause(state: tenacity.RetryCallState) -> float:
-    """Seconds until the next attempt: random, lest all who were turned away return together."""
+    """Seconds until the next attempt: random, so that rejected requests do not return together."""
     longest = 4 if is_busy(last_error(state)) else 1
     return tenacity.wait_random_exponential(multiplier=0.1, max=longest)(state)
 
@@ -113,7 +113,7 @@ def _is_not_shared(error: InferenceServerException) -> bool:
 
 
 def _has_lost(error: BaseException | None) -> bool:
-    """Whether the server lost the process that ran the model, or shared memory, or takes leave."""
+    """Whether the server lost the process that ran the model, or shared memory, or is stopping."""
     return is_stopping(error) or (
         isinstance(error, InferenceServerException)
         and (DEAD_BACKEND.search(error.message()) is not None or FORGOTTEN in error.message())

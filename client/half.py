@@ -1,7 +1,7 @@
 """A large photo sent at half its size: a quarter of the work, and the network sees twice as far.
 
-What it says is enlarged; `matting.knn` then finds the edges at full size. docs/client.md says what
-is lost, and when nothing is.
+The answer is enlarged; `matting.knn` then finds the edges at full size. docs/client.md shows what
+is gained and what is lost.
 """
 
 from collections.abc import Callable

@@ -127,7 +127,7 @@ def read_pair(pair: Pair, options: Options) -> tuple[Photo, np.ndarray]:
     trimap = _to_trimap(marked, pair.trimap, options)
     if options.mask and is_unknown(trimap).all():
         raise ImageError(
-            f"{pair.trimap}: all is unknown, because the band around this mask's edge is so wide; "
+            f"{pair.trimap}: all is unknown, because the band around this mask's edge is too wide; "
             "make it narrower (--erode, --dilate)"
         )
     if options.mask and trimap.min() == FOREGROUND:
@@ -295,7 +295,7 @@ def write_outputs(
     metadata: Metadata,
     premultiplied: bool = False,
 ) -> None:
-    """Write what `make_outputs` made: all images, and only then do they move to their places.
+    """Write what `make_outputs` made; images move to their places only when all are written.
 
     Raises
     ------

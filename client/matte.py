@@ -1,5 +1,5 @@
 # PYTHON_ARGCOMPLETE_OK
-"""Cut out what a photo shows: send it with its trimap to a Triton server, write the alpha matte.
+"""Matte photos: send each with its trimap to a Triton server, and write the alpha matte.
 
 Run it as a file, or use it as a library: ``from client.matte import Matte``.
 """
@@ -77,7 +77,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 class _OutputError(Exception):
-    """Standard output takes no more, though what was to be written may be."""
+    """Standard output cannot be written, though the files may have been."""
 
 
 def _run_one(matte: Matte, options: argparse.Namespace) -> int:
@@ -91,7 +91,7 @@ def _run_one(matte: Matte, options: argparse.Namespace) -> int:
         _print_json(Record(pair, "written", request=request))
     elif not options.quiet:
         if not asked:
-            _say(f"{pair.trimap} has no unknown pixels: it is the alpha, no server was asked")
+            _say(f"{pair.trimap} has no unknown pixels: it is the alpha; no server was asked")
         written = ", ".join(map(str, pair.outputs.values()))
         seconds = f"{time.monotonic() - started:.2f} s"
         _say(f"wrote {written} in {seconds}{_turned_away(request.rejections)}")
@@ -122,7 +122,7 @@ def _run_many(matte: Matte, options: argparse.Namespace) -> int:
                 add_failure(options.failures, record, folders)
             if options.json:
                 _print_json(record)
-            if record.status == "skipped":  # it took no time, and tells nothing of the rest's
+            if record.status == "skipped":  # it took no time, and says nothing about the rest's
                 progress.total = total = total - 1
             else:
                 progress.update()
@@ -195,21 +195,21 @@ def _report(tally: _Tally, options: argparse.Namespace) -> None:
         where = f"see {options.failures}" if options.failures else "--failures CSV lists all"
         _complain(f"failed: {counts['failed'] - len(tally.errors)} more, {where}")
     if not (options.json or options.quiet):
-        done = f"{counts['written']} written, {counts['skipped']} were there"
+        done = f"{counts['written']} written, {counts['skipped']} already there"
         _say(f"{done}, {counts['failed']} failed{_turned_away(tally.rejections)}")
         if tally.outdated:
             _say(
-                f"older than their photo or trimap: {tally.outdated} of those that were there; "
+                f"{tally.outdated} of those already there are older than their photo or trimap; "
                 "delete them to have them made again (--json names them)"
             )
     _say_known(tally.known, options)
 
 
 def _say_known(count: int, options: argparse.Namespace) -> None:
-    """Say of how many trimaps nothing was asked: masks, given as trimaps, come back as alphas."""
+    """Say how many trimaps had nothing unknown: masks given as trimaps come back as alphas."""
     # A mask knows all in a frame without the object.
     if count and not (options.mask or options.json or options.quiet):
-        _say(f"trimaps without unknown pixels: {count}; taken as the alphas (for masks: --mask)")
+        _say(f"trimaps without unknown pixels, used as alphas: {count} (if they are masks: --mask)")
 
 
 def _turned_away(rejections: int) -> str:
@@ -262,7 +262,7 @@ def _fail(error: object, code: int) -> int:
 
 
 def _complain(text: str) -> None:
-    """Print an error, control characters written out: what a file is called steers no terminal."""
+    """Print an error, control characters escaped: a file's name must not steer the terminal."""
     print(CONTROL.sub(lambda found: repr(found[0])[1:-1], text), file=sys.stderr)
 
 

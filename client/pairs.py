@@ -70,7 +70,7 @@ def find_pairs(
         raise PairError(
             f"{source} names the trimaps itself: leave out --trimaps"
             if from_list
-            else f"{source} holds many photos: name the folder of their trimaps with --trimaps"
+            else f"{source} holds many photos: give the folder of their trimaps with --trimaps"
         )
     if trimaps is None:
         _check_folders([], folders)
@@ -80,7 +80,7 @@ def find_pairs(
         if not trimaps.is_dir():
             raise PairError(f"--trimaps {trimaps} is not a folder")
         if trimaps.resolve() == root.resolve():
-            raise PairError(f"{root}: photos and trimaps need folders of their own")
+            raise PairError(f"{root}: photos and trimaps need separate folders")
         _check_folders([root, trimaps], folders)
         found = _pair_by_name(source, root, trimaps, folders.values())
     if not found:
@@ -89,7 +89,7 @@ def find_pairs(
 
 
 def check_outputs(inputs: Iterable[Path], outputs: Iterable[Path]) -> None:
-    """Refuse to replace an input or another output, or to take one for an output that is there.
+    """Refuse to replace an input or another output, or to take one for an existing output.
 
     Links are followed, as whoever writes follows them. Of a million files, only those that are
     links are looked at one by one.
@@ -110,7 +110,7 @@ def check_outputs(inputs: Iterable[Path], outputs: Iterable[Path]) -> None:
     taken = {place(path) for path in inputs}
     for path in outputs:
         if (own := place(path)) in taken:
-            raise PairError(f"{path}: is another file of this command; choose another name")
+            raise PairError(f"{path}: is used already by this command; choose another name")
         taken.add(own)
 
 
@@ -165,7 +165,7 @@ def _pair_by_name(source: str, root: Path, trimaps: Path, outputs: Iterable[Path
         found.append(_Found(photo, trimap, place, problem))
     for error in closed:
         name = Path(error.filename).relative_to(root)
-        problem = f"what is in this folder cannot be listed ({error.strerror})"
+        problem = f"this folder cannot be listed ({error.strerror})"
         found.append(_Found(root / name, trimaps / name, name, problem))
     if Path(source).is_dir() and not closed:
         for one in found:
@@ -192,16 +192,16 @@ def _leave_out(files: Iterable[Path], root: Path, folders: Iterable[Path]) -> li
 def _of_unknown_formats(
     files: Iterable[Path], root: Path, trimaps: dict[Path, list[Path]]
 ) -> Iterator[_Found]:
-    """Yield what has the name of a trimap's photo, but no format that is read; take that trimap."""
+    """Yield files with the name of a trimap's photo but an unknown format; take those trimaps."""
     by_name = defaultdict(list)
     for file in files:
         name = file.relative_to(root)
         if name.with_suffix("") in trimaps:
             by_name[name.with_suffix("")].append(file)
     for name, (photo, *others) in sorted((name, sorted(group)) for name, group in by_name.items()):
-        nor = f" (nor have {', '.join(other.name for other in others)})" if others else ""
+        nor = f" (nor is that of {', '.join(other.name for other in others)})" if others else ""
         formats = ", ".join(WRITABLE_SUFFIXES)
-        problem = f"has a trimap, but no supported format{nor}; save it as one of {formats}"
+        problem = f"has a trimap, but its format is not supported{nor}; save it as one of {formats}"
         place = name.with_name(name.name + OUTPUT_SUFFIX)
         yield _Found(photo, trimaps.pop(name)[0], place, problem)
 
@@ -324,7 +324,7 @@ def _read_list(path: Path) -> list[_Found]:
     except (OSError, csv.Error) as error:
         raise PairError(f"{path}: cannot be read ({error})") from error
     if any(not row.get("image") or not row.get("trimap") for row in rows):
-        raise PairError(f"{path}: expected a first line `image,trimap`, and both in every line")
+        raise PairError(f"{path}: expected `image,trimap` as its first line, both in every line")
     return [
         _Found(path.parent / row["image"], path.parent / row["trimap"], *_place(row))
         for row in rows
@@ -339,7 +339,7 @@ def _place(row: Mapping[str, str]) -> tuple[Path, str]:
     if row.get("output"):
         output = Path(row["output"])
         if _is_elsewhere(output) or not output.name:
-            return output, f"the output {output} is not below the output folders"
+            return output, f"the output {output} is not inside the output folders"
         is_writable = output.suffix.lower() in WRITABLE_SUFFIXES
         return output if is_writable else output.with_suffix(OUTPUT_SUFFIX), ""
     # A photo keeps its folder; one from elsewhere keeps its name only.

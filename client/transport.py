@@ -67,10 +67,10 @@ class InMessage:
 
 
 class InSharedMemory:
-    """The pixels are in Linux's shared memory, which the server is told of before.
+    """The pixels are in Linux's shared memory, which is registered with the server beforehand.
 
-    Each request under way has a piece of its own. It serves the next request, too, unless that is
-    larger: new memory costs more than the pixels' way, and so does telling the server.
+    Each request in flight has a region of its own. The next request uses it again, unless that is
+    larger: new memory costs more than sending the pixels, and so does registering it.
     """
 
     def __init__(self, client: InferenceServerClient) -> None:
@@ -87,7 +87,7 @@ class InSharedMemory:
         SharedMemoryError
             There is no room for them.
         InferenceServerException
-            The server is gone, on another machine, or closed to this.
+            The server is gone, on another machine, or closed to shared memory.
         """
         place = image.nbytes + trimap.nbytes
         memory = self._share(place + trimap.nbytes, seconds)
@@ -117,7 +117,7 @@ class InSharedMemory:
             self._take_back()
 
     def _share(self, size: int, seconds: float) -> SharedMemory:
-        """Return memory of that size at least that the server knows."""
+        """Return memory of at least that size that is registered with the server."""
         with suppress(IndexError):  # none is idle
             memory = self._idle.pop()
             if memory.size >= size:
@@ -145,9 +145,9 @@ class InSharedMemory:
                 self._discard(self._idle.pop())
 
     def _take_back(self) -> None:
-        """Let the server forget what is done with.
+        """Unregister from the server what is not used any more.
 
-        Before 24.12, Triton refuses to while it works on it for a client that waited no longer, and
+        Before 24.12, Triton refuses that while it works on it for a client that has given up, and
         for a moment after an answer.
         """
         with suppress(IndexError):
@@ -166,7 +166,7 @@ def _inputs(image: np.ndarray, trimap: np.ndarray) -> list[InferInput]:
 
 
 def _reserve(size: int) -> SharedMemory:
-    """Return shared memory that is really there: else writing into it would end the program."""
+    """Return shared memory that is really allocated: else writing into it would end the program."""
     # It removes what a killed program leaves; to start it takes longer than all that follows.
     resource_tracker.ensure_running()
     try:

@@ -61,7 +61,7 @@ def makes_video(outputs: Mapping[str, Path]) -> bool:
 
 
 def list_trimaps(pair: Pair, options: Options) -> list[Path]:
-    """Return the trimap of each frame, once nothing speaks against the work.
+    """Return the trimap of each frame, once everything is checked that can be before the work.
 
     Parameters
     ----------
@@ -163,7 +163,7 @@ def _check_video(video: Path, folder: Path, trimaps: list[Path], is_for_video: b
     if is_for_video and not measured.are_apart:
         raise PairError(
             f"{video}: has frames less than a millisecond apart, which a {WRITTEN_SUFFIX} cannot "
-            "keep; name a folder for frames"
+            "keep; give a folder for frames instead"
         )
     return measured.sides
 
@@ -208,17 +208,17 @@ def _check_numbers(frames: list[Path], trimaps: list[Path]) -> None:
     for frame, trimap, offset in zip(frames, trimaps, offsets, strict=True):
         if offset != offsets[0]:
             raise PairError(
-                f"{frame} would go with {trimap}, but {frames[0].name} with {trimaps[0].name}; "
-                "is one missing in each folder?"
+                f"{frame} would be paired with {trimap}, but {frames[0].name} with "
+                f"{trimaps[0].name}; is one missing in each folder?"
             )
 
 
 def _check_output(path: Path) -> None:
     if path.suffix.lower() != WRITTEN_SUFFIX:
         if path.suffix:
-            raise PairError(f"{path}: write a {WRITTEN_SUFFIX} or, for frames, name a folder")
+            raise PairError(f"{path}: expected a {WRITTEN_SUFFIX} or, for frames, a folder")
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise PairError(f"{path}: exists already; name a new or empty folder for the frames")
+            raise PairError(f"{path}: exists already; give a new or empty folder for the frames")
     folder = Path(os.path.realpath(path)).parent
     if not folder.is_dir():
         raise PairError(f"{path}: there is no folder {folder} to write to; create it first")

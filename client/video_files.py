@@ -144,7 +144,7 @@ def check_same_sides(name: str, sides: Sides, first: Sides) -> None:
     if sides != first:
         raise ImageError(
             f"{name} is {sides[0]} x {sides[1]} pixels, the first frame is {first[0]} x "
-            f"{first[1]}; expected frames of one size"
+            f"{first[1]}; expected all frames to have the same size"
         )
 
 
@@ -163,7 +163,7 @@ def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     with container:
         stream = container.streams.best("video")
         if not isinstance(stream, VideoStream) or stream.codec_context is None:
-            raise ImageError(f"{path}: has no pictures, or of a kind that cannot be read")
+            raise ImageError(f"{path}: has no video stream that can be read")
         # Else what refers to a missing frame is left out, or made up. Of H.264 that is told in
         # another way, and a sound clip that was cut out of another would be refused.
         if stream.codec_context.name != "h264":

@@ -11,7 +11,7 @@ from export.repository import MODEL
 def run_check(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m export check",
-        description="Check that a model repository is as its manifest says, and fits this machine.",
+        description="Check that a model repository is as its manifest says and fits this machine.",
     )
     parser.add_argument(
         "repository",

@@ -35,12 +35,12 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("weights", type=Path, help="checkpoint: ours or mmediting's .pth")
     parser.add_argument(
-        "--target", choices=TARGETS, default=TARGETS[0], help="what will run it (%(default)s)"
+        "--target", choices=TARGETS, default=TARGETS[0], help="what runs the model (%(default)s)"
     )
     parser.add_argument(
         "--precision",
         choices=[*PRECISIONS, INT8],
-        help="what it computes in (fp32 on CPUs, fp16 on GPUs); int8 is for CPUs with VNNI",
+        help="precision of the model (fp32 on CPUs, fp16 on GPUs); int8 is for CPUs with VNNI",
     )
     parser.add_argument(
         "--repository",
@@ -49,7 +49,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         metavar="DIR",
         help="model repository to write into, created if it does not exist (%(default)s)",
     )
-    add_pictures_argument(parser, ", to prove parity on, and for int8 to measure ranges on")
+    add_pictures_argument(parser, ", on which parity is checked and int8 is calibrated")
     add_arguments(parser.add_argument_group("TensorRT"))
     return parser.parse_args(arguments)
 
@@ -61,7 +61,7 @@ def table(parity: Parity) -> str:
     for name, value in summary["reference"].items():
         lines.append(f"{name:10}{value:12.5f}{summary['exported'][name]:12.5f}")
     lines.append(
-        f"alpha differs by {summary['mean_difference']:.2e} in the mean, "
+        f"alpha differs by {summary['mean_difference']:.2e} on average, "
         f"{summary['largest_difference']:.3f} at most, on {summary['pictures']} pictures"
     )
     return "\n".join(lines)
@@ -91,7 +91,7 @@ def run_export(arguments: list[str]) -> int:
     print(exported.artifact)
     newest = newest_version(options.repository / MODEL)
     if newest != exported.artifact.parent:
-        print(f"export: {newest} is newer, and served in its place", file=sys.stderr)
+        print(f"export: {newest} is a newer version, which is served instead", file=sys.stderr)
     print(table(exported.parity) if exported.parity else f"parity {NOT_RUN}")
     if isinstance(exported.in_bf16, Parity):
         print(f"in bf16, where the processor computes in it:\n{table(exported.in_bf16)}")

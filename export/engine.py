@@ -256,7 +256,7 @@ def gpu_config(
 
 
 def check_file(path: Path) -> None:
-    """Raise the `OSError` that writing a file would end in: before minutes of work, not after."""
+    """Raise the `OSError` of writing a file: before minutes of work, not after."""
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     check_folder(path.parent)
@@ -274,7 +274,7 @@ def input_shapes(profile: Profile) -> object:
 
 
 def engine_matte(engine: bytes, target: str) -> Matting:
-    """Return an engine as the wire contract's function; what it holds of the GPU goes with it.
+    """Return an engine as the wire contract's function; its GPU memory is freed with it.
 
     Raises
     ------
@@ -319,9 +319,9 @@ def add_arguments(parser: argparse._ActionsContainer) -> None:
     """Add what an engine is built for."""
     standard = Profile()
     for name, meaning in (
-        ("smallest", "smallest input of the engine"),
-        ("best", "input that the engine is tuned for"),
-        ("largest", "largest input of the engine"),
+        ("smallest", "smallest input that the engine takes"),
+        ("best", "input that the engine is optimised for"),
+        ("largest", "largest input that the engine takes"),
     ):
         value = getattr(standard, name)
         parser.add_argument(
@@ -335,10 +335,10 @@ def add_arguments(parser: argparse._ActionsContainer) -> None:
         "--timing-cache",
         type=Path,
         metavar="FILE",
-        help="tensorrt: kernel timings, read if there and written; the next build is faster",
+        help="tensorrt: cache of kernel timings, read if it exists and updated for faster builds",
     )
     parser.add_argument(
         "--capability",
         default=CAPABILITY,
-        help="tensorrt-rtx: compute capability that it is built for (%(default)s)",
+        help="tensorrt-rtx: compute capability of the GPU to build for (%(default)s)",
     )

@@ -6,5 +6,5 @@ class ExportError(RuntimeError):
 
 
 def one_line(error: object) -> str:
-    """Return an error's text, of as many lines as it may be, as one."""
+    """Return an error's text as one line."""
     return " ".join(str(error).split())

@@ -55,7 +55,7 @@ ARTIFACTS = {
     "tensorrt-rtx": "model.rtx",
 }
 TARGETS = tuple(ARTIFACTS)
-NOT_RUN = "not run: an engine for tensorrt-rtx is not, with a GPU or without"
+NOT_RUN = "not run: engines for tensorrt-rtx never are, with or without a GPU"
 PARITY_BATCH = 3
 """Pictures in one batch where parity is proven: others than `export.graph` traces."""
 
@@ -170,7 +170,7 @@ def export(
 
 
 def floats_of(precision: str) -> str:
-    """Return what a graph's floats are: eight bits are put into one of FP32."""
+    """Return the precision of a graph's floats: eight bits are put into a graph in FP32."""
     return "fp32" if precision == INT8 else precision
 
 
@@ -193,22 +193,22 @@ def observe(
 
 
 def verdict(proof: Parity | str) -> dict[str, object] | str:
-    """Return for a manifest how equal something is, or why it is not."""
+    """Return, for a manifest, how equal something is, or why it is not."""
     return proof if isinstance(proof, str) else proof.summary()
 
 
 def check_int8(target: str) -> None:
-    """Refuse INT8 where it cannot be proven: elsewhere than in OpenVINO on a processor with VNNI.
+    """Refuse INT8 where it cannot be proven: only OpenVINO on a processor with VNNI will do.
 
     Raises
     ------
     ExportError
-        It is elsewhere.
+        The target or the processor is another one.
     """
     if target not in (CPU, "openvino"):
         raise ExportError(f"--precision int8 is for --target cpu or openvino, not {target}")
     if not has_vnni():
-        raise ExportError("int8 takes a processor with VNNI (avx512_vnni or avx_vnni); use fp32")
+        raise ExportError("int8 needs a processor with VNNI (avx512_vnni or avx_vnni); use fp32")
 
 
 def write_onnx(

@@ -61,10 +61,10 @@ def build_graph(network: DeepImageMatting, precision: str) -> ir.Model:
 
 
 def drop_notes(model: ir.Model) -> None:
-    """Drop what the exporter notes of where everything comes from, and of the sizes within.
+    """Drop the exporter's notes on where everything comes from, and on the sizes within.
 
-    This machine's paths are among it: without them the same network gives the same bytes wherever
-    it is exported. The sizes are those of one picture, see `export.served`.
+    This machine's paths are among them: without these the same network gives the same bytes
+    wherever it is exported. The sizes are those of one picture, see `export.served`.
     """
     graph = model.graph
     results = [value for node in graph for value in node.outputs]

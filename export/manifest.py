@@ -2,7 +2,7 @@
 
 A TensorRT plan runs on one TensorRT version and one kind of GPU only, and nothing in it says which
 in a way that can be read without them. `manifest.json` holds an entry per artifact of a version
-folder (`model.onnx`, `model.plan`, `model.rtx`); `check` holds it against folder and machine.
+folder (`model.onnx`, `model.plan`, `model.rtx`); `check` compares it with folder and machine.
 """
 
 import importlib
@@ -27,7 +27,7 @@ TOOLS = ("torch", "onnx", "onnxscript", "onnxruntime", "openvino", "mnn", "polyg
 
 
 def installed_versions(packages: tuple[str, ...]) -> dict[str, str]:
-    """Return the versions of those packages that there are."""
+    """Return the versions of those packages that are installed."""
     found = {}
     for name in packages:
         try:
@@ -82,7 +82,7 @@ def is_entry(value: object) -> bool:
 
 
 def damaged(folder: Path) -> ExportError:
-    """Return the error that says that a folder's manifest is none."""
+    """Return the error for a folder whose manifest is damaged."""
     return ExportError(f"{folder / MANIFEST} is damaged: export the model again")
 
 
@@ -93,7 +93,7 @@ def versions(model: Path) -> list[Path]:
 
 
 def newest_version(model: Path) -> Path:
-    """Return the version folder that Triton serves; that of version 1 where there is none."""
+    """Return the version folder that Triton serves, or that of version 1 if there is none."""
     return [model / "1", *versions(model)][-1]
 
 

@@ -1,7 +1,7 @@
 """Is an exported model the network it was made from? Judged on pictures with true alphas.
 
-As a command it writes the network's own answers, for `export.plan` on machines without PyTorch:
-only the reference needs it here.
+As a command, this writes the network's own alphas, with which `export.plan --pictures` compares an
+engine on a machine without PyTorch.
 
 examples:
   python -m export.parity weights.safetensors -o pictures
@@ -188,7 +188,7 @@ def means(metrics: list[dict[str, float]]) -> dict[str, float]:
 
 
 def judge(comparisons: list[Comparison], precision: str) -> Parity:
-    """Hold the comparisons against the precision's tolerance."""
+    """Judge the comparisons by the precision's tolerance."""
     tolerance = TOLERANCES[precision]
     parity = Parity(comparisons, complaints=[])
     summary = parity.summary()
@@ -205,7 +205,7 @@ def judge(comparisons: list[Comparison], precision: str) -> Parity:
     mean = summary["mean_difference"]
     if not mean <= tolerance.mean_alpha:
         parity.complaints.append(
-            f"alpha differs by {mean:.2g} in the mean, at most {tolerance.mean_alpha:g} is allowed"
+            f"alpha differs by {mean:.2g} on average, at most {tolerance.mean_alpha:g} is allowed"
         )
     return parity
 
@@ -261,8 +261,7 @@ def add_pictures_argument(parser: argparse.ArgumentParser, purpose: str = "") ->
         type=Path,
         default=PICTURES,
         metavar="DIR",
-        help=f"data set with photographs: image/, trimap/ and alpha/{purpose} (the project's own "
-        "small ones)",
+        help=f"data set with image/, trimap/ and alpha/{purpose} (the project's own small one)",
     )
 
 
@@ -279,7 +278,7 @@ def main(arguments: list[str] | None = None) -> int:
         type=Path,
         default=Path("out/pictures"),
         metavar="DIR",
-        help="a file for each picture goes there (%(default)s)",
+        help="folder for the files, one per picture (%(default)s)",
     )
     add_pictures_argument(parser)
     options = parser.parse_args(arguments)

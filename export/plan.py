@@ -1,13 +1,13 @@
 """Build a TensorRT engine from an exported model.onnx, where there is no PyTorch.
 
-Python 3.9, NumPy, Polygraphy and TensorRT are enough, because TensorRT 8.6 does not work together
-with a PyTorch that exports. Where both are installed, `python -m export` does it all.
+Python 3.9, NumPy, Polygraphy and TensorRT are enough: TensorRT 8.6 does not run beside a PyTorch
+that can export. Where both are installed, use `python -m export`, which does everything.
 
-Pictures are what `python -m export.parity` wrote, with the network's own alphas. An engine that is
-not equal to the network on them replaces nothing. This also needs Python 3.10 and OpenCV.
+--pictures takes files that `python -m export.parity` wrote, which hold the network's own alphas. An
+engine that is not equal to the network on them is not written. This needs Python 3.10 and OpenCV.
 
-If the engine is a model.plan in one of Triton's version folders, such as model_repository/dim/1,
-the model's configs/tensorrt.pbtxt is made to fit it, as by `python -m export`.
+If the output is a model.plan in one of Triton's version folders, such as model_repository/dim/1,
+the model's configs/tensorrt.pbtxt is adapted to it, as `python -m export` does.
 
 examples:
   python -m export.plan model.onnx -o model.plan
@@ -69,14 +69,14 @@ def graph_precision(onnx: Path, asked: str | None) -> str:
         raise ExportError(f"{onnx} was exported in {exported_in}, not in --precision {asked}")
     precision = exported_in or asked
     if precision is None:
-        raise ExportError(f"no manifest.json beside {onnx} says its precision: give --precision")
+        raise ExportError(f"no manifest.json beside {onnx} has its precision: give --precision")
     if precision not in PRECISIONS:
         raise ExportError(f"{onnx} was exported in {precision}: TensorRT takes fp32 or fp16")
     return precision
 
 
 def config_beside(output: Path, profile: Profile) -> dict[Path, str]:
-    """Return the configuration that Triton would serve an engine by, as it has to be for it.
+    """Return the configuration by which Triton would serve an engine, adapted to the engine.
 
     Empty where the engine is not a model.plan in a version folder of a model that has one.
 
@@ -93,7 +93,7 @@ def config_beside(output: Path, profile: Profile) -> dict[Path, str]:
 
 
 def check_files(places: list[Path], pictures: list[Path], profile: Profile) -> None:
-    """Raise what writing files or running an engine on a picture would, before it is built."""
+    """Raise the errors of writing files or running an engine on a picture, before it is built."""
     for place in places:
         check_file(place)
     if pictures:
@@ -103,11 +103,11 @@ def check_files(places: list[Path], pictures: list[Path], profile: Profile) -> N
 
 
 def import_parity() -> ModuleType:
-    """Import what compares alphas, which not every machine that builds engines can."""
+    """Import the module that compares alphas, which not every machine that builds engines can."""
     try:
         return importlib.import_module("export.parity")
     except (ImportError, TypeError) as error:  # TypeError: Python 3.9 does not know `X | None`
-        raise ExportError(f"--pictures takes Python 3.10 and OpenCV: {error}") from error
+        raise ExportError(f"--pictures needs Python 3.10 and OpenCV: {error}") from error
 
 
 def measure(matte: Matting, pictures: list[Path], precision: str) -> Parity:
@@ -139,8 +139,8 @@ def measure(matte: Matting, pictures: list[Path], precision: str) -> Parity:
         comparisons.append(found)
         median = statistics.median(milliseconds[WARMUP:])
         print(
-            f"{picture.name}, {as_text(picture.trimap.shape)}: {median:.2f} ms with copies, alpha "
-            f"differs by {found.mean_difference:.2e} in the mean, {found.largest_difference:.3f} "
+            f"{picture.name}, {as_text(picture.trimap.shape)}: {median:.2f} ms with copies; alpha "
+            f"differs by {found.mean_difference:.2e} on average, {found.largest_difference:.3f} "
             "at most"
         )
     return parity_of.proven(comparisons, precision)
@@ -163,7 +163,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("onnx", type=Path, help="exported model.onnx, its weights beside it")
+    parser.add_argument("onnx", type=Path, help="exported model.onnx, with its weights beside it")
     parser.add_argument(
         "-o",
         "--output",
@@ -173,22 +173,27 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         help="the engine (%(default)s)",
     )
     parser.add_argument(
-        "--target", choices=MODULES, default="tensorrt", help="what will run it (%(default)s)"
+        "--target", choices=MODULES, default="tensorrt", help="what runs the engine (%(default)s)"
     )
     parser.add_argument(
         "--precision",
         choices=PRECISIONS,
-        help="what the graph was exported in, where no manifest.json beside it says so",
+        help="precision of the graph, needed if there is no manifest.json beside it",
     )
     parser.add_argument(
-        "--pictures", type=Path, nargs="+", default=[], metavar="NPZ", help="run the engine on them"
+        "--pictures",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="NPZ",
+        help="compare the engine with the network on these",
     )
     add_arguments(parser)
     return parser.parse_args(arguments)
 
 
 def build(options: argparse.Namespace) -> None:
-    """Build an engine, hold it against the network where there are pictures, put it in place."""
+    """Build an engine, compare it with the network where there are pictures, put it in place."""
     options.onnx.stat()
     precision = graph_precision(options.onnx, options.precision)
     profile = Profile(options.smallest, options.best, options.largest)
@@ -214,8 +219,8 @@ def build(options: argparse.Namespace) -> None:
     print(options.output, json.dumps(facts))
     if for_triton and not configs:
         print(
-            f"for Triton, {FOR_TENSORRT} has to say max_batch_size: {profile.largest[0]} and "
-            f"a warm-up of {as_text(profile.best[1:])}"
+            f"for Triton, set max_batch_size: {profile.largest[0]} and a warm-up of "
+            f"{as_text(profile.best[1:])} in {FOR_TENSORRT}"
         )
 
 

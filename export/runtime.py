@@ -95,7 +95,7 @@ def physical_cores() -> int:
 
 @contextmanager
 def stdout_as_stderr() -> Iterator[None]:
-    """Let a library in C that prints where results go print where messages do."""
+    """Send to stderr what a C library prints to stdout, where results go."""
     flush = ctypes.CDLL(None).fflush
     kept = os.dup(1)
     os.dup2(2, 1)
@@ -120,7 +120,7 @@ def compile_openvino(onnx: Path, precision: str) -> "openvino.CompiledModel":
 
 
 def openvino_precision() -> str:
-    """Return what OpenVINO computes an FP32 graph in on this processor if it is not told.
+    """Return the precision in which OpenVINO computes an FP32 graph on this processor by default.
 
     "bf16" where the processor has such products, which are twice as fast, else "fp32".
     """

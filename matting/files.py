@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and what tells them from others."""
+"""Files that are written whole or not at all, and their hashes."""
 
 import hashlib
 import os
@@ -12,11 +12,11 @@ from tempfile import TemporaryFile
 
 @contextmanager
 def whole(path: Path, *, follow_symlinks: bool = False) -> Iterator[Path]:
-    """Give a place where a file or folder is made; at the end of the block it moves to `path`.
+    """Yield a temporary place for a file or folder, which moves to `path` at the block's end.
 
-    It has the name of `path` there, whose suffix may say a format. Where `path` is a link, the link
-    is replaced or, if followed, what it leads to; that hands on its mode bits. Where the block
-    fails nothing is replaced, and nothing is left.
+    It has the name of `path`, whose suffix may name a format. If `path` is a link, the link is
+    replaced or, with `follow_symlinks`, its target. What is replaced hands on its mode bits. If the
+    block fails, nothing is replaced and nothing is left.
     """
     target = Path(os.path.realpath(path)) if follow_symlinks else path
     folder = target.with_name(f".{secrets.token_hex(8)}.partial")
@@ -46,9 +46,9 @@ def write_to_disk(path: Path, data: bytes) -> None:
 
 
 def check_folder(folder: Path) -> None:
-    """Raise the `OSError` that writing into a folder would end in: before long work, not after.
+    """Raise the `OSError` of writing into a folder: before long work, not after.
 
-    It is tried, with a file that is gone at once: permissions do not tell all, least to root.
+    It is tried with an unnamed file: permission bits say nothing of read-only mounts, or to root.
     """
     try:
         TemporaryFile(dir=folder).close()

@@ -100,7 +100,7 @@ def jpeg_segments(data: bytes) -> Iterator[tuple[int, bytes]]:
             offset += 1
             continue
         if marker not in JPEG_SEGMENTS:
-            raise HeaderError(f"its marker {marker:02X} has no place before the pixels")
+            raise HeaderError(f"its marker {marker:02X} is not allowed before the pixels")
         (length,) = struct.unpack_from(">H", data, offset + 2)
         yield marker, data[offset + 4 : offset + 2 + length]
         offset += 2 + length

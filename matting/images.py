@@ -1,4 +1,4 @@
-"""Reading and writing image files, RGB at every interface, with one clear line for all that fails.
+"""Reading and writing image files, RGB at every interface, with one clear line for each failure.
 
 PNG, JPEG, WebP, TIFF and BMP are read and written. EXIF rotation is applied to photos, trimaps and
 masks alike. 16-bit pixels are scaled to 8 bits (65535 becomes 255, nearest) unless `read_photo` is
@@ -43,7 +43,7 @@ class ImageError(ValueError):
 
 
 class WriteError(ImageError):
-    """A file cannot be written though nothing spoke against it: the disk is full, or failed.
+    """A file cannot be written although all checks passed: the disk is full, or failed.
 
     Attributes
     ----------
@@ -197,7 +197,7 @@ def encode_image(
 
 
 def check_writable(path: str | Path) -> None:
-    """Raise `ImageError` if `write_image` could not write here, so that no work is done in vain.
+    """Raise `ImageError` if `write_image` could not write here, before work is done in vain.
 
     Looks at the suffix and at what is there, and tries the folder.
     """
@@ -224,8 +224,8 @@ def _decode(path: Path, data: bytes, mode: int) -> np.ndarray:
     if image is None and name == "TIFF":
         raise ImageError(
             f"{path}: this TIFF is damaged, cut short or of an unsupported kind (such as "
-            "Zstandard, LZMA, grey of 32 bits); copy it again, or save it as one of 8 or 16 bits, "
-            "uncompressed, LZW or ZIP"
+            "Zstandard, LZMA, 32-bit grey); copy it again, or save it with 8 or 16 bits, "
+            "uncompressed or with LZW or ZIP"
         )
     if image is None:
         raise _damaged(path, name, "it cannot be decoded to the end")
@@ -246,26 +246,26 @@ def _size(path: Path, data: bytes) -> tuple[int, int]:
 
 
 def _check_deep_tiff(path: Path, tiff: bytes) -> None:
-    """Refuse what OpenCV, of 16 bits, takes for pixel after pixel with black as 0."""
+    """Refuse 16-bit TIFFs that OpenCV misreads: it expects interleaved pixels, with black as 0."""
     tags = exif.PHOTOMETRIC, exif.PLANAR_CONFIGURATION, exif.SAMPLES
     photometric, planes, samples = (exif.number(tiff, tag) for tag in tags)
     if planes == exif.SEPARATE and samples > 1:
         raise ImageError(
-            f"{path}: this TIFF of 16 bits stores its channels one after another (planar); "
+            f"{path}: this 16-bit TIFF stores its channels one after another (planar); "
             "save it interleaved (per pixel), or as .png"
         )
     if photometric == exif.WHITE_IS_ZERO:
         raise ImageError(
-            f"{path}: this TIFF of 16 bits stores white as 0; save it with black as 0, or as .png"
+            f"{path}: this 16-bit TIFF stores white as 0; save it with black as 0, or as .png"
         )
 
 
 def _grey(path: Path, pixels: np.ndarray) -> np.ndarray:
-    """Return the grey of a trimap in OpenCV's BGR or BGRA, once nothing else is in these."""
+    """Return the grey of a trimap in OpenCV's BGR or BGRA, if it holds nothing else."""
     if pixels.shape[2] == 4:
         least, most, *_ = cv2.minMaxLoc(cv2.extractChannel(pixels, 3))
         if least != most:
-            raise ImageError(f"{path}: its mask is in the alpha channel; save that as grey")
+            raise ImageError(f"{path}: its mask is in the alpha channel; save that channel as grey")
         pixels = cv2.cvtColor(pixels, cv2.COLOR_BGRA2BGR)
     grey = cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY)
     if cv2.norm(pixels, cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR), cv2.NORM_INF) > COLOUR_NOISE:
@@ -343,7 +343,7 @@ def _encode(path: Path, array: np.ndarray, premultiplied: bool) -> bytes:
 
 
 def _target(path: Path) -> Path:
-    """Return the file that will be written, links followed, once nothing speaks against it."""
+    """Return the file that will be written, links followed, after checking that it can be."""
     if path.suffix.lower() not in WRITABLE_SUFFIXES:
         raise ImageError(
             f"{path}: the suffix {path.suffix!r} names no known format; "

@@ -19,7 +19,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line, the program's own if None; a mistake ends the program with 2."""
     parser = argparse.ArgumentParser(
         prog="python -m server",
-        description="Run tritonserver (from PATH, else from the nvidia-pytriton wheel).",
+        description="Run tritonserver, from PATH or else the nvidia-pytriton wheel, until Ctrl-C.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -37,7 +37,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--http-host",
         default=LOOPBACK,
-        help="the same of HTTP (health) and metrics, which are never encrypted (%(default)s)",
+        help="the same for HTTP (health) and metrics, which are never encrypted (%(default)s)",
     )
     parser.add_argument("--grpc-port", type=int, default=8001, help="gRPC port (%(default)s)")
     parser.add_argument("--http-port", type=int, default=8000, help="HTTP port (%(default)s)")
@@ -46,12 +46,12 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         "--timeout",
         type=float,
         default=START_TIMEOUT,
-        help="seconds until all models must be loaded and warm (%(default)s)",
+        help="seconds within which all models have to be loaded and warmed up (%(default)s)",
     )
     parser.add_argument(
         "--shm",
         action="store_true",
-        help="let clients on this machine pass pixels in shared memory (client: --shm)",
+        help="let clients on this machine pass pixels through shared memory (client: --shm)",
     )
     parser.add_argument("flags", nargs="*", help="after --: flags for tritonserver")
     return parser.parse_args(arguments)

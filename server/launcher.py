@@ -27,7 +27,7 @@ LOOPBACK = "127.0.0.1"
 SHARED_MEMORY = Path("/dev/shm")
 SHARING = "shared-memory"
 NOT_FOR_CLIENTS = "model-repository,trace,logging"
-"""Triton's names of what its gRPC and HTTP offer besides answers and figures."""
+"""Triton's names for what its gRPC and HTTP offer besides inference and statistics."""
 # Photos come over gRPC. Over HTTP one request can end Triton 2.51: JSON data of a gigantic shape.
 CLOSED = {
     "--grpc-restricted-protocol": f"{SHARING},{NOT_FOR_CLIENTS}",
@@ -37,8 +37,8 @@ HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 """Asks Linux for memory in pages of 2 MB: MNN is 5 to 10 % faster with them, OpenVINO 1 to 3 %."""
 START_TIMEOUT = 300
 """Seconds until all models must be loaded and warm: as many as Kubernetes' startup probe allows."""
-# Seconds after which Triton has not noticed that a process that loads or runs a model is dead. It
-# takes up to two where it notices: then it takes leave of the process, and says what it died of.
+# Seconds after which Triton will not notice any more that a process that loads or runs a model is
+# dead. Where it notices, within two, it removes the process, and says what it died of.
 UNNOTICED = 5
 # Seconds that tritonserver gives requests in flight when it is asked to stop (its own default).
 EXIT_TIMEOUT = 30
@@ -50,7 +50,7 @@ OWN = {
     "--http-port": "--http-port",
     "--metrics-port": "--metrics-port",
 }
-"""Where tritonserver listens is told to the launcher, which asks there: Triton's flags and ours."""
+"""Triton's flags for its addresses, and ours in their place: the launcher checks health there."""
 
 
 class LaunchError(RuntimeError):
@@ -176,7 +176,7 @@ def launch(
     host : str
         IPv4 address on which gRPC listens, or a name that has one.
     http_host : str
-        The same of HTTP (health) and metrics, which are never encrypted.
+        The same for HTTP (health) and metrics, which are never encrypted.
     grpc_port, http_port, metrics_port : int
         0 picks a free one.
     flags : sequence of str
@@ -255,9 +255,9 @@ def _refuse_own(flags: Sequence[str]) -> None:
     for flag in flags:
         name = flag.partition("=")[0]
         if name in OWN:
-            raise LaunchError(f"{flag} is not for tritonserver: give {OWN[name]} before the --")
+            raise LaunchError(f"{flag} is not for tritonserver: use {OWN[name]} before the --")
         if name == "--allow-http":
-            raise LaunchError(f"leave out {flag}: its readiness is asked over HTTP")
+            raise LaunchError(f"leave out {flag}: readiness is checked over HTTP")
 
 
 def _ipv4(host: str) -> str:

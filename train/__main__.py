@@ -46,7 +46,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         help="data folder; see python -m train.data --help",
     )
     parser.add_argument(
-        "-o", "--output", type=Path, required=True, metavar="DIR", help="folder for this run"
+        "-o", "--output", type=Path, required=True, metavar="DIR", help="folder of the run"
     )
     weights = parser.add_mutually_exclusive_group()
     weights.add_argument(
@@ -60,14 +60,14 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--resume", action="store_true", help="continue a run that was interrupted")
     parser.add_argument(
-        "--seed", type=seed_number, default=0, metavar="N", help="of the first run (default: 0)"
+        "--seed", type=seed_number, default=0, metavar="N", help="seed of the first (default: 0)"
     )
     parser.add_argument(
         "--seeds",
         type=count,
         default=1,
         metavar="N",
-        help="runs of each stage, of which the best is kept (default: 1)",
+        help="runs of each stage, with as many seeds; the best is kept (default: 1)",
     )
     add_recipe(parser)
     parser.add_argument(
@@ -89,7 +89,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 def add_recipe(parser: argparse.ArgumentParser) -> None:
     """Add what may replace a stage's own numbers."""
-    recipe = parser.add_argument_group("recipe", "in place of a stage's own numbers")
+    recipe = parser.add_argument_group("recipe", "replaces the stage's own numbers")
     recipe.add_argument(
         "--steps", type=count, metavar="N", help="length of a run, rounded up to whole validations"
     )
@@ -97,44 +97,44 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
         "--validate-every", type=count, metavar="STEPS", help="steps between validations"
     )
     recipe.add_argument(
-        "--batch-size", type=count, metavar="N", help="samples of each process in a step"
+        "--batch-size", type=count, metavar="N", help="samples per step and process"
     )
-    recipe.add_argument("--crop", type=side, metavar="PIXELS", help="side of a training sample")
+    recipe.add_argument("--crop", type=side, metavar="PIXELS", help="side of training samples")
     recipe.add_argument(
-        "--learning-rate", type=rate, metavar="RATE", help="Adam's highest, after the warm-up"
+        "--learning-rate", type=rate, metavar="RATE", help="Adam's peak rate, after the warm-up"
     )
     recipe.add_argument(
         "--averaging",
         type=decay,
         metavar="DECAY",
-        help="of the weights' moving average, after its warm-up; 0: none",
+        help="decay of the weights' moving average, after its warm-up; 0: no averaging",
     )
 
 
 def add_machine(parser: argparse.ArgumentParser) -> None:
-    """Add where the run runs."""
+    """Add which devices the run uses."""
     machine = parser.add_argument_group("machine")
     machine.add_argument(
         "--accelerator",
         choices=("auto", "cpu", "gpu"),
         default="auto",
-        help="(default: %(default)s)",
+        help="what to train on (default: %(default)s)",
     )
     machine.add_argument(
         "--devices",
         type=devices,
         default="auto",
         metavar="N",
-        help="how many of them (default: all GPUs)",
+        help="number of devices (default: all GPUs)",
     )
     machine.add_argument(
-        "--nodes", type=count, default=1, metavar="N", help="machines (default: 1)"
+        "--nodes", type=count, default=1, metavar="N", help="number of machines (default: 1)"
     )
     machine.add_argument(
         "--precision",
         choices=("32", "bf16-mixed", "16-mixed"),
         default="bf16-mixed" if torch.cuda.is_available() else "32",
-        help="of a training step; validations are in FP32 (default here: %(default)s)",
+        help="of training steps; validations are in FP32 (default here: %(default)s)",
     )
 
 

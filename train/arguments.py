@@ -1,4 +1,4 @@
-"""What options of the command lines take."""
+"""Types of the command lines' options."""
 
 import argparse
 import math
@@ -7,7 +7,7 @@ from contextlib import suppress
 
 
 def values(kind: type, are: Callable[[float], bool], described: str) -> Callable[[str], float]:
-    """Return what reads an option's value, and refuses those that are not as described."""
+    """Return an argparse type that refuses values that are not as described."""
 
     def read(text: str) -> float:
         with suppress(ValueError):

@@ -2,7 +2,7 @@
 
 Weights that were trained further, averaged with those they started from, are often better than
 either, and on more kinds of pictures: Wortsman et al., "Robust fine-tuning of zero-shot models",
-CVPR 2022. The file has the facts of the last checkpoint, and the SHA-256 of all.
+CVPR 2022. The file has the metadata of the last checkpoint, and the SHA-256 of all.
 
 examples:
   python -m train.average before.safetensors after.safetensors -o mean.safetensors
@@ -36,7 +36,7 @@ def average(paths: Sequence[Path], output: Path) -> None:
         like another format.
     """
     if output.suffix != ".safetensors":
-        raise CheckpointError(f"{output}: would hold safetensors; use the suffix .safetensors")
+        raise CheckpointError(f"{output}: is written as safetensors; use the suffix .safetensors")
     networks = [load_checkpoint(path) for path in paths]
     states = [network.state_dict() for network in networks]
     for path, state in zip(paths, states, strict=True):
@@ -50,7 +50,7 @@ def average(paths: Sequence[Path], output: Path) -> None:
 
 
 def facts_of(path: Path) -> dict[str, object]:
-    """Return the facts in a file of ours that are also its mean's; none in mmediting's."""
+    """Return the facts of a file that also hold for the mean; none of mmediting's files."""
     if path.suffix != ".safetensors":
         return {}
     return {name: fact for name, fact in read_facts(path).items() if name != SCORE}

@@ -46,6 +46,6 @@ def for_pymatting(trimap: np.ndarray) -> np.ndarray:
 
 
 def as_alpha(alpha: np.ndarray, trimap: np.ndarray) -> np.ndarray:
-    """Round an alpha in 0..1 to uint8 and take the trimap's word where it is known."""
+    """Round an alpha in 0..1 to uint8, and take known pixels from the trimap."""
     rounded = np.rint(np.clip(alpha, 0, 1) * 255).astype(np.uint8)
     return np.where(is_unknown(trimap), rounded, trimap)

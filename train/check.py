@@ -178,7 +178,7 @@ def judge_trimap(seen: Seen, path: Path, trimap: np.ndarray, alpha: np.ndarray) 
 
 
 def same_pictures(seen: list[Seen]) -> Iterator[str]:
-    """Name pictures that are there twice, in whatever file format."""
+    """Name pictures that are there twice, even in different file formats."""
     first: dict[str, Path] = {}
     for picture in seen:
         path = picture.files[0]
@@ -187,7 +187,7 @@ def same_pictures(seen: list[Seen]) -> Iterator[str]:
 
 
 def leaked_mattes(parts: list[Part]) -> Iterator[str]:
-    """Name test pictures whose subject is one to learn from."""
+    """Name test pictures whose subject is also in the training set."""
     learnt = {p.matte: p.files[-1] for part in parts if part.use == TRAINING for p in part.pictures}
     for part in parts:
         for picture in part.pictures if part.use == TEST else []:
@@ -196,7 +196,7 @@ def leaked_mattes(parts: list[Part]) -> Iterator[str]:
 
 
 def changed(folder: Path, composed: dict[str, str], digests: dict[str, str]) -> Iterator[str]:
-    """Name test pictures that are not what the manifest, if there is one, says was composed."""
+    """Name test pictures that differ from what the manifest, if any, says was composed."""
     for name in composed | digests if composed else ():
         if composed.get(name) != digests.get(name):
             yield f"{folder}: {name} is not as it was composed"

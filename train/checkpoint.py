@@ -73,9 +73,9 @@ def read_state(path: Path) -> dict[str, Tensor]:
 
 
 def without_wrapper(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return tensors named without what all names have before mmediting's, or VGG16's.
+    """Return tensors without a prefix that all names have before mmediting's, or VGG16's, own.
 
-    "module." in front comes of training on several GPUs, "network." of a `last.ckpt` of ours.
+    "module." comes from training on several GPUs, "network." from a `last.ckpt` of ours.
     """
     found = (re.match(r"(.*?)(?:backbone|refiner|features)\.", name) for name in state)
     wrappers = {match[1] for match in found if match}
@@ -85,7 +85,7 @@ def without_wrapper(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def load(path: Path) -> object:
-    """Load what torch saved, as long as it is tensors, numbers, text and their containers alone.
+    """Load what torch saved, if it holds only tensors, numbers, text and containers of these.
 
     Or what NumPy saved, an npz of numbers.
     """

@@ -77,7 +77,7 @@ def prepare(
     kept = {path.resolve() for path in test_files}
     training = [path for path in background_files if path.resolve() not in kept]
     if background_files and not training:
-        raise DataError(f"{backgrounds}: all are kept for the test; give others to one of the two")
+        raise DataError(f"{backgrounds}: all are in the test set; none are left for training")
     learnt = sorted(set(foregrounds) - set(held_out))
     return write(output, learnt, training, plan(held_out, test_files), source.name)
 
@@ -95,7 +95,7 @@ def find_foregrounds(folder: Path) -> list[tuple[Path, Path]]:
 
 
 def some_pictures(folder: Path) -> list[Path]:
-    """Return the pictures of a folder that must not be without."""
+    """Return the pictures of a folder, which must have some."""
     if found := pictures(folder):
         return found
     raise DataError(f"{folder}: no pictures; check the folder's name")
@@ -207,7 +207,7 @@ def compose(composite: Composite) -> tuple[np.ndarray, np.ndarray]:
 
 
 def cover(background: Image.Image, width: int, height: int) -> Image.Image:
-    """Enlarge a background that is too small, and cut a piece of that size off its corner."""
+    """Enlarge a background that is too small, and cut that size from its top left corner."""
     ratio = max(width / background.width, height / background.height)
     if ratio > 1:
         size = math.ceil(background.width * ratio), math.ceil(background.height * ratio)

@@ -68,8 +68,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="check|prepare")
-    command = commands.add_parser("check", help="look at every file; exit code 1 if one is wrong")
-    command.add_argument("data", type=Path, metavar="DIR", help="also Composition-1k's own folder")
+    command = commands.add_parser("check", help="check every file; exit code 1 if one is wrong")
+    command.add_argument("data", type=Path, metavar="DIR", help="or Composition-1k's own folder")
     command.set_defaults(run=run_check)
     command = commands.add_parser("prepare", help="make a data folder")
     command.add_argument(
@@ -82,20 +82,20 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     command.add_argument(
         "-o", "--output", type=Path, required=True, metavar="DATA", help="the new data folder"
     )
-    command.add_argument("--backgrounds", type=Path, metavar="DIR", help="to train with")
+    command.add_argument("--backgrounds", type=Path, metavar="DIR", help="for training")
     command.add_argument(
         "--test-backgrounds",
         type=Path,
         metavar="DIR",
-        help="for Composition-1k those of Pascal VOC (VOC2012/JPEGImages); else a tenth of the "
-        "backgrounds is kept for the test",
+        help="for the test set: Pascal VOC's (VOC2012/JPEGImages) for Composition-1k; for your own "
+        "pictures, a tenth of --backgrounds if this is not given",
     )
     command.add_argument(
         "--test-foregrounds",
         type=count,
         default=10,
         metavar="N",
-        help="how many of your own are kept for the test (default: %(default)s)",
+        help="how many of your own to hold out for the test set (default: %(default)s)",
     )
     command.set_defaults(run=run_prepare)
     return parser.parse_args(arguments)

@@ -67,7 +67,7 @@ def read_foregrounds(files: Files) -> list[Foreground]:
 
 
 def stated_size(path: Path) -> tuple[int, int] | None:
-    """Return a picture's width and height as its header has them; None where to read it tells."""
+    """Return a picture's width and height as its header states; None if it does not tell."""
     with suppress(OSError, SyntaxError, Image.DecompressionBombError), Image.open(path) as picture:
         # Where EXIF comes behind a PNG's pixels, `getexif` alone would decode them.
         exif = picture.getexif() if "exif" in picture.info else {}
@@ -87,7 +87,7 @@ class Photographs(Dataset):
         return cls(required(find_photographs(data), data, PHOTOGRAPHS))
 
     def check(self) -> None:
-        """Raise what to read them would: a file is missing, a trimap in colour, a size another.
+        """Raise the errors of reading them: a missing file, a coloured trimap, another size.
 
         Where headers show that sizes are equal only the trimaps are read.
         """

@@ -155,15 +155,15 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         "-o", "--output", type=Path, metavar="DIR", help="write per_image.csv and worst.png there"
     )
     parser.add_argument(
-        "--peers", action="store_true", help="KNN and closed-form matting too (minutes per image)"
+        "--peers", action="store_true", help="also KNN and closed-form matting (minutes per image)"
     )
     parser.add_argument(
-        "--knn", action="store_true", help="each network also with the client's --knn"
+        "--knn", action="store_true", help="also each network with the client's --knn"
     )
     parser.add_argument(
         "--device",
         default="cuda" if torch.cuda.is_available() else "cpu",
-        help="PyTorch's name for it (default here: %(default)s)",
+        help="PyTorch device to use (default here: %(default)s)",
     )
     options = parser.parse_args(arguments)
     try:

@@ -1,8 +1,8 @@
 """Download published weights, checked by the SHA-256 prefix in their names.
 
-A broken download goes on where it stopped, also in a later run: what has come so far stays in a
-file named `.partial` until the whole has proved right. http_proxy, https_proxy and no_proxy are
-heeded.
+An interrupted download continues where it stopped, also in a later run: the file is named
+`.partial` until it is complete and has passed the check. http_proxy, https_proxy and no_proxy are
+respected.
 
 examples:
   python -m train.fetch stage3
@@ -42,7 +42,7 @@ BLOCK = 1 << 16
 
 
 class FetchError(RuntimeError):
-    """A file could not be had, or is not the right one. The message is one line."""
+    """A file could not be downloaded, or is not the right one. The message is one line."""
 
 
 class ConnectionLostError(RuntimeError):
@@ -85,7 +85,7 @@ def fetch(weights: str, folder: str | Path, source: str | None = None) -> Path:
         retrying(download_rest, url, partial)
     except RetryError as error:
         reason = error.last_attempt.exception()
-        raise FetchError(f"{url}: {reason}, {ATTEMPTS} times; run again to go on") from error
+        raise FetchError(f"{url}: {reason}, {ATTEMPTS} times; run again to continue") from error
     except OSError as error:
         raise FetchError(
             f"{error.filename or partial}: cannot be written ({error.strerror})"
@@ -93,8 +93,8 @@ def fetch(weights: str, folder: str | Path, source: str | None = None) -> Path:
     if not matches_name(partial, name):
         partial.unlink()
         raise FetchError(
-            f"{url}: what came does not have the SHA-256 that its name ends with; removed: try "
-            "again, or take the file from another place"
+            f"{url}: the download does not have the SHA-256 in its name and was removed; try "
+            "again, or get the file elsewhere (--source)"
         )
     partial.replace(path)
     return path
@@ -106,7 +106,7 @@ def matches_name(path: Path, name: str) -> bool:
 
 
 def download_rest(url: str, partial: Path) -> None:
-    """Append to `partial` what it lacks; raise `ConnectionLostError` if to ask again may help."""
+    """Append to `partial` what it lacks; raise `ConnectionLostError` if a retry may help."""
     have = partial.stat().st_size if partial.exists() else 0
     headers = {"Range": f"bytes={have}-"} if have else {}
     try:
@@ -120,7 +120,7 @@ def download_rest(url: str, partial: Path) -> None:
 
 
 def pool_for(url: str) -> urllib3.PoolManager:
-    """Return what makes connections, through a proxy where the environment names one for a URL."""
+    """Return a pool of connections, through a proxy if the environment names one for the URL."""
     settings = {"retries": REDIRECTS, "timeout": TIMEOUT}
     scheme, host = urlsplit(url)[:2]
     proxy = getproxies().get(scheme)
@@ -169,12 +169,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "weights",
         choices=PUBLISHED,
-        help="of one of mmediting's stages, stage3 being the best, or VGG16's to train from",
+        help="one of mmediting's stages (stage3 is the best), or VGG16, to start training from",
     )
     parser.add_argument(
         "-o", "--output", type=Path, default=Path(), metavar="DIR", help="folder (the current one)"
     )
-    parser.add_argument("--source", metavar="URL", help="another place that has the published file")
+    parser.add_argument("--source", metavar="URL", help="URL of another folder with the file")
     options = parser.parse_args(arguments)
     try:
         print(fetch(options.weights, options.output, options.source))

@@ -93,13 +93,13 @@ class Run:
             return cls(facts["run"], facts[SCORE], folder)
         except KeyError as error:
             raise RunError(
-                f"{weights}: is not of a run, or of an older one, it does not say its {error}; "
-                "choose another -o"
+                f"{weights}: has no {error} in its metadata: it is not from a run, or an older "
+                "version wrote it; choose another -o"
             ) from None
 
 
 def check_unused(folder: Path) -> None:
-    """Raise `RunError` if a folder has a run, over whose files another one would write."""
+    """Raise `RunError` if a folder has a run, whose files another one would overwrite."""
     if (folder / BEST).exists() or (folder / LAST).exists():
         raise RunError(f"{folder}: has a run in it; continue with --resume, or choose another -o")
 
@@ -108,10 +108,10 @@ def check_resumable(folder: Path, facts: dict) -> None:
     """Raise `RunError` if a folder has another run than that of the facts, finished or cut off."""
     if (folder / BEST).exists():
         has, state = Run.finished(folder).facts, "a finished"
-        way = f"choose another -o, and maybe go on from its {BEST} with --from"
+        way = f"choose another -o, perhaps starting from its {BEST} with --from"
     elif (folder / LAST).exists():
         has, state = facts_of_cut_off(folder / LAST), "an unfinished"
-        way = "resume it as that, or choose another -o"
+        way = "resume it with its own settings, or choose another -o"
     else:
         return
     if other := other_facts(has, facts):
@@ -119,7 +119,7 @@ def check_resumable(folder: Path, facts: dict) -> None:
 
 
 def other_facts(has: dict, facts: dict) -> str:
-    """Say in what a run is another one than that of the facts; nothing if it is that."""
+    """Say in which facts a run differs from the given ones; nothing if it does not."""
     if has["number"] != facts["number"]:  # the rest differs with it
         return f"stage {has['number']}"
     other = [name for name, value in facts.items() if has.get(name) != value]
@@ -127,8 +127,8 @@ def other_facts(has: dict, facts: dict) -> str:
 
 
 def facts_of_cut_off(last: Path) -> dict:
-    """Read from a last.ckpt what run it is of."""
-    way = f"start anew in another -o, maybe from {last.with_name('best.ckpt')} with --from"
+    """Read the facts of the run that a last.ckpt belongs to."""
+    way = f"start in another -o, perhaps from {last.with_name('best.ckpt')} with --from"
     try:
         content = torch.load(last, map_location="cpu", weights_only=True, mmap=True)
     except OSError:
@@ -138,7 +138,7 @@ def facts_of_cut_off(last: Path) -> dict:
             f"{last}: damaged or cut short ({last.stat().st_size} bytes); {way}"
         ) from error
     if "processes" not in content.get("run", ()):
-        raise RunError(f"{last}: does not say what run it is of, as older ones do not; {way}")
+        raise RunError(f"{last}: has no record of its run, as in older versions; {way}")
     return content["run"]
 
 
@@ -161,7 +161,7 @@ def starting_network(
 def moving_average(decay: float) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     """Return how an exponential moving average of weights is updated, for `AveragedModel`.
 
-    It warms up: with its final decay from the start it would be the first weights for long.
+    It warms up: with its final decay from the start it would stay near the first weights for long.
     """
 
     def update(average: Tensor, weights: Tensor, updates: Tensor) -> Tensor:

@@ -73,7 +73,7 @@ def load_vgg16(encoder: Encoder, path: Path) -> None:
     if differences(parameters, stored):
         raise CheckpointError(
             f"{path}: not VGG16 under torchvision's names, features.0.weight and so on; "
-            "docs/training.md tells where to get it"
+            "docs/training.md says where to get it"
         )
     for name, parameter in parameters.items():
         parameter.copy_(stored[name])

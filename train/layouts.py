@@ -114,7 +114,7 @@ def required(found: list, data: Path, where: str) -> list:
     """Return what was found, if anything."""
     if not found:
         raise DataError(
-            f"{data}: no pictures in {where}; python -m train.data prepare --help tells how to "
+            f"{data}: no pictures in {where}; python -m train.data prepare --help shows how to "
             "make a data folder"
         )
     return found
@@ -135,7 +135,7 @@ def by_stem(folder: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for path in pictures(folder):
         if (other := found.setdefault(path.stem, path)) is not path:
-            raise DataError(f"{path}: {other.name} is called the same; rename or remove one")
+            raise DataError(f"{path}: {other.name} has the same name; rename or remove one")
     return found
 
 
@@ -164,7 +164,7 @@ def read_annotations(listing: Path, *keys: str) -> list[tuple[Path, ...]]:
         return [tuple(listing.parent / entry[key] for key in keys) for entry in entries]
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(
-            f"{listing}: is no list as mmediting writes them ({error!r}); "
+            f"{listing}: is not a list of mmediting's ({error!r}); "
             f"each entry needs {', '.join(keys)}"
         ) from error
 
@@ -198,7 +198,7 @@ def read_manifest(folder: Path) -> tuple[str, dict[str, str]]:
         return facts["source"], dict(facts["pictures"])
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(
-            f"{manifest}: is no manifest as python -m train.data prepare writes it ({error!r}); "
+            f"{manifest}: is not a manifest of python -m train.data prepare ({error!r}); "
             "remove it, or prepare the test set again"
         ) from error
 
@@ -273,7 +273,7 @@ def check_stems(names: list[str], listing: Path) -> None:
         stem = Path(name).stem
         if stem in above:
             raise DataError(
-                f"{listing}: {name} is called like {above[stem]} above it; remove or rename one"
+                f"{listing}: {name} has the name of {above[stem]} above it; remove or rename one"
             )
         above[stem] = name
 

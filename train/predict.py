@@ -7,7 +7,7 @@ from train.network import IMAGE_MEAN, IMAGE_STD, STRIDE, DeepImageMatting
 
 
 def predict_alpha(network: DeepImageMatting, image: Tensor, trimap: Tensor) -> Tensor:
-    """Return alpha as mmediting's test does: pad, predict, crop, take the trimap's word, round.
+    """Return alpha as mmediting's test does: pad, predict, crop, apply the trimap, round.
 
     What is not a number becomes 0: see `predict_shares`.
 

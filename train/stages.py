@@ -65,5 +65,5 @@ def stage(number: int, **changes: int | float | None) -> Stage:
 
 
 def run_facts(stage: Stage, seed: int, **more: str | int) -> dict:
-    """Return what tells a run from others, as JSON has it: its seed, its stage's fields, more."""
+    """Return what identifies a run, as JSON values: its seed, its stage's fields, and more."""
     return json.loads(json.dumps({"seed": seed, **asdict(stage), **more}))

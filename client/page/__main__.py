@@ -1,5 +1,5 @@
 # PYTHON_ARGCOMPLETE_OK
-"""Open a page on this machine where a photo is matted by dropping it: ``python -m client.page``."""
+"""Open a page on this machine for matting photos in a browser: ``python -m client.page``."""
 
 import argparse
 import logging
@@ -75,23 +75,23 @@ def _serve(
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m client.page",
-        description="Serve a page to matte photos in a browser, with a Triton server's help.",
+        description="Serve a page for matting photos in a browser, using a Triton server.",
     )
     parser.add_argument(
         "--host",
         type=_host,
         default=LOOPBACK,
         help="address to listen on (%(default)s: this machine only; on any other, anybody who "
-        "can reach it may use the page, and nothing is encrypted). Browsers have to ask for the "
-        "page by this address or as localhost; with 0.0.0.0 any name will do, and a proxy in front "
-        "has to pass the browser's Host on",
+        "can reach it may use the page, and nothing is encrypted). Browsers have to open the page "
+        "at this address or as localhost; with 0.0.0.0 any name works, and a proxy in front has "
+        "to forward the browser's Host header",
     )
     parser.add_argument("--port", type=_port, default=PORT, help="port of the page (%(default)s)")
     parser.add_argument(
         "--no-browser",
         dest="browser",
         action="store_false",
-        help="do not open a browser, as is done by default from a terminal with a display",
+        help="do not open a browser (by default one opens if there is a terminal and a display)",
     )
     add_connection(parser)
     argcomplete.autocomplete(parser)
@@ -102,7 +102,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
 
 def _host(text: str) -> str:
     if ":" in text:
-        raise argparse.ArgumentTypeError(f"{text} is not an IPv4 address or a name without a port")
+        raise argparse.ArgumentTypeError(f"{text} is not an IPv4 address or host name (no port)")
     return text
 
 

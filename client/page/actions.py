@@ -158,8 +158,8 @@ def matte_upload(
         matte.wait_until_ready(PATIENCE)
     else:
         gr.Warning(
-            "nothing is marked as unknown, so what is marked is the alpha: paint the edges, or, if "
-            f"the second file is a mask, select “{MASK}” and a band above 0",
+            "nothing is marked as unknown, so the marks themselves are the alpha: paint the edges, "
+            f"or, if the second file is a mask, select “{MASK}” and a band above 0",
             duration=None,
         )
     alpha = matte.alpha(to_depth(read.pixels, np.uint8), marked, knn=better_edges)

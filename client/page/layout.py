@@ -25,15 +25,15 @@ INTRODUCTION = """\
 Drop a photo and mark its subject: with a trimap, a mask, the brush or shapes.
 """
 SWEEP, KEPT = 3600, 24 * 3600
-"""Seconds between looks for old files, and until an upload, or what was made of it, is one."""
+"""Seconds between searches for old files, and until an upload, or what was made of it, is old."""
 GRACE = 600
-"""Seconds until what a closed tab made is freed: a connection that breaks looks the same."""
+"""Seconds until a closed tab's results are freed: a broken connection looks the same."""
 ANY_HOST = "0.0.0.0"
 """An address to listen on that says nothing about the name by which the page is asked for."""
-BRUSH_HELP = "Brush: {} subject, all of it; {} edges, hair, all that is half-transparent; \
-{} background. What is not painted is background, or as the shapes, the trimap or the mask say."
-SHAPES_HELP = f"One ellipse a line: its kind ({', '.join(KINDS)}), then its left, top, right and \
-bottom in % of the photo. It lies over the trimap or mask, and under the brush."
+BRUSH_HELP = "Brush: {} the whole subject; {} edges, hair and all that is half-transparent; \
+{} background. What is not painted follows the shapes, trimap or mask; without any, background."
+SHAPES_HELP = f"One ellipse per line: its kind ({', '.join(KINDS)}), then its left, top, right and \
+bottom in % of the photo. Shapes cover the trimap or mask; the brush paints over shapes."
 CSS = """
 .gradio-container { max-width: 1500px !important; margin: 0 auto; }
 .dot { display: inline-block; width: .9em; height: .9em; border-radius: 50%; margin: 0 .1em 0 .4em;
@@ -188,7 +188,7 @@ def _lay_out_inputs() -> Inputs:
 def _lay_out_results() -> Results:
     slider = gr.ImageSlider(label="Before and after", buttons=[], max_height=560, elem_id="slider")
     # The pictures' own line takes no keys.
-    division = gr.Slider(0, 100, 50, step=1, label="Before and after: divided at, % of the width")
+    division = gr.Slider(0, 100, 50, step=1, label="Before and after: divider, % of the width")
     with gr.Row():
         colour = gr.ColorPicker("#ffffff", label="New background: a colour")
         background = _file("New background: a picture (optional)", "background")
@@ -315,7 +315,7 @@ def check_site(host: str) -> Callable[[Request], None]:
             raise HTTPException(403, f"this page answers only at {' or '.join(sorted(names))}")
         origin = request.headers.get("origin")
         if origin and origin.partition("://")[2] != asked:
-            raise HTTPException(403, f"{origin} is another site than {asked}, where this page is")
+            raise HTTPException(403, f"{origin} is not {asked}, where this page is served")
 
     return check
 

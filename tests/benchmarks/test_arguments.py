@@ -34,7 +34,7 @@ def test_counts_are_more_than_0(command: str, capsys: pytest.CaptureFixture) -> 
         main(command.split())
     assert ended.value.code == 2
     _, option, *_, count = command.split()
-    assert f"argument {option}: {count} is not more than 0" in capsys.readouterr().err
+    assert f"argument {option}: {count} is not greater than 0" in capsys.readouterr().err
 
 
 def test_peers_have_the_memory_of_the_server(tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ def test_what_a_tensorrt_engine_computes_in(
 ) -> None:
     configure(read_config(TEMPLATE, "configs/tensorrt.pbtxt"))
     for nothing in (None, tmp_path):
-        with pytest.raises(ExportError, match="TensorRT engine and does not say its precision"):
+        with pytest.raises(ExportError, match="TensorRT engine and does not report its precision"):
             what_serves("gpu:8001", nothing)
     write_manifest(tmp_path, "model.plan", {"precision": precision})
     assert what_serves("gpu:8001", tmp_path) == Served("tensorrt", precision)

@@ -107,7 +107,7 @@ def test_full_disk_in_a_folder_of_photos(run_limited, make_picture, tmp_path) ->
     assert "Traceback" not in done.stderr
     assert sorted(whole(tmp_path / "out")) == ["a.png", "c.png"]
     done = run_limited(10**6, *folders)
-    assert (done.returncode, done.stdout) == (0, "1 written, 2 were there, 0 failed\n")
+    assert (done.returncode, done.stdout) == (0, "1 written, 2 already there, 0 failed\n")
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
@@ -122,7 +122,7 @@ def test_a_full_disk_ends_a_folder(run, make_picture, asked, monkeypatch, number
 
     monkeypatch.setattr("matting.images.os.fsync", refuse)
     code, out, err = run("photos", "--trimaps", "trimaps", "-o", "out", "--jobs", 1)
-    assert (code, out) == (1, "0 written, 0 were there, 20 failed\n")
+    assert (code, out) == (1, "0 written, 0 already there, 20 failed\n")
     reasons = err.splitlines()
     assert reasons[0] == f"failed: out/00.png: cannot be written ({os.strerror(number)})"
     assert reasons[1:] == [

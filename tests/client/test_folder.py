@@ -34,7 +34,7 @@ def test_second_run_makes_only_what_is_missing(run, make_pairs, check_mattes):
     Path("mattes/3.png").unlink()
     times = {path: path.stat().st_mtime_ns for path in Path("mattes").iterdir()}
     code, out, _ = run(*FOLDERS)
-    assert (code, out) == (0, "1 written, 5 were there, 0 failed\n")
+    assert (code, out) == (0, "1 written, 5 already there, 0 failed\n")
     check_mattes(Path("mattes"), expected)
     assert all(path.stat().st_mtime_ns == then for path, then in times.items())
 
@@ -47,9 +47,9 @@ def test_what_is_empty_or_older_than_its_photo_or_trimap(run, make_pairs, check_
     made = Path("mattes/3.png").stat().st_mtime
     for changed in ("photos/1.png", "trimaps/2.png"):
         os.utime(changed, (made + 10, made + 10))
-    told = "older than their photo or trimap: 2 of those that were there; delete them to have them"
+    told = "2 of those already there are older than their photo or trimap; delete them to have them"
     code, out, _ = run(*FOLDERS)
-    assert (code, out.splitlines()[0]) == (0, "1 written, 3 were there, 0 failed")
+    assert (code, out.splitlines()[0]) == (0, "1 written, 3 already there, 0 failed")
     assert told in out
     check_mattes(Path("mattes"), expected)
     records = [json.loads(line) for line in run(*FOLDERS, "--json")[1].splitlines()]
@@ -61,7 +61,7 @@ def test_what_is_finished_may_lose_its_photo(run, make_pairs):
     Path("list.csv").write_text("image,trimap\nphotos/a.png,trimaps/a.png\n")
     assert run("list.csv", "-o", "mattes")[0] == 0
     Path("photos/a.png").unlink()
-    assert run("list.csv", "-o", "mattes")[:2] == (0, "0 written, 1 were there, 0 failed\n")
+    assert run("list.csv", "-o", "mattes")[:2] == (0, "0 written, 1 already there, 0 failed\n")
 
 
 def test_order_and_bytes_do_not_depend_on_jobs(run, make_pairs, launch_standin, standin):
@@ -95,7 +95,7 @@ def test_bad_files_are_reported_and_do_not_stop_the_rest(run, make_pairs, tmp_pa
     write_image("trimaps/d.bmp", np.zeros((9, 12), np.uint8))
     write_image("photos/e.bmp", np.zeros((9, 12), np.uint8))
     code, out, err = run(*FOLDERS, "--failures", "failures.csv")
-    assert (code, out) == (1, "1 written, 0 were there, 6 failed\n")
+    assert (code, out) == (1, "1 written, 0 already there, 6 failed\n")
     check_mattes(Path("mattes"), {"f.png": expected["f.png"]})
     reasons = {
         "photos/a.png": "is not an image of a known format",
@@ -139,9 +139,9 @@ def test_failures_are_tried_again(run, make_pairs, place, check_mattes):
     Path("bird.png").rename("trimaps/bird.png")
     code, out, err = run(failures, "-o", "mattes", "--failures", failures)
     assert (code, out) == (2, "")
-    assert "failures.csv: is another file of this command; choose another name" in err
+    assert "failures.csv: is used already by this command; choose another name" in err
     code, out, _ = run(failures, "-o", "mattes")
-    assert (code, out) == (0, "2 written, 0 were there, 0 failed\n")
+    assert (code, out) == (0, "2 written, 0 already there, 0 failed\n")
     check_mattes(Path("mattes"), expected)
 
 
@@ -153,8 +153,8 @@ def test_masks_that_are_taken_for_trimaps_are_told(run, make_pairs):
     code, out, _ = run(*FOLDERS)
     assert (code, out) == (
         0,
-        "3 written, 0 were there, 0 failed\n"
-        "trimaps without unknown pixels: 2; taken as the alphas (for masks: --mask)\n",
+        "3 written, 0 already there, 0 failed\n"
+        "trimaps without unknown pixels, used as alphas: 2 (if they are masks: --mask)\n",
     )
     code, out, _ = run(*FOLDERS[:3], "-o", "mattes-2", "--quiet")
     assert (code, out) == (0, "")
@@ -220,6 +220,6 @@ def test_progress_on_a_terminal(start, run, standin, make_pairs, tmp_path, done)
         while True:
             shown += os.read(master, 1000).decode()
     os.close(master)
-    assert out.splitlines()[0] == f"{20 - done} written, {done} were there, 0 failed"
+    assert out.splitlines()[0] == f"{20 - done} written, {done} already there, 0 failed"
     assert f"{20 - done}/{20 - done}" in shown  # the rest took no time
     assert re.search(r"\[\d\d:\d\d<\d\d:\d\d, .*photo/s\]", shown)  # spent, left, rate

@@ -49,6 +49,6 @@ def test_patterns(find, pattern, found):
 
 def test_closed_folders_are_told_where_a_glob_goes_into_them(find, close_folder):
     close_folder("photos/a/b")
-    reason = "what is in this folder cannot be listed (Permission denied)"
+    reason = "this folder cannot be listed (Permission denied)"
     assert find("**/*.png") == (["a/cat.png", "cat.png"], [f"photos/a/b: {reason}"])
     assert find("*/*.png") == (["a/cat.png"], [])

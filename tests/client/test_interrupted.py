@@ -56,7 +56,7 @@ def test_a_server_that_is_asked_to_stop_loses_nothing(
     servers[0].process.send_signal(signal.SIGTERM)
     out, err = program.communicate(timeout=120)
     assert program.returncode == 0, err
-    assert out == "150 written, 0 were there, 0 failed\n"
+    assert out == "150 written, 0 already there, 0 failed\n"
     check_mattes(tmp_path / "mattes", expected)
 
 
@@ -88,7 +88,7 @@ def test_a_stopped_run_leaves_whole_files_and_the_next_goes_on(
     assert "photos/000.bmp" in (tmp_path / "failures.csv").read_text()
 
     code, out, _ = run(*FOLDERS)
-    assert (code, out) == (1, f"{199 - len(done)} written, {len(done)} were there, 2 failed\n")
+    assert (code, out) == (1, f"{199 - len(done)} written, {len(done)} already there, 2 failed\n")
     check_mattes(tmp_path / "mattes", expected)
 
 

@@ -77,7 +77,7 @@ def test_trimap_without_unknown_is_the_alpha(run, files):
     write_image("known.png", known)
     code, out, err = run(files[0], "known.png", "-o", "alpha.png", url=NOBODY)
     assert (code, err) == (0, "")
-    assert "known.png has no unknown pixels: it is the alpha, no server was asked" in out
+    assert "known.png has no unknown pixels: it is the alpha; no server was asked" in out
     np.testing.assert_array_equal(read_trimap("alpha.png"), known)
 
 

@@ -179,11 +179,11 @@ def test_standard_output_that_is_full(start, files, standin, tmp_path, json):
 
 @pytest.mark.parametrize("taken", ["photo.png", "trimap.png", "./photo.png"])
 def test_inputs_are_not_overwritten(refuse, files, taken):
-    assert "is another file of this command" in refuse(*files, "-o", taken)
+    assert "is used already by this command" in refuse(*files, "-o", taken)
 
 
 def test_outputs_do_not_overwrite_each_other(refuse, files):
-    assert "is another file" in refuse(*files, "-o", "out.png", "--cutout", "out.png")
+    assert "is used already" in refuse(*files, "-o", "out.png", "--cutout", "out.png")
 
 
 @pytest.mark.parametrize(
@@ -191,18 +191,21 @@ def test_outputs_do_not_overwrite_each_other(refuse, files):
     [
         (["photo.png", "trimap.png"], "nothing to write"),
         (["photo.png", "-o", "alpha.png"], "no TRIMAP for photo.png"),
-        (["photo.png", "trimap.png", "--composite", "out.png"], "need each other"),
-        (["photo.png", "trimap.png", "-o", "a.png", "--background", "b.png"], "need each other"),
-        (["photo.png", "trimap.png", "-o", "a.png", "--timeout", "0"], "0 is not more than 0"),
+        (["photo.png", "trimap.png", "--composite", "out.png"], "must be given together"),
+        (
+            ["photo.png", "trimap.png", "-o", "a.png", "--background", "b.png"],
+            "must be given together",
+        ),
+        (["photo.png", "trimap.png", "-o", "a.png", "--timeout", "0"], "0 is not greater than 0"),
         (["photo.png", "trimap.png", "-o", "a.png", "--timeout", "soon"], "invalid float value"),
-        (["photo.png", "trimap.png", "-o", "a.png", "--jobs", "2"], "are for many photos"),
+        (["photo.png", "trimap.png", "-o", "a.png", "--jobs", "2"], "are only for many photos"),
         (["photo.png", "trimap.png", "-o", "a.png", "--tile", "100"], "multiple of 32 from 96"),
         (["photo.png", "trimap.png", "-o", "a.png", "--tile", "64"], "multiple of 32 from 96"),
-        (["photo.png", "trimap.png", "-o", "a.png", "--erode", "3"], "are for a --mask"),
+        (["photo.png", "trimap.png", "-o", "a.png", "--erode", "3"], "need --mask"),
         (["photo.png", "trimap.png", "-o", "a.png", "--mask", "--dilate", "0.1"], "neither pixels"),
-        (["photo.png", "trimap.png", "-o", "a.png", "--mask", "--dilate", "100%"], "nor a share"),
+        (["photo.png", "trimap.png", "-o", "a.png", "--mask", "--dilate", "100%"], "nor a percent"),
         (["photo.png", "trimap.png", "-o", "a.png", "--mask", "--quantize"], "is for trimaps"),
-        (["photo.png", "trimap.png", "-o", "a.png", "--premultiplied"], "is for --cutout"),
+        (["photo.png", "trimap.png", "-o", "a.png", "--premultiplied"], "needs --cutout"),
         (["photo.png", "trimap.png", "--composite", "a.png", "--background", "#12"], "#12 is not"),
     ],
 )

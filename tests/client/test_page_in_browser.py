@@ -17,7 +17,7 @@ DEMO_PHOTO, DEMO_TRIMAP, DEMO_BACKGROUND = (
     Path(__file__).parents[2] / "demo" / name
     for name in ("photo.jpg", "trimap.png", "background.jpg")
 )
-DIVISION = "range slider for Before and after: divided at, % of the width"
+DIVISION = "range slider for Before and after: divider, % of the width"
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 
 

@@ -51,7 +51,7 @@ def test_a_host_of_ipv6_is_one_line(capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["--host=::1"])
     error = capsys.readouterr().err.splitlines()[-1]
-    assert error.endswith("argument --host: ::1 is not an IPv4 address or a name without a port")
+    assert error.endswith("argument --host: ::1 is not an IPv4 address or host name (no port)")
 
 
 @pytest.mark.parametrize("port", ["99999", "0", "-1", "http"])

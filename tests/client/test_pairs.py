@@ -18,7 +18,7 @@ FOLDERS = ("photos", "--trimaps", "trimaps", "-o", "mattes")
 def test_folder_with_subfolders(run, make_pairs, check_mattes):
     expected = make_pairs(["cat.png", "a/cat.bmp", "a/b.c/dog.v2.tif"])
     code, out, err = run(*FOLDERS)
-    assert (code, out, err) == (0, "3 written, 0 were there, 0 failed\n", "")
+    assert (code, out, err) == (0, "3 written, 0 already there, 0 failed\n", "")
     check_mattes(Path("mattes"), expected)
 
 
@@ -31,7 +31,7 @@ def test_links_to_folders_are_followed(run, make_pairs, tmp_path, check_mattes):
         Path("photos", name).symlink_to(tmp_path / target)
     for done in (0, 2):
         code, out, err = run(*FOLDERS)
-        assert (code, out, err) == (0, f"{2 - done} written, {done} were there, 0 failed\n", "")
+        assert (code, out, err) == (0, f"{2 - done} written, {done} already there, 0 failed\n", "")
     check_mattes(Path("mattes"), expected)
 
 
@@ -41,7 +41,7 @@ def test_a_link_that_leads_nowhere_is_a_photo_that_fails(run, make_pairs, check_
         Path("photos", name).unlink()
         Path("photos", name).symlink_to("nosuch.png" if name == "gone.png" else name)
     code, out, err = run(*FOLDERS)
-    assert (code, out) == (1, "1 written, 0 were there, 2 failed\n")
+    assert (code, out) == (1, "1 written, 0 already there, 2 failed\n")
     assert "failed: photos/gone.png: no such file" in err
     assert "failed: photos/loop.png: cannot be read (Too many levels" in err
     check_mattes(Path("mattes"), {"cat.png": expected["cat.png"]})
@@ -51,8 +51,8 @@ def test_a_folder_that_may_not_be_read_is_a_failure(run, make_pairs, close_folde
     expected = make_pairs(["cat.png", "closed/dog.png"])
     close_folder("photos/closed")
     code, out, err = run(*FOLDERS, "--failures", "failures.csv")
-    assert (code, out) == (1, "1 written, 0 were there, 1 failed\n")
-    reason = "what is in this folder cannot be listed (Permission denied)"
+    assert (code, out) == (1, "1 written, 0 already there, 1 failed\n")
+    reason = "this folder cannot be listed (Permission denied)"
     assert err == f"failed: photos/closed: {reason}\n"
     check_mattes(Path("mattes"), {"cat.png": expected["cat.png"]})
 
@@ -66,7 +66,7 @@ def test_a_trimap_folder_that_may_not_be_read_is_told(run, make_pairs, close_fol
         assert (code, out) == (2, "")
         assert err == "error: trimaps: cannot be listed (Permission denied)\n"
     else:
-        assert (code, out) == (1, "1 written, 0 were there, 1 failed\n")
+        assert (code, out) == (1, "1 written, 0 already there, 1 failed\n")
         reason = "trimaps/a cannot be listed (Permission denied)"
         assert err == f"failed: photos/a/b/dog.png: {reason}\n"
 
@@ -79,11 +79,11 @@ def test_photos_of_unknown_formats_fail_if_they_have_trimaps(run, make_pairs, ch
     Path("photos/cat.xmp").touch()
     Path("photos/notes.txt").touch()
     code, out, err = run(*FOLDERS, "--failures", "failures.csv")
-    assert (code, out) == (1, "1 written, 0 were there, 2 failed\n")
-    reason = "has a trimap, but no supported format"
+    assert (code, out) == (1, "1 written, 0 already there, 2 failed\n")
+    reason = "has a trimap, but its format is not supported"
     dog, owl = err.splitlines()
     assert dog.startswith(f"failed: photos/a/dog.v2.heic: {reason}; save it as one of .png, .jpg")
-    assert owl.startswith(f"failed: photos/owl.CR2: {reason} (nor have owl.xmp); save it as")
+    assert owl.startswith(f"failed: photos/owl.CR2: {reason} (nor is that of owl.xmp); save it as")
     assert "photos/owl.CR2,trimaps/owl.png,owl.png," in Path("failures.csv").read_text()
     check_mattes(Path("mattes"), {"cat.png": expected["cat.png"]})
 
@@ -94,7 +94,7 @@ def test_trimaps_without_a_photo_are_told(run, make_pairs, start, standin):
         Path(f"photos/{i}.png").unlink()
     program = start(*FOLDERS, "--url", standin.grpc_url, stderr=subprocess.PIPE)
     out, err = program.communicate(timeout=60)
-    assert (program.returncode, out) == (0, "1 written, 0 were there, 0 failed\n")
+    assert (program.returncode, out) == (0, "1 written, 0 already there, 0 failed\n")
     names = "trimaps/1.png, trimaps/2.png, trimaps/3.png, ..."
     assert err == f"trimaps without a photo: 5 ({names})\n"
     program = start(*FOLDERS, "--url", standin.grpc_url, "--quiet", stderr=subprocess.PIPE)
@@ -121,9 +121,9 @@ def test_no_input_is_overwritten_or_taken_for_an_output(run, make_pairs, picture
     ):
         code, out, err = run("photos", "--trimaps", "trimaps", *outputs)
         assert (code, out) == (2, "")
-        assert err == f"error: {taken}: is another file of this command; choose another name\n"
+        assert err == f"error: {taken}: is used already by this command; choose another name\n"
     Path("photos/owl.png").symlink_to(tmp_path / "mattes/cat.png")  # an input that is a link
-    assert run(*FOLDERS)[2].startswith("error: mattes/cat.png: is another file of this command")
+    assert run(*FOLDERS)[2].startswith("error: mattes/cat.png: is used already by this command")
     assert {path: path.read_bytes() for path in before} == before
 
 
@@ -132,7 +132,7 @@ def test_rows_without_a_photo_are_failures(run, make_pairs, check_mattes):
     rows = ["photos/cat.png,trimaps/cat.png", ".,t.png", "/,t.png", "..,t.png"]
     Path("pairs.csv").write_text("image,trimap\n" + "\n".join(rows))
     code, out, err = run("pairs.csv", "-o", "mattes", "--failures", "failures.csv")
-    assert (code, out) == (1, "1 written, 0 were there, 3 failed\n")
+    assert (code, out) == (1, "1 written, 0 already there, 3 failed\n")
     lines = [f"failed: {name}: is a folder; expected a photo" for name in (".", "/", "..")]
     assert err.splitlines() == lines
     check_mattes(Path("mattes/photos"), {"cat.png": expected["cat.png"]})
@@ -237,9 +237,9 @@ def test_places_outside_are_failures(run, make_pairs, tmp_path, check_mattes):
     rows = [f"{place},photos/{n}.png,trimaps/{n}.png\n" for n, place in places.items()]
     Path("pairs.csv").write_text("output,image,trimap\n" + "".join(rows))
     code, out, err = run("pairs.csv", "-o", "mattes", "--failures", "failures.csv")
-    assert (code, out) == (1, "1 written, 0 were there, 3 failed\n")
+    assert (code, out) == (1, "1 written, 0 already there, 3 failed\n")
     lines = [
-        f"failed: photos/{name}.png: the output {places[name]} is not below the output folders"
+        f"failed: photos/{name}.png: the output {places[name]} is not inside the output folders"
         for name in ("cat", "dog", "ant")
     ]
     assert err.splitlines() == lines
@@ -254,7 +254,7 @@ def test_a_place_that_cannot_be_is_one_failure(run, make_pairs, check_mattes):
         "dog.png,photos/dog.png,trimaps/dog.png\n"
     )
     code, out, err = run("pairs.csv", "-o", "mattes")
-    assert (code, out) == (1, "1 written, 0 were there, 1 failed\n")
+    assert (code, out) == (1, "1 written, 0 already there, 1 failed\n")
     assert err == f"failed: mattes/{'c' * 300}.png: File name too long\n"
     check_mattes(Path("mattes"), {"dog.png": expected["dog.png"]})
 
@@ -262,17 +262,17 @@ def test_a_place_that_cannot_be_is_one_failure(run, make_pairs, check_mattes):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["photos", "-o", "mattes"], "name the folder of their trimaps with --trimaps"),
+        (["photos", "-o", "mattes"], "give the folder of their trimaps with --trimaps"),
         (["photos", "--trimaps", "nosuch", "-o", "mattes"], "--trimaps nosuch is not a folder"),
         (["nosuch/*.png", "--trimaps", "trimaps", "-o", "mattes"], "no photos in nosuch/*.png"),
         (["empty", "--trimaps", "trimaps", "-o", "mattes"], "no photos in empty"),
-        (["photos", "--trimaps", "photos", "-o", "mattes"], "need folders of their own"),
+        (["photos", "--trimaps", "photos", "-o", "mattes"], "need separate folders"),
         (["photos", "--trimaps", "trimaps", "-o", "photos"], "--alpha photos is used already"),
         (["photos", "--trimaps", "trimaps", "-o", "x", "--cutout", "x"], "--cutout x is used"),
         (["nosuch.csv", "-o", "mattes"], "nosuch.csv: cannot be read"),
-        (["own.csv", "-o", "."], "photos/cat.png: is another file of this"),
-        (["empty/own.csv", "-o", "photos"], "photos/cat.png: is another file of this"),
-        (["bad.csv", "-o", "mattes"], "expected a first line `image,trimap`"),
+        (["own.csv", "-o", "."], "photos/cat.png: is used already by this"),
+        (["empty/own.csv", "-o", "photos"], "photos/cat.png: is used already by this"),
+        (["bad.csv", "-o", "mattes"], "expected `image,trimap` as its first line"),
         (["photos", "--trimaps", "trimaps", "-o", "bad.csv"], "bad.csv: cannot be written"),
         ([*FOLDERS, "--failures", "nosuch/f.csv"], "nosuch/f.csv: cannot be written"),
         ([*FOLDERS, "--composite", "x", "--background", "nosuch.png"], "nosuch.png: no such file"),

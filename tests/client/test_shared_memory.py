@@ -85,7 +85,7 @@ def test_folder(run, sharing, make_picture, tmp_path):
     arguments = ("photos", "--trimaps", "trimaps")
     assert run(*arguments, "-o", "plain")[0] == 0
     code, out, err = run(*arguments, "-o", "shared", "--shm", url=sharing.grpc_url)
-    assert (code, out, err) == (0, "3 written, 0 were there, 0 failed\n", "")
+    assert (code, out, err) == (0, "3 written, 0 already there, 0 failed\n", "")
     for name in "abc":
         plain, shared = (Path(folder, f"{name}.png").read_bytes() for folder in ("plain", "shared"))
         assert plain == shared

@@ -90,7 +90,7 @@ def test_files_that_are_no_certificates(keys):
 def test_command_line(run, refuse, encrypted, keys, files):
     url, is_mutual = encrypted
     own = ("--cert", keys / "client.pem", "--key", keys / "client.key") if is_mutual else ()
-    assert "--cert and --key need each other" in refuse(*files, "-o", "a.png", "--cert", "x")
+    assert "--cert and --key must be given together" in refuse(*files, "-o", "a.png", "--cert", "x")
     assert "x: cannot be read" in refuse(*files, "-o", "a.png", "--ca", "x")
     code, _, err = run(*files, "-o", "a.png", "--ca", keys / "ca.pem", *own, url=url)
     assert (code, err) == (0, "")

@@ -120,7 +120,7 @@ def test_masks_that_are_taken_for_trimaps_are_told(run, clip):
     assert (code, out) == (
         0,
         f"wrote alpha.mkv, {FRAMES} frames\n"
-        f"trimaps without unknown pixels: {FRAMES}; taken as the alphas (for masks: --mask)\n",
+        f"trimaps without unknown pixels, used as alphas: {FRAMES} (if they are masks: --mask)\n",
     )
     code, out, _ = run("clip.mkv", "--trimaps", "trimaps", "-o", "again.mkv", "--mask")
     assert (code, out) == (0, f"wrote again.mkv, {FRAMES} frames\n")
@@ -193,7 +193,10 @@ def test_a_gap_in_each_folder_is_found(refuse, asked, tmp_path, make_picture):
         for number in set(range(8)) - {gap}:
             write_image(f"{folder}/x264_{number + kind:03}.png", make_picture(38, 52)[kind])
     error = refuse("frames", "--trimaps", "trimaps", "-o", "alpha.mkv")
-    assert "frames/x264_004.png would go with trimaps/x264_004.png, but x264_000.png with" in error
+    assert (
+        "frames/x264_004.png would be paired with trimaps/x264_004.png, but x264_000.png with"
+        in error
+    )
     assert asked() == 0
 
 
@@ -288,7 +291,7 @@ def test_no_input_is_overwritten_through_a_link(refuse, clip, taken):
     Path("new.mkv").symlink_to(taken)
     background = ["--background", "back.png"]
     error = refuse("clip.mkv", "--trimaps", "trimaps", "--composite", "new.mkv", *background)
-    assert "new.mkv: is another file of this command" in error
+    assert "new.mkv: is used already by this command" in error
 
 
 def test_a_trimap_folder_that_cannot_be_listed(refuse, clip, close_folder):
@@ -300,15 +303,15 @@ def test_a_trimap_folder_that_cannot_be_listed(refuse, clip, close_folder):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["clip.mkv", "trimaps/000.png", "-o", "a.mkv"], "name its frames' trimaps"),
-        (["clip.mkv", "--trimaps", "trimaps", "-o", "a.mp4"], "a.mp4: write a .mkv or"),
+        (["clip.mkv", "trimaps/000.png", "-o", "a.mkv"], "give its frames' trimaps"),
+        (["clip.mkv", "--trimaps", "trimaps", "-o", "a.mp4"], "a.mp4: expected a .mkv or"),
         (["clip.mkv", "--trimaps", "trimaps", "-o", "."], "exists already"),
         (["clip.mkv", "--trimaps", "trimaps", "-o", "no/a.mkv"], "create it first"),
         (["clip.mkv", "--trimaps", "trimaps", "-o", "/proc/a.mkv"], "/proc/a.mkv: cannot be writ"),
         (["clip.ts", "--trimaps", "trimaps", "-o", "a.mkv"], "a video (.mp4, .m4v, .mov, .mkv, "),
-        (["clip.mkv", "--trimaps", "trimaps", "-o", "clip.mkv"], "is another file of this"),
+        (["clip.mkv", "--trimaps", "trimaps", "-o", "clip.mkv"], "is used already by this"),
         (["clip.mkv", "--trimaps", "trimaps", "-o", "a", "--failures", "f.csv"], "written whole"),
-        (["clip.mkv", "--trimaps", "trimaps", "-o", "a.mkv", "--fps", "9"], "--fps is for a video"),
+        (["clip.mkv", "--trimaps", "trimaps", "-o", "a.mkv", "--fps", "9"], "--fps is only for"),
         (["trimaps/*.png", "--trimaps", "trimaps", "-o", "a.mkv"], "made from a folder of frames"),
         (["empty", "--trimaps", "trimaps", "-o", "a.mkv"], "no frames in empty"),
         (["clip.mkv", "--trimaps", "trimap", "-o", "a.mkv"], "--trimaps trimap is not a folder"),

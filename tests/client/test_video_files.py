@@ -292,4 +292,4 @@ def test_a_file_that_is_no_video():
 def test_an_unknown_codec(images):
     encode("a.avi", images, "mpeg4", "yuv420p")
     Path("a.avi").write_bytes(Path("a.avi").read_bytes().replace(b"FMP4", b"XQZW"))
-    assert refusal("a.avi") == "a.avi: has no pictures, or of a kind that cannot be read"
+    assert refusal("a.avi") == "a.avi: has no video stream that can be read"

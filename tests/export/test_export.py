@@ -277,7 +277,7 @@ def test_a_newer_version_that_is_served_is_named(
     monkeypatch.setattr("export.command.export", lambda *_, **__: Exported(artifact, None))
     for version, warning in (
         ("1", ""),
-        ("12", f"export: {tmp_path}/dim/12 is newer, and served in its place\n"),
+        ("12", f"export: {tmp_path}/dim/12 is a newer version, which is served instead\n"),
     ):
         (tmp_path / "dim" / version).mkdir(parents=True)
         assert main(["weights", "--repository", str(tmp_path)]) == 0

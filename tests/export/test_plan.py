@@ -192,7 +192,7 @@ def test_tritons_config_fits_an_engine_that_it_will_serve(
     for elsewhere in ("dim/1/another.plan", "model.plan"):
         assert main([str(exported.artifact), "-o", str(tmp_path / elsewhere)]) == 0
         assert capsys.readouterr().out.endswith(
-            "has to say max_batch_size: 8 and a warm-up of 1024x1024\n"
+            "set max_batch_size: 8 and a warm-up of 1024x1024 in configs/tensorrt.pbtxt\n"
         )
     assert config.read_text() == before
 
@@ -232,7 +232,7 @@ def test_mistakes_end_in_one_line(
     [
         ("fp32", ["--precision", "fp16"], "was exported in fp32, not in --precision fp16"),
         ("int8", [], "was exported in int8: TensorRT takes fp32 or fp16"),
-        (None, [], "says its precision: give --precision"),
+        (None, [], "has its precision: give --precision"),
         ("fp32", ["-o", "{here}/nowhere/model.plan"], "No such file or directory: '{here}/no"),
         ("fp32", ["-o", "{here}"], "Is a directory: '{here}'"),
         ("fp32", ["--pictures", "{here}/nowhere.npz"], "No such file or directory: "),

@@ -133,5 +133,5 @@ def test_int8_is_refused_before_work_where_it_cannot_be_proven(
     assert "--precision int8 is for --target cpu or openvino" in capsys.readouterr().err
     monkeypatch.setattr("export.export.has_vnni", lambda: False)
     assert main(arguments) == 1
-    assert "takes a processor with VNNI" in capsys.readouterr().err
+    assert "needs a processor with VNNI" in capsys.readouterr().err
     assert not models.exists()

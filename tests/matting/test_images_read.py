@@ -222,7 +222,9 @@ def test_a_mask_in_the_alpha_channel_is_refused(
     for colours in (photo, np.zeros_like(photo)):
         picture = Image.fromarray(np.dstack([colours, photo[..., 0] // 128 * np.uint8(255)]))
         (tmp_path / "a").write_bytes(encoded(picture, kind, **{"lossless": True}))
-        assert "is in the alpha channel; save that as grey" in refusal(read_trimap, tmp_path / "a")
+        assert "is in the alpha channel; save that channel as grey" in refusal(
+            read_trimap, tmp_path / "a"
+        )
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP"])

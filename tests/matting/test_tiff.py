@@ -24,7 +24,7 @@ def test_tiff_of_a_kind_that_is_not_read(
 ) -> None:
     picture = Image.fromarray(photo).convert(kind.get("mode"))
     picture.save(tmp_path / "a.tif", compression=kind.get("compression"))
-    assert "save it as one of 8 or 16 bits" in refusal(read_image, tmp_path / "a.tif")
+    assert "save it with 8 or 16 bits" in refusal(read_image, tmp_path / "a.tif")
 
 
 def deep_tiff(pixels: np.ndarray, photometric: int, planes: int) -> bytes:

@@ -120,13 +120,13 @@ def test_http_and_metrics_listen_elsewhere(quick_repository: Path) -> None:
         ({"host": "192.0.2.1"}, "on 192.0.2.1:0 .Cannot assign.*: choose an address of this"),
         ({"grpc_port": 70000}, "port is 70000: expected 1 to 65535, or 0 for any"),
         ({"http_port": -1}, "port is -1: expected"),
-        ({"flags": ["--http-port=9000"]}, "--http-port=9000 is not for tritonserver: give --http-"),
+        ({"flags": ["--http-port=9000"]}, "--http-port=9000 is not for tritonserver: use --http-"),
         (
             {"flags": ["--allow-http=false"]},
-            "leave out --allow-http=false: its readiness is asked",
+            "leave out --allow-http=false: readiness is checked",
         ),
-        ({"flags": ["--grpc-address", "::"]}, "--grpc-address is not for .*: give --host before"),
-        ({"flags": ["--http-address=::"]}, "--http-address=:: is not for .*: give --http-host bef"),
+        ({"flags": ["--grpc-address", "::"]}, "--grpc-address is not for .*: use --host before"),
+        ({"flags": ["--http-address=::"]}, "--http-address=:: is not for .*: use --http-host bef"),
     ],
 )
 def test_where_it_cannot_listen(tiny_repository: Path, options: dict, reason: str) -> None:

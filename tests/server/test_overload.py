@@ -201,5 +201,5 @@ def test_what_waits_too_long_is_sent_again_and_counted(
         gate.open()
         assert code.result() == 0
     assert capsys.readouterr().out == (
-        "1 written, 0 were there, 0 failed; requests that a full server turned away: 1\n"
+        "1 written, 0 already there, 0 failed; requests that a full server turned away: 1\n"
     )

@@ -62,7 +62,8 @@ def test_a_name_of_another_format_is_refused(tmp_path, capsys):
     assert main([str(tmp_path / "none.safetensors"), "-o", str(output)]) == 2
     error = capsys.readouterr().err
     assert (
-        error == f"train.average: {output}: would hold safetensors; use the suffix .safetensors\n"
+        error
+        == f"train.average: {output}: is written as safetensors; use the suffix .safetensors\n"
     )
 
 

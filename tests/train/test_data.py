@@ -162,7 +162,7 @@ def test_the_same_set_comes_out_each_time_and_its_digest_says_so(
         (again / "val/manifest.json").write_text(damaged)
         assert main(["check", str(again)]) == 2
         error = capsys.readouterr().err
-        assert "again/val/manifest.json: is no manifest as python -m train.data prepare" in error
+        assert "again/val/manifest.json: is not a manifest of python -m train.data prepare" in error
         assert error.count("\n") == 1
 
 
@@ -319,8 +319,8 @@ def test_mistakes_are_one_line_and_nothing_is_written(copy, distributed, tmp_pat
         *(
             (["prepare", str(tmp_path / name), "--backgrounds", voc], f"_fg_names.txt: {complaint}")
             for name, complaint in (
-                ("twice", "web.png is called like web.png above it"),
-                ("both", "bear.png is called like bear.jpg above it"),
+                ("twice", "web.png has the name of web.png above it"),
+                ("both", "bear.png has the name of bear.jpg above it"),
                 ("latin", "is not UTF-8"),
             )
         ),
@@ -358,4 +358,4 @@ def test_mistakes_are_one_line_and_nothing_is_written(copy, distributed, tmp_pat
     assert "-3 is not a number from 1" in capsys.readouterr().err
     (copy / "test_list.json").write_text('[{"alpha_path": "a.png"}]')
     assert main(["check", str(copy)]) == 2
-    assert "test_list.json: is no list as mmediting writes them" in capsys.readouterr().err
+    assert "test_list.json: is not a list of mmediting's" in capsys.readouterr().err

@@ -48,7 +48,7 @@ def test_a_foreground_without_alpha_is_named(copy):
 
 def test_two_files_of_one_name_are_named(copy):
     shutil.copy(copy / "val/image/one.jpg", copy / "val/image/one.jpeg")
-    with pytest.raises(DataError, match=r"image/one\.jpg: one\.jpeg is called the same"):
+    with pytest.raises(DataError, match=r"image/one\.jpg: one\.jpeg has the same name"):
         TrainingData.read(copy)
 
 

@@ -148,7 +148,7 @@ def test_mistakes_are_one_line_and_nothing_is_written(weights, data, tmp_path, c
         ([str(weights), "--data", str(tmp_path / "other")], "other: no pictures in image/"),
         ([str(weights), "--data", str(tmp_path / "sizes")], "a.png: is 5 x 4 pixels, its image 5"),
         # Before anything is measured.
-        ([str(weights), "--data", str(tmp_path / "foreign")], "manifest.json: is no manifest"),
+        ([str(weights), "--data", str(tmp_path / "foreign")], "manifest.json: is not a manifest"),
     ):
         assert main([*arguments, "-o", str(tmp_path / "report")]) == 2
         error = capsys.readouterr().err

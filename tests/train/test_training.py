@@ -129,7 +129,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(data, oracle_network, folde
     assert "moved: has a finished run of seed 0, steps 4; choose" in capsys.readouterr().err
     shutil.copy(start, cut / "best.safetensors")
     assert main([*command, str(cut), "--resume"]) == 2
-    assert "of an older one, it does not say its 'run'" in capsys.readouterr().err
+    assert "has no 'run' in its metadata: it is not" in capsys.readouterr().err
 
 
 def test_only_the_same_run_goes_on(command, folder, tmp_path, capsys):
@@ -146,7 +146,9 @@ def test_only_the_same_run_goes_on(command, folder, tmp_path, capsys):
         assert error.splitlines()[-1].startswith("train: ")
 
     capsys.readouterr()
-    refused("runs: has an unfinished run of seed 0; resume it as that, or", "--seed", "1")
+    refused(
+        "runs: has an unfinished run of seed 0; resume it with its own settings, or", "--seed", "1"
+    )
     refused("of learning_rate 0.0002, averaging 0.999;", "--learning-rate", "1", "--averaging", "0")
     refused("has an unfinished run of steps 2;", "--steps", "3")
     refused("has an unfinished run of precision 32;", "--precision", "bf16-mixed")
@@ -166,10 +168,10 @@ def test_only_the_same_run_goes_on(command, folder, tmp_path, capsys):
     content = torch.load(last, weights_only=True)
     del content["run"]["processes"]
     torch.save(content, last)
-    refused("last.ckpt: does not say what run it is of")
+    refused("last.ckpt: has no record of its run")
     for length in (100_000, 0):
         last.write_bytes(last.read_bytes()[:length])
-        refused(f"last.ckpt: damaged or cut short ({length} bytes); start anew in another -o")
+        refused(f"last.ckpt: damaged or cut short ({length} bytes); start in another -o")
 
 
 def test_the_file_to_go_on_from_is_not_written_elsewhere(command, folder, monkeypatch):
@@ -346,7 +348,10 @@ def test_mistakes_are_one_line(command, start, tmp_path, monkeypatch, capsys):
         ([*old, "done", "--seeds", "2"], "done: has a run in it"),
         ([*old, "seeds", "--seeds", "2"], "seeds/seed1: has a run in it"),
         ([*old, "all", "--stage", "all"], "all/stage3: has a run in it"),
-        ([*old, "all", "--stage", "all", "--resume"], "is not of a run, or of an older one"),
+        (
+            [*old, "all", "--stage", "all", "--resume"],
+            "is not from a run, or an older version",
+        ),
         (["--stage", "1", *nowhere, *output], "give --vgg16 FILE or --from CHECKPOINT"),
         (["--stage", "2", *nowhere, *output], "give --from CHECKPOINT"),
         (["--stage", "2", *nowhere, "--vgg16", "v.npz", *output], "give --from CHECKPOINT"),
