@@ -32,6 +32,8 @@ from matting.files import write_whole
 RECORD = "engine.json"
 SHAPES = [(n, h, w) for h, w in ((512, 512), (1024, 1024), (1088, 1920)) for n in (1, 4, 8)]
 WARMUP, RUNS = 5, 30
+WARMUP_SECONDS = 0.3
+"""At least: an idle GPU takes longer than a few launches of a millisecond to raise its clock."""
 RELAXED = 2  # cudaStreamCaptureModeRelaxed
 
 
@@ -40,6 +42,16 @@ def example(shape: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
     draw = np.random.default_rng(0)
     image = draw.integers(0, 256, (*shape, 3), dtype=np.uint8)
     return image, draw.choice(np.array([0, 128, 255], np.uint8), (*shape, 1))
+
+
+def after_warmup(timed: Callable[[], float]) -> list[float]:
+    """Return `RUNS` of what a function returns, after `WARMUP` calls or more that do not count."""
+    warm = time.monotonic() + WARMUP_SECONDS
+    for _ in range(WARMUP):
+        timed()
+    while time.monotonic() < warm:
+        timed()
+    return [timed() for _ in range(RUNS)]
 
 
 class Cuda:
@@ -66,15 +78,16 @@ class Cuda:
     def time(self, launch: Callable[[], None], stream: ctypes.c_void_p) -> list[float]:
         """Return the milliseconds of each of `RUNS` launches."""
         start, end, taken = self.new("EventCreate"), self.new("EventCreate"), ctypes.c_float()
-        milliseconds = []
-        for _ in range(WARMUP + RUNS):
+
+        def timed() -> float:
             self.EventRecord(start, stream)
             launch()
             self.EventRecord(end, stream)
             self.StreamSynchronize(stream)
             self.EventElapsedTime(ctypes.byref(taken), start, end)
-            milliseconds.append(round(taken.value, 4))
-        return milliseconds[WARMUP:]
+            return round(taken.value, 4)
+
+        return after_warmup(timed)
 
     def as_graph(self, launch: Callable[[], None], stream: ctypes.c_void_p) -> Callable[[], None]:
         """Capture what a launch does; return a launch of all of it at once.

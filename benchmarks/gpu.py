@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from benchmarks.ceiling import flops, matrix_rate
-from benchmarks.engine import RECORD, RUNS, WARMUP, add_shapes_argument, example
+from benchmarks.engine import RECORD, add_shapes_argument, after_warmup, example
 from benchmarks.measure import Samples, median, percentiles
 from benchmarks.peers import first_line, on_device
 from benchmarks.tables import Row, Section
@@ -162,16 +162,17 @@ def time_peer(network: DeepImageMatting, peer: Peer, shape: tuple[int, int, int]
 
 
 def time_on_gpu(launch: Callable[[], object]) -> list[float]:
-    """Return the milliseconds of each of `RUNS` launches, between events on the GPU."""
+    """Return the milliseconds of launches after a warm-up, between events on the GPU."""
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    milliseconds = []
-    for _ in range(WARMUP + RUNS):
+
+    def timed() -> float:
         start.record()
         launch()
         end.record()
         end.synchronize()
-        milliseconds.append(round(start.elapsed_time(end), 4))
-    return milliseconds[WARMUP:]
+        return round(start.elapsed_time(end), 4)
+
+    return after_warmup(timed)
 
 
 def run_tensorrt(
@@ -208,7 +209,8 @@ def run_tensorrt(
         except OSError as error:
             raise ExportError(f"--tensorrt-python: {error}") from None
         print(done.stderr, end="", file=sys.stderr)
-        said = (done.stderr.strip().splitlines() or ["nothing said"])[-1]
+        silent = f"{python} ended with code {done.returncode}"  # -11 is a segmentation fault
+        said = (done.stderr.strip().splitlines() or [silent])[-1]
         said = said.removeprefix("benchmarks.engine: ")
         if not (folder / RECORD).exists():
             raise ExportError(said)

@@ -1,7 +1,7 @@
 """TensorRT engines, through Polygraphy: TensorRT 8.6, 10 and 11, and TensorRT for RTX.
 
 Precision is in the ONNX graph. From version 10 on the network is strongly typed and the builder
-keeps to it; 8.6 knows no strong typing for this and needs its FP16 flag besides.
+keeps to it; 8.6 knows no strong typing for this and needs its FP16 flag besides, see `in_half`.
 
 TensorRT needs the GPU that will run the engine. TensorRT for RTX builds for a named compute
 capability on any machine; here it proves, without a GPU, that NVIDIA's parser takes the graph.
@@ -21,7 +21,7 @@ import weakref
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -203,10 +203,13 @@ def build_engine(
     for_rtx = target == "tensorrt-rtx"
     major = int(tensorrt.__version__.split(".")[0])
     strongly_typed = for_rtx or major >= 10
+    fp16 = not strongly_typed and precision == "fp16"
     facts: dict[str, object] = {
         "version": tensorrt.__version__,
         "profile": asdict(profile),
-        "flags": ["STRONGLY_TYPED"] if strongly_typed else ["FP16"] * (precision == "fp16"),
+        "flags": ["STRONGLY_TYPED"]
+        if strongly_typed
+        else ["FP16", "PREFER_PRECISION_CONSTRAINTS"] * fp16,
     }
     try:
         if for_rtx:
@@ -214,15 +217,46 @@ def build_engine(
             config = rtx_config(profile, capability)
         else:
             facts["gpu"] = asdict(find_gpu())
-            config = gpu_config(profile, tensorrt, facts["flags"] == ["FP16"], timing_cache)
+            config = gpu_config(profile, tensorrt, fp16, timing_cache)
+        builder, network, parser = network_from_onnx_path(str(onnx), strongly_typed=strongly_typed)
+        take_sizes_after_casts(network, tensorrt)
+        if fp16:
+            in_half(network, tensorrt)
         engine = engine_bytes_from_network(
-            network_from_onnx_path(str(onnx), strongly_typed=strongly_typed),
+            (builder, network, parser),
             config,
             save_timing_cache=str(timing_cache) if timing_cache and not for_rtx else None,
         )
         return bytes(engine), facts
     except PolygraphyException as error:
         raise ExportError(f"{target} refused the graph: {one_line(error)}") from error
+
+
+def take_sizes_after_casts(network: Any, tensorrt: ModuleType) -> None:
+    """Take the sizes of a network's inputs from what they are cast to.
+
+    The graph asks the uint8 inputs themselves, and NVIDIA says that nothing but a cast may read
+    those (TensorRT's issue 3985; its operators' pages give Shape no uint8).
+    """
+    kinds, layers = tensorrt.LayerType, list(network)
+    casts = {x.get_input(0).name: x.get_output(0) for x in layers if x.type == kinds.CAST}
+    inputs = {network.get_input(index).name for index in range(network.num_inputs)}
+    for layer in (x for x in layers if x.type == kinds.SHAPE):
+        if (name := layer.get_input(0).name) in inputs & casts.keys():
+            layer.set_input(0, casts[name])
+
+
+def in_half(network: Any, tensorrt: ModuleType) -> None:
+    """Have convolutions compute in FP16 and round to it, which 8.6's FP16 flag merely allows.
+
+    `export.served` finds where a maximum was by `Equal`. Rounded before, values and their maximum
+    are equal in whatever type the builder lets the rest compute. Not rounded, a value in FP32 is
+    not equal to a maximum that was taken in FP16.
+    """
+    for layer in network:
+        if layer.type == tensorrt.LayerType.CONVOLUTION:
+            layer.precision = tensorrt.float16
+            layer.set_output_type(0, tensorrt.float16)
 
 
 def rtx_config(profile: Profile, capability: str) -> object:
@@ -250,6 +284,7 @@ def gpu_config(
     return CreateConfig(
         profiles=[input_shapes(profile)],
         fp16=fp16,
+        precision_constraints="prefer" if fp16 else None,
         tactic_sources=sources,
         load_timing_cache=str(timing_cache) if timing_cache and timing_cache.exists() else None,
     )

@@ -2,6 +2,7 @@
 
 import ctypes
 import importlib.util
+import itertools
 import json
 import subprocess
 import sys
@@ -17,7 +18,7 @@ pytest.importorskip("torch")
 import torch
 
 from benchmarks.__main__ import main
-from benchmarks.engine import Cuda, example
+from benchmarks.engine import RUNS, WARMUP, Cuda, after_warmup, example
 from benchmarks.engine import main as engine_main
 from benchmarks.gpu import (
     AS_GRAPH,
@@ -86,6 +87,12 @@ def test_what_keeps_the_engine_from_running_is_passed_on(
         run_tensorrt(*work)
     options.tensorrt_python = sys.executable
     with pytest.raises(ExportError, match=r"^--target tensorrt: No module named|^no NVIDIA GPU"):
+        run_tensorrt(*work)
+    crashes = tmp_path / "crashes"
+    crashes.write_text("#!/bin/sh\nkill -SEGV $$\n")
+    crashes.chmod(0o755)
+    options.tensorrt_python = str(crashes)
+    with pytest.raises(ExportError, match="crashes ended with code -11"):
         run_tensorrt(*work)
 
 
@@ -182,6 +189,17 @@ def test_a_capture_that_fails_is_ended() -> None:
     with pytest.raises(ExportError, match="refuses to start"):
         cuda.as_graph(refuse, ctypes.c_void_p())
     assert calls == ["cudaStreamBeginCapture", "cudaStreamEndCapture", "cudaGetLastError"]
+
+
+@pytest.mark.parametrize(("seconds", "at_least"), [(0, WARMUP), (0.1, WARMUP + 1)])
+def test_what_warms_up_does_not_count(
+    seconds: float, at_least: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("benchmarks.engine.WARMUP_SECONDS", seconds)
+    numbers = itertools.count()
+    found = after_warmup(lambda: float(next(numbers)))
+    assert len(found) == RUNS and found[0] >= at_least
+    assert found[0] == at_least or seconds
 
 
 def test_the_engines_side_runs_on_python_3_9() -> None:

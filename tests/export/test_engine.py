@@ -8,13 +8,20 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from unittest.mock import Mock, create_autospec
+from unittest.mock import MagicMock, Mock, create_autospec
 
 import numpy as np
 import pytest
 
-from export.engine import Profile, build_engine, engine_matte, import_tensorrt
+from export.engine import (
+    Profile,
+    build_engine,
+    engine_matte,
+    import_tensorrt,
+    take_sizes_after_casts,
+)
 from export.errors import ExportError
+from export.export import Exported
 
 ROOT = Path(__file__).parents[2]
 
@@ -61,16 +68,27 @@ def tensorrt(
     tensorrt = ModuleType("tensorrt")
     tensorrt.__version__ = "10.13.3"
     tensorrt.TacticSource = SimpleNamespace(EDGE_MASK_CONVOLUTIONS="edge", JIT_CONVOLUTIONS="jit")
+    tensorrt.LayerType = SimpleNamespace(CAST="cast", SHAPE="shape", CONVOLUTION="convolution")
+    tensorrt.float16 = "half"
     tensorrt.Builder = lambda logger: None
     monkeypatch.setitem(sys.modules, "tensorrt", tensorrt)
     nvidia_smi("NVIDIA H200", "9.0")
     return tensorrt
 
 
+@pytest.fixture
+def network() -> MagicMock:
+    """A network of a convolution and an activation."""
+    network = MagicMock(num_inputs=0)
+    layers = [Mock(type=kind, precision=None) for kind in ("convolution", "activation")]
+    network.__iter__.side_effect = lambda: iter(layers)
+    return network
+
+
 @pytest.mark.parametrize(
     ("version", "strongly_typed", "flags"),
     [
-        ("8.6.1", False, ["FP16"]),
+        ("8.6.1", False, ["FP16", "PREFER_PRECISION_CONSTRAINTS"]),
         ("10.13.3", True, ["STRONGLY_TYPED"]),
         ("11.0.0", True, ["STRONGLY_TYPED"]),
     ],
@@ -81,12 +99,13 @@ def test_precision_is_the_graphs_from_tensorrt_10_on(
     flags: list[str],
     tensorrt: ModuleType,
     trt: ModuleType,
+    network: MagicMock,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """What Polygraphy is asked for."""
     tensorrt.__version__ = version
-    parse = create_autospec(trt.network_from_onnx_path)
+    parse = create_autospec(trt.network_from_onnx_path, return_value=(None, network, None))
     build = create_autospec(trt.engine_bytes_from_network, return_value=b"engine")
     monkeypatch.setattr(trt, "network_from_onnx_path", parse)
     monkeypatch.setattr(trt, "engine_bytes_from_network", build)
@@ -97,8 +116,29 @@ def test_precision_is_the_graphs_from_tensorrt_10_on(
     assert parse.call_args.kwargs["strongly_typed"] == strongly_typed
     config = build.call_args.args[1]
     assert config.fp16 != strongly_typed
+    assert config.precision_constraints == (None if strongly_typed else "prefer")
+    convolution, activation = network
+    assert (convolution.precision, activation.precision) == (
+        (None, None) if strongly_typed else ("half", None)
+    )
+    assert convolution.set_output_type.called != strongly_typed
     assert config.tactic_sources == (None if strongly_typed else ["edge", "jit"])
     assert config.profiles[0]["image"].max == (8, 1088, 1920, 3)
+
+
+def test_nothing_but_casts_reads_the_pixels(trt: ModuleType, exported: Exported) -> None:
+    """By TensorRT for RTX, whose builder takes the network afterwards, see `test_plan`."""
+    import tensorrt_rtx
+
+    parsed = trt.network_from_onnx_path(str(exported.artifact), strongly_typed=True)
+    take_sizes_after_casts(parsed[1], tensorrt_rtx)
+    readers = [
+        layer.type
+        for layer in parsed[1]
+        for index in range(layer.num_inputs)
+        if (tensor := layer.get_input(index)) and tensor.dtype == tensorrt_rtx.uint8
+    ]
+    assert readers == [tensorrt_rtx.LayerType.CAST] * 2
 
 
 def test_a_driver_that_is_too_old_is_named(
