@@ -48,6 +48,7 @@ from export.repository import CONFIG, MODEL, fill, with_parameters
 from export.runtime import mnn_matte, onnx_matte
 from export.tolerance import TOLERANCES
 from matting.files import sha256
+from matting.images import encode_image
 from train.checkpoint import load_checkpoint
 from train.network import DeepImageMatting
 
@@ -120,8 +121,8 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
             for name, (precision, start) in forms.items()
         ]
     alphas = {row.name: row.alphas for row in rows if row.parity}
-    files = {"parity.csv": to_csv(rows), WORST: draw_worst(pictures, reference, alphas)}
-    write_files(options.output, files)
+    worst = encode_image(WORST, draw_worst(pictures, reference, alphas))
+    write_files(options.output, {"parity.csv": to_csv(rows), WORST: worst})
     return {
         "tolerances": {name: asdict(tolerance) for name, tolerance in TOLERANCES.items()},
         "rows": [

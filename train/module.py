@@ -14,7 +14,7 @@ from train.dataset import TrainingData
 from train.losses import matting_losses
 from train.network import DeepImageMatting
 from train.predict import predict_shares, to_pixels
-from train.sheet import contact_sheet, sheet_row
+from train.sheet import contact_sheet, matte_row
 from train.stages import STAGES, Stage
 from train.synthesis import Samples, Synthesis
 
@@ -128,7 +128,7 @@ class ValidationPictures(pl.Callback):
         if trainer.is_global_zero and len(self.rows) < PICTURES:
             name, image, trimap, truth = photograph
             arrays = (pixels.cpu().numpy() for pixels in (image, trimap, alpha, truth))
-            self.rows.append(sheet_row(*arrays, label=name))
+            self.rows.append(matte_row(*arrays, label=name))
 
     def on_validation_end(self, trainer: pl.Trainer, module: Training) -> None:
         if not self.rows:
