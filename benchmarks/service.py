@@ -102,9 +102,10 @@ def answered(server: Server) -> int:
 
 @dataclass(frozen=True)
 class Served:
-    """What runs the model: "openvino", "mnn", "onnxruntime" or "tensorrt", and its precision.
+    """What runs the model: "openvino", "mnn", "onnxruntime" or "tensorrt", and what it computes in.
 
-    That of MNN is "winograd", see `export.tolerance`.
+    That is "winograd" with MNN, see `export.tolerance`, and "fp32" with a graph in FP16, whose
+    convolutions processors compute in FP32.
     """
 
     engine: str

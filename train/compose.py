@@ -240,7 +240,8 @@ def read_layers(composite: Composite) -> tuple[Image.Image, Image.Image]:
 def read_picture(path: Path, mode: str | None) -> Image.Image:
     """Read a picture with Pillow, and convert it to a mode of Pillow's; a cut-out stays as it is.
 
-    It is turned by its EXIF, and 16 bits become 8, as in `matting.images`.
+    It is turned by its EXIF, and 16 bits of grey become 8, as in `matting.images`. Of 16 bits of
+    colour Pillow itself has cut off the lower 8.
     """
     try:
         # A file, not its path: what Pillow maps into memory it turns wrongly.

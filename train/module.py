@@ -13,7 +13,7 @@ from matting.images import write_image
 from train.dataset import TrainingData
 from train.losses import matting_losses
 from train.network import DeepImageMatting
-from train.predict import predict_shares, to_pixels
+from train.predict import predict_unrounded, to_pixels
 from train.sheet import contact_sheet, matte_row
 from train.stages import STAGES, Stage
 from train.synthesis import Samples, Synthesis
@@ -76,10 +76,12 @@ class Training(pl.LightningModule):
         """Keep the photograph's SAD, NaN if its alpha has one, and return that, H×W uint8."""
         _, image, trimap, truth = photograph
         with torch.autocast(self.device.type, enabled=False):  # judged as it will be used
-            shares = predict_shares(self.network, image.permute(2, 0, 1)[None], trimap[None, None])
-        alpha = to_pixels(shares)[0, 0]
+            exact = predict_unrounded(
+                self.network, image.permute(2, 0, 1)[None], trimap[None, None]
+            )
+        alpha = to_pixels(exact)[0, 0]
         sad = (alpha.float() - truth.float()).abs().sum() / 255 / 1000
-        self.sads.append(torch.where(shares.isfinite().all(), sad, torch.nan))
+        self.sads.append(torch.where(exact.isfinite().all(), sad, torch.nan))
         return alpha
 
     def on_validation_epoch_end(self) -> None:
