@@ -8,6 +8,7 @@ import torch
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor
 from torch.utils.data import DataLoader
+from torchmetrics import MeanMetric
 
 from matting.images import write_image
 from train.dataset import TrainingData
@@ -34,7 +35,8 @@ class Training(pl.LightningModule):
         super().__init__()
         self.network = network
         self.stage, self.data, self.seed, self.facts = stage, data, seed, facts
-        self.sads: list[Tensor] = []
+        # Over the photographs of all processes, which may have more or fewer; NaN if one is NaN.
+        self.mean_sad = MeanMetric(nan_strategy="disable")
         if stage.freeze_backbone:
             network.backbone.requires_grad_(False)
 
@@ -73,7 +75,7 @@ class Training(pl.LightningModule):
         return sum(terms.values())
 
     def validation_step(self, photograph: tuple[str, Tensor, Tensor, Tensor]) -> Tensor:
-        """Keep the photograph's SAD, NaN if its alpha has one, and return that, H×W uint8."""
+        """Log the photograph's SAD, NaN if its alpha has one, and return that, H×W uint8."""
         _, image, trimap, truth = photograph
         with torch.autocast(self.device.type, enabled=False):  # judged as it will be used
             exact = predict_unrounded(
@@ -81,16 +83,9 @@ class Training(pl.LightningModule):
             )
         alpha = to_pixels(exact)[0, 0]
         sad = (alpha.float() - truth.float()).abs().sum() / 255 / 1000
-        self.sads.append(torch.where(exact.isfinite().all(), sad, torch.nan))
+        self.mean_sad.update(torch.where(exact.isfinite().all(), sad, torch.nan))
+        self.log("SAD", self.mean_sad, prog_bar=True)
         return alpha
-
-    def on_validation_epoch_end(self) -> None:
-        """Log the mean SAD of the photographs of all processes, which may have more or fewer."""
-        own = torch.stack(self.sads)
-        self.sads = []
-        parts = torch.stack([own.sum(), own.new_tensor(len(own))])
-        total, count = self.trainer.strategy.reduce(parts, reduce_op="sum")
-        self.log("SAD", total / count, prog_bar=True, sync_dist=True)
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         checkpoint["run"] = self.facts
