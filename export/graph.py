@@ -9,11 +9,8 @@ from pathlib import Path
 import onnx_ir as ir
 import torch
 
-from export.served import ServedMatting
+from export.served import OPSET, ServedMatting
 from train.network import DeepImageMatting
-
-OPSET = 18
-"""The newest opset that all targets read, TensorRT 8.6 with a warning."""
 
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16}
 
