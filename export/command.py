@@ -67,9 +67,8 @@ def table(parity: Parity) -> str:
     return "\n".join(lines)
 
 
-def print_proofs(exported: Exported) -> None:
-    """Print how equal an export is to the network, in each way that it may be computed."""
-    print(table(exported.parity) if exported.parity else f"parity {NOT_RUN}")
+def print_faster_ways(exported: Exported) -> None:
+    """Print how equal an FP32 graph is where it is computed faster, or why it is not served so."""
     if isinstance(exported.in_bf16, Parity):
         print(f"in bf16, where the processor computes in it:\n{table(exported.in_bf16)}")
     elif exported.in_bf16:
@@ -105,5 +104,6 @@ def run_export(arguments: list[str]) -> int:
     newest = newest_version(options.repository / MODEL)
     if newest != exported.artifact.parent:
         print(f"export: {newest} is newer, and served in its place", file=sys.stderr)
-    print_proofs(exported)
+    print(table(exported.parity) if exported.parity else f"parity {NOT_RUN}")
+    print_faster_ways(exported)
     return 0
