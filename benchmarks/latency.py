@@ -14,12 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.ceiling import flops, matrix_rate, memory_rate, moved_values
-from benchmarks.layers import (
-    engine_in_process,
-    measure_layers,
-    network_alone,
-    overheads,
-)
+from benchmarks.layers import engine_in_process, measure_layers, network_alone, overheads
 from benchmarks.load import END_TO_END, Client
 from benchmarks.measure import Samples, how_often, in_turns, median, percentiles, stopwatch
 from benchmarks.peers import REFERENCE, open_peers
@@ -80,9 +75,7 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
         served = what_serves(url, options.repository)
         device = "cuda" if served.engine == "tensorrt" else "cpu"
         engine = engine_in_process(version, served)
-        alone = None
-        if served.engine != "tensorrt":
-            alone = network_alone(version / ARTIFACTS[CPU], served)
+        alone = None if device == "cuda" else network_alone(version / ARTIFACTS[CPU], served)
         largest = tuple(np.max(sizes, axis=0).tolist())
         peers, skipped = open_peers(network, version, Path(scratch), largest, options.quick)
         for height, width in sizes:

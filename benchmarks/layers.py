@@ -44,7 +44,10 @@ def network_alone(model: Path, served: Served) -> Callable[[np.ndarray], np.ndar
         Normalised N×4×H×W to alpha N×1×H×W, float32; H, W multiples of 32.
     """
     nodes = onnx.load(model, load_external_data=False).graph.node
+    made_by = {name: node for node in nodes for name in node.output}
     first = next(node for node in nodes if node.op_type == "Conv").input[0]
+    if made_by[first].op_type == "Cast":  # of a network in FP16
+        first = made_by[first].input[0]
     last = [node for node in nodes if node.op_type == "Sigmoid"][-1].output[0]
     with tempfile.TemporaryDirectory() as folder:
         cut = Path(folder) / "network.onnx"

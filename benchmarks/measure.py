@@ -5,7 +5,6 @@ import platform
 import random
 import time
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
@@ -13,6 +12,7 @@ from tqdm import tqdm
 from export.engine import find_gpu
 from export.errors import ExportError
 from export.manifest import installed_versions
+from export.processor import cpu_field, cpu_flags
 
 PACKAGES = (
     "numpy",
@@ -46,9 +46,9 @@ def machine() -> dict[str, object]:
 
     A virtual machine's processor may have a name that says little: family and model tell more.
     """
-    numbers = [number for name in ("cpu family", "model") if (number := _cpu_field(name))]
+    numbers = [number for name in ("cpu family", "model") if (number := cpu_field(name))]
     return {
-        "cpu": _cpu_field("model name") or platform.processor() or platform.machine(),
+        "cpu": cpu_field("model name") or platform.processor() or platform.machine(),
         "family_model": "/".join(numbers),
         "instructions": sorted(instructions()),
         "cores": len(os.sched_getaffinity(0)),
@@ -64,8 +64,7 @@ def machine() -> dict[str, object]:
 
 def instructions() -> set[str]:
     """Return which of `INSTRUCTIONS` this processor has."""
-    flags = _cpu_field("flags") or _cpu_field("Features") or ""  # x86 or Arm
-    return set(INSTRUCTIONS) & set(flags.split())
+    return set(INSTRUCTIONS) & cpu_flags()
 
 
 def stopwatch(name: str, function: Callable[[], object]) -> Timer:
@@ -161,16 +160,6 @@ def how_often(rounds: Sequence[int]) -> str:
         return "each was timed once"
     different = rounds if len(set(rounds)) > 1 else rounds[:1]
     return f"medians of {', '.join(map(str, different))} rounds"
-
-
-def _cpu_field(name: str) -> str | None:
-    """Return what /proc/cpuinfo says of the first core; None where there is no such file."""
-    cpuinfo = Path("/proc/cpuinfo")
-    for line in cpuinfo.read_text().splitlines() if cpuinfo.exists() else []:
-        key, _, value = line.partition(":")
-        if key.strip() == name:
-            return value.strip()
-    return None
 
 
 def _gpu() -> str | None:

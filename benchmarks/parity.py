@@ -26,12 +26,7 @@ from benchmarks.tables import Section
 from benchmarks.worst import draw_worst
 from client.connection import Matte
 from export.errors import ExportError
-from export.export import (
-    CPU,
-    expected_alphas,
-    prove_faster_ways,
-    write_onnx,
-)
+from export.export import CPU, expected_alphas, prove_faster_ways, write_onnx
 from export.manifest import MNN_MODEL, WEIGHTS, describe, write_entry
 from export.parity import (
     Matting,
@@ -48,6 +43,7 @@ from export.repository import CONFIG, MODEL, fill, with_parameters
 from export.runtime import mnn_matte, onnx_matte
 from export.tolerance import TOLERANCES
 from matting.files import sha256
+from matting.images import encode_image
 from train.checkpoint import load_checkpoint
 from train.network import DeepImageMatting
 
@@ -120,8 +116,8 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
             for name, (precision, start) in forms.items()
         ]
     alphas = {row.name: row.alphas for row in rows if row.parity}
-    files = {"parity.csv": to_csv(rows), WORST: draw_worst(pictures, reference, alphas)}
-    write_files(options.output, files)
+    worst = encode_image(WORST, draw_worst(pictures, reference, alphas))
+    write_files(options.output, {"parity.csv": to_csv(rows), WORST: worst})
     return {
         "tolerances": {name: asdict(tolerance) for name, tolerance in TOLERANCES.items()},
         "rows": [
@@ -146,20 +142,9 @@ def exported_forms(
     """
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="parity-")))
     repository = folder / "repository"
-    version = repository / MODEL / "1"
-    fill(version.parent)
-    fp32 = write_onnx(network, options.weights, "fp32", version)
+    fp32, in_winograd = write_repository(network, options.weights, repository)
     (folder / "fp16").mkdir()
     fp16 = write_onnx(network, options.weights, "fp16", folder / "fp16")
-
-    config = version.parent / CONFIG
-    config.write_text(with_parameters(config.read_text(), engine=CPU, precision="auto"))
-    known = list(read_pictures())
-    entry = describe(fp32, CPU, "fp32")
-    entry["files"] = {path.name: sha256(path) for path in (fp32, version / WEIGHTS)}
-    expected = expected_alphas(network, known)
-    _, in_winograd = prove_faster_ways(expected, fp32, CPU, known, entry)
-    write_entry(version, fp32.name, entry)
     address = stack.enter_context(serving(repository, options.url))
 
     def tensorrt() -> Matting:
@@ -167,7 +152,7 @@ def exported_forms(
         return tensorrt_matte(fp16, largest)
 
     def by_mnn() -> Matting:
-        mnn = version / MNN_MODEL
+        mnn = fp32.with_name(MNN_MODEL)
         if not mnn.is_file():
             raise SkippedError(str(in_winograd))
         return mnn_matte(mnn)
@@ -184,6 +169,27 @@ def exported_forms(
             lambda: stack.enter_context(served(address)),
         ),
     }
+
+
+def write_repository(
+    network: DeepImageMatting, weights: Path, repository: Path
+) -> tuple[Path, Parity | str]:
+    """Export for CPUs as `export.export` does, but refuse nothing: the rows judge.
+
+    Returns the graph in FP32, and what there is to say of MNN beside it.
+    """
+    version = repository / MODEL / "1"
+    fill(version.parent)
+    config = version.parent / CONFIG
+    config.write_text(with_parameters(config.read_text(), engine=CPU, precision="auto"))
+    onnx = write_onnx(network, weights, "fp32", version)
+    entry = describe(onnx, CPU, "fp32")
+    entry["files"] = {path.name: sha256(path) for path in (onnx, version / WEIGHTS)}
+    known = list(read_pictures())
+    expected = expected_alphas(network, known)
+    _, in_winograd = prove_faster_ways(expected, onnx, CPU, known, entry)
+    write_entry(version, onnx.name, entry)
+    return onnx, in_winograd
 
 
 @contextmanager

@@ -94,37 +94,42 @@ def request_parts(record: dict) -> dict[str, list[float]]:
 def throughput_figures(record: dict) -> list[Figure]:
     """Images a second against concurrency and batch, and time against image size."""
     points = record["points"]
-    first = points[0]
-    titles = ["concurrency", "batch", "image size"]
-    figure, axes = new_figure(3, titles)
-    same_size = [
-        p for p in points if (p["height"], p["width"]) == (first["height"], first["width"])
-    ]
-    for axis, name, other in ((axes[0], "concurrency", "batch"), (axes[1], "batch", "concurrency")):
-        chosen = [point for point in same_size if point[other] == 1]
-        x = [point[name] for point in chosen]
-        measured = [point["images_per_second"] for point in chosen]
-        axis.plot(x, measured, "o-", label="this client")
-        if "perf_analyzer" in first:
-            axis.plot(x, [point["perf_analyzer"] for point in chosen], "x--", label="perf_analyzer")
-            axis.legend()
-        axis.set_xlabel(f"{name}, images of {first['height']}x{first['width']}")
-        axis.set_ylabel("images/s")
-        axis.set_ylim(0, 1.2 * max(measured))
-    alone = [point for point in points if point["concurrency"] == point["batch"] == 1]
-    megapixels = [point["height"] * point["width"] / 1e6 for point in alone]
-    seconds = [median(point["samples_ms"]) / 1000 for point in alone]
-    axes[2].plot(megapixels, seconds, "o")
-    if len(alone) > 1:
-        terms = np.stack([np.ones(len(alone)), megapixels], axis=1)
+    figure, (left, middle, right) = new_figure(3, ["concurrency", "batch", "image size"])
+    shape = points[0]["height"], points[0]["width"]
+    same_size = [point for point in points if (point["height"], point["width"]) == shape]
+    draw_rates(left, "concurrency", [point for point in same_size if point["batch"] == 1])
+    draw_rates(middle, "batch", [point for point in same_size if point["concurrency"] == 1])
+    draw_times(right, [point for point in points if point["concurrency"] == point["batch"] == 1])
+    return [figure]
+
+
+def draw_rates(axis: Axes, name: str, points: list[dict]) -> None:
+    """Draw images a second of points of one size against "concurrency" or "batch"."""
+    x = [point[name] for point in points]
+    measured = [point["images_per_second"] for point in points]
+    axis.plot(x, measured, "o-", label="this client")
+    if "perf_analyzer" in points[0]:
+        axis.plot(x, [point["perf_analyzer"] for point in points], "x--", label="perf_analyzer")
+        axis.legend()
+    axis.set_xlabel("{}, images of {height}x{width}".format(name, **points[0]))
+    axis.set_ylabel("images/s")
+    axis.set_ylim(0, 1.2 * max(measured))
+
+
+def draw_times(axis: Axes, points: list[dict]) -> None:
+    """Draw the time of a request with one picture against its size, and the straight line."""
+    megapixels = [point["height"] * point["width"] / 1e6 for point in points]
+    seconds = [median(point["samples_ms"]) / 1000 for point in points]
+    axis.plot(megapixels, seconds, "o")
+    if len(points) > 1:
+        terms = np.stack([np.ones(len(points)), megapixels], axis=1)
         (start, slope), _ = nnls(terms, seconds)  # neither part of a time is negative
         ends = np.array([0, max(megapixels)])
-        law = f"{start:.2f} s + {slope:.2f} s per megapixel"
-        axes[2].plot(ends, start + slope * ends, "--", label=law)
-        axes[2].legend()
-    axes[2].set_xlabel("megapixels")
-    axes[2].set_ylabel("s")
-    return [figure]
+        line = f"{start:.2f} s + {slope:.2f} s per megapixel"
+        axis.plot(ends, start + slope * ends, "--", label=line)
+        axis.legend()
+    axis.set_xlabel("megapixels")
+    axis.set_ylabel("s")
 
 
 def tiles_figures(record: dict) -> list[Figure]:

@@ -99,26 +99,7 @@ def measure_all(options: argparse.Namespace) -> tuple[dict[str, dict], dict[str,
     """Run every benchmark; return the results, and why the others could not run."""
     parser = argparse.ArgumentParser()
     suite.add_commands(parser.add_subparsers(dest="command"))
-    server = [
-        "--repository",
-        str(options.repository),
-        *(["--url", options.url] * bool(options.url)),
-    ]
-    weights = [str(newest_version(options.repository / MODEL) / WEIGHTS)]
-    own = {
-        "parity": weights,
-        "precision": weights,
-        "gpu": [*weights, "--tensorrt-python", options.tensorrt_python],
-        "latency": server,
-        "throughput": server,
-        "tiles": server,
-        "edges": server,
-        "masks": server,
-        "flicker": server,
-        "transport": server,
-        "scaling": ["--repository", str(options.repository)],
-        "soak": ["--repository", str(options.repository)],
-    }
+    own = own_arguments(options)
     usual = [name for name in suite.BENCHMARKS if options.quick or name not in suite.LONG]
     chosen = options.only or usual
     records, missing = {}, {}
@@ -132,6 +113,21 @@ def measure_all(options: argparse.Namespace) -> tuple[dict[str, dict], dict[str,
         except suite.FAILURES as error:
             missing[name] = str(error)
     return records, missing
+
+
+def own_arguments(options: argparse.Namespace) -> dict[str, list[str]]:
+    """Return, by benchmark, the arguments that say which model is measured, and where."""
+    repository = ["--repository", str(options.repository)]
+    server = [*repository, *(["--url", options.url] if options.url else [])]
+    weights = [str(newest_version(options.repository / MODEL) / WEIGHTS)]
+    served = ("latency", "throughput", "tiles", "edges", "masks", "flicker", "transport")
+    return {
+        "parity": weights,
+        "precision": weights,
+        "gpu": [*weights, "--tensorrt-python", options.tensorrt_python],
+        **dict.fromkeys(served, server),
+        **dict.fromkeys(("scaling", "soak"), repository),
+    }
 
 
 def read_report(path: Path) -> dict:

@@ -92,19 +92,17 @@ def send(
 ) -> dict[str, object]:
     """Send a picture so many times over one connection to all servers; kill one half way."""
     before = [answered(server) for server in servers]
-    with Matte([server.grpc_url for server in servers]) as matte:
-
-        def ask(_: int) -> None:
-            matte.alpha(*picture, tile="off")
-
-        with ThreadPoolExecutor(UNDER_WAY * len(servers)) as pool:
-            start = time.perf_counter()
-            sent = [pool.submit(ask, i) for i in range(images)]
-            for number, _ in enumerate(as_completed(sent), start=1):
-                if kill and number == images // 2:
-                    os.killpg(kill.process.pid, signal.SIGKILL)
-            seconds = time.perf_counter() - start
-            done = sum(answer.exception() is None for answer in sent)
+    with (
+        Matte([server.grpc_url for server in servers]) as matte,
+        ThreadPoolExecutor(UNDER_WAY * len(servers)) as pool,
+    ):
+        start = time.perf_counter()
+        sent = [pool.submit(matte.alpha, *picture, tile="off") for _ in range(images)]
+        for number, _ in enumerate(as_completed(sent), start=1):
+            if kill and number == images // 2:
+                os.killpg(kill.process.pid, signal.SIGKILL)
+        seconds = time.perf_counter() - start
+        done = sum(answer.exception() is None for answer in sent)
     alive = [
         (server, count) for server, count in zip(servers, before, strict=True) if server != kill
     ]

@@ -102,9 +102,10 @@ def answered(server: Server) -> int:
 
 @dataclass(frozen=True)
 class Served:
-    """What runs the model: "openvino", "mnn", "onnxruntime" or "tensorrt", and its precision.
+    """What runs the model: "openvino", "mnn", "onnxruntime" or "tensorrt", and what it computes in.
 
-    That of MNN is "winograd", see `export.tolerance`.
+    That is "winograd" with MNN, see `export.tolerance`, and "fp32" with a graph in FP16, whose
+    convolutions processors compute in FP32.
     """
 
     engine: str
@@ -161,9 +162,10 @@ def max_pixels(url: str) -> float:
 
 
 def size(text: str) -> tuple[int, int]:
-    """Read "HxW"."""
-    height, width = (int(part) for part in text.lower().split("x"))
-    return height, width
+    """Read "HxW" from a command line."""
+    if found := re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text.lower()):
+        return int(found[1]), int(found[2])
+    raise argparse.ArgumentTypeError(f"{text} is not HxW, such as 512x512")
 
 
 def picture_of(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:

@@ -109,7 +109,7 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
         )
         on_gpu = {}
         if torch.cuda.is_available():
-            on_gpu = time_appetite(sources, "cuda", 1 if options.quick else stage(1).batch_size)
+            on_gpu = time_on_gpu(sources, "cuda", 1 if options.quick else stage(1).batch_size)
     sizes = [foreground.alpha.numel() / 1e6 for foreground in sources.foregrounds]
     return {
         "side": sources.side,
@@ -164,7 +164,7 @@ def trainers(sources: Sources, batch: int) -> list[Timer]:
     return [stopwatch(LOOP, lambda: loop.steps(loader)), *ours]
 
 
-def time_appetite(sources: Sources, device: str, batch: int) -> dict[str, object]:
+def time_on_gpu(sources: Sources, device: str, batch: int) -> dict[str, object]:
     """Return milliseconds of making batches on a device, of learning from them, and of both."""
     stream = sources.to(device).ours(batch)
     ready = Steps(itertools.repeat(next(stream)), torch.bfloat16, device)
@@ -257,10 +257,10 @@ def write(path: Path, pixels: np.ndarray) -> None:
 def render(record: dict) -> list[Section]:
     """Return a record's tables."""
     tables = [rows(record["making"], "making samples"), rows(record["training"], "training")]
-    return tables + (appetite(record["gpu"]) if "gpu" in record else [])
+    return tables + (gpu_sections(record["gpu"]) if "gpu" in record else [])
 
 
-def appetite(part: dict) -> list[Section]:
+def gpu_sections(part: dict) -> list[Section]:
     """Return how long a GPU takes over samples, and how long of a step it waits for them."""
     times = {name: median(values) for name, values in part["samples_ms"].items()}
     found = [

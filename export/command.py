@@ -16,7 +16,7 @@ from pathlib import Path
 
 from export.engine import Profile, add_arguments
 from export.errors import ExportError
-from export.export import NOT_RUN, TARGETS, export
+from export.export import NOT_RUN, TARGETS, Exported, export
 from export.graph import PRECISIONS
 from export.manifest import newest_version
 from export.parity import Parity, add_pictures_argument
@@ -67,6 +67,18 @@ def table(parity: Parity) -> str:
     return "\n".join(lines)
 
 
+def print_faster_ways(exported: Exported) -> None:
+    """Print how equal an FP32 graph is where it is computed faster, or why it is not served so."""
+    if isinstance(exported.in_bf16, Parity):
+        print(f"in bf16, where the processor computes in it:\n{table(exported.in_bf16)}")
+    elif exported.in_bf16:
+        print(f"served in FP32; in bf16 {exported.in_bf16}")
+    if isinstance(exported.in_winograd, Parity):
+        print(f"in FP32 by MNN, on AVX2 without AVX-512:\n{table(exported.in_winograd)}")
+    elif exported.in_winograd:
+        print(f"served in FP32 by OpenVINO everywhere; by MNN {exported.in_winograd}")
+
+
 def run_export(arguments: list[str]) -> int:
     options = parse(arguments)
     on_gpu = options.target.startswith("tensorrt")
@@ -93,12 +105,5 @@ def run_export(arguments: list[str]) -> int:
     if newest != exported.artifact.parent:
         print(f"export: {newest} is a newer version, which is served instead", file=sys.stderr)
     print(table(exported.parity) if exported.parity else f"parity {NOT_RUN}")
-    if isinstance(exported.in_bf16, Parity):
-        print(f"in bf16, where the processor computes in it:\n{table(exported.in_bf16)}")
-    elif exported.in_bf16:
-        print(f"served in FP32; in bf16 {exported.in_bf16}")
-    if isinstance(exported.in_winograd, Parity):
-        print(f"in FP32 by MNN, on AVX2 without AVX-512:\n{table(exported.in_winograd)}")
-    elif exported.in_winograd:
-        print(f"served in FP32 by OpenVINO everywhere; by MNN {exported.in_winograd}")
+    print_faster_ways(exported)
     return 0

@@ -6,14 +6,12 @@ import logging
 import warnings
 from pathlib import Path
 
+import numpy as np
 import onnx_ir as ir
 import torch
 
-from export.served import ServedMatting
+from export.served import OPSET, ServedMatting
 from train.network import DeepImageMatting
-
-OPSET = 18
-"""The newest opset that all targets read, TensorRT 8.6 with a warning."""
 
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16}
 
@@ -81,13 +79,19 @@ def take_sizes_by_gather(model: ir.Model) -> None:
     """
     for node in [node for node in model.graph if node.op_type == "Shape"]:
         axis = node.attributes["start"].as_int()
-        index = ir.Value(name=f"{node.outputs[0].name}.axis", const_value=ir.tensor([axis]))
-        model.graph.register_initializer(index)
+        index = add_constant(model, f"{node.outputs[0].name}.axis", np.array([axis], np.int64))
         shape = ir.node("Shape", [node.inputs[0]])
         size = ir.node("Gather", [shape.outputs[0], index], {"axis": 0})
         ir.convenience.replace_nodes_and_values(
             model.graph, node, [node], [shape, size], node.outputs, size.outputs
         )
+
+
+def add_constant(model: ir.Model, name: str, array: np.ndarray) -> ir.Value:
+    """Add a constant to a graph, to be an input of its nodes."""
+    constant = ir.Value(name=name, const_value=ir.tensor(array))
+    model.graph.register_initializer(constant)
+    return constant
 
 
 def store_weights_outside(model: ir.Model, weights: Path) -> None:

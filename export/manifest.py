@@ -9,6 +9,7 @@ import importlib
 import importlib.metadata
 import json
 import platform
+from contextlib import suppress
 from pathlib import Path
 
 from export.engine import MODULES, find_gpu
@@ -30,10 +31,8 @@ def installed_versions(packages: tuple[str, ...]) -> dict[str, str]:
     """Return the versions of those packages that are installed."""
     found = {}
     for name in packages:
-        try:
+        with suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
     return found
 
 

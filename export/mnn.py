@@ -12,6 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from export.errors import ExportError, one_line
+from export.graph import add_constant
 
 CONVERT = "import sys, _tools; _tools.mnnconvert(sys.argv)"
 """MNN's converter without `mnnconvert`, the command around it, which reports to its makers."""
@@ -77,7 +78,8 @@ def pool_by_signs(model: ir.Model) -> None:
 def part_by_sign(model: ir.Model, equal: ir.Node) -> None:
     """Replace a phase's mask, and the two `Where` that part values by it."""
     phase, maximum = equal.inputs
-    margin = ir.node("Mul", [maximum, initializer(model, f"{equal.outputs[0].name}.near", NEAR)])
+    near = add_constant(model, f"{equal.outputs[0].name}.near", np.float32(NEAR))
+    margin = ir.node("Mul", [maximum, near])
     least = ir.node("Sub", [maximum, margin.outputs[0]])
     lack = ir.node("Sub", [least.outputs[0], phase])
     below = ir.node("Relu", lack.outputs)
@@ -108,20 +110,15 @@ def in_two_halves(model: ir.Model) -> None:
         if not low.any():
             continue
         x = node.inputs[0]
-        first = ir.node(node.op_type, [x, initializer(model, f"{node.inputs[1].name}.high", high)])
-        rest = initializer(model, f"{node.inputs[1].name}.low", low)
+        name = node.inputs[1].name
+        first = ir.node(node.op_type, [x, add_constant(model, f"{name}.high", high)])
+        rest = add_constant(model, f"{name}.low", low)
         new = [first]
         if node.op_type == "Mul":
             new.append(ir.node("Mul", [x, rest]))
             rest = new[-1].outputs[0]
         new.append(ir.node("Add", [first.outputs[0], rest]))
         replace(model, node, new, {node: new[-1]})
-
-
-def initializer(model: ir.Model, name: str, array: np.ndarray | float) -> ir.Value:
-    value = ir.Value(name=name, const_value=ir.tensor(np.float32(array)))
-    model.graph.register_initializer(value)
-    return value
 
 
 def users(value: ir.Value) -> list[ir.Node]:

@@ -13,6 +13,7 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
+from export.graph import add_constant
 from export.hooks import named_convolutions, watching
 from train.network import DeepImageMatting
 
@@ -72,11 +73,10 @@ def round_trip(
     """Round one of a node's inputs to eight bits, with one scale or one for each of axis 0."""
     value = node.inputs[index]
     axis = {"axis": 0} if np.ndim(scale) else {}
-    steps = []
-    for name, array in (("scale", scale), ("zero", zero)):
-        constant = ir.Value(name=f"{node.name}.{index}.{name}", const_value=ir.tensor(array))
-        model.graph.register_initializer(constant)
-        steps.append(constant)
+    steps = [
+        add_constant(model, f"{node.name}.{index}.{name}", array)
+        for name, array in (("scale", scale), ("zero", zero))
+    ]
     quantized = ir.node("QuantizeLinear", [value, *steps], axis)
     rounded = ir.node("DequantizeLinear", [quantized.outputs[0], *steps], axis)
     quantized.outputs[0].shape = rounded.outputs[0].shape = value.shape

@@ -10,6 +10,9 @@ from torch import Tensor, nn
 
 from train.network import IMAGE_MEAN, IMAGE_STD, STRIDE, DeepImageMatting
 
+OPSET = 18
+"""The newest of ONNX's that all targets read, TensorRT 8.6 with a warning."""
+
 
 def symbolic(
     operator: str,
@@ -20,7 +23,7 @@ def symbolic(
 ) -> Tensor:
     """Return one ONNX operator's output of the given shape; of the first input's type if None."""
     return torch.onnx.ops.symbolic(
-        operator, inputs, attributes, dtype=dtype or inputs[0].dtype, shape=shape, version=18
+        operator, inputs, attributes, dtype=dtype or inputs[0].dtype, shape=shape, version=OPSET
     )
 
 

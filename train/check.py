@@ -66,7 +66,11 @@ class Report:
 
 
 def check(data: Path) -> Report:
-    """Look at every file of a data set."""
+    """Look at every file of a data set.
+
+    Raises `DataError` where there are no pictures, or what belongs together cannot be told: a file
+    of a pair is missing, or a list or manifest is damaged.
+    """
     folder = photographs_folder(data)
     _, composed = read_manifest(folder)
     parts = required(list(look(data)), data, "any place where a data set has them")

@@ -58,6 +58,13 @@ def prepare(
     cut-outs; or one with foreground/ (or fg/) and alpha/. Of the latter two, `test_foregrounds`
     are held out, evenly chosen, and so are a tenth of the backgrounds, unless there are
     `test_backgrounds`. The folder appears when it is whole.
+
+    Raises
+    ------
+    DataError
+        The output exists, or what is given is no such folder, or too little.
+    ImageError
+        A picture cannot be read.
     """
     is_new = not output.exists() or (output.is_dir() and not any(output.iterdir()))
     if not is_new or not output.name:  # "." would be replaced below the shell's feet
@@ -154,8 +161,7 @@ def write_test_set(composites: list[Composite], folder: Path, source: str) -> di
         (folder / kind).mkdir(parents=True)
     bar = tqdm(total=len(composites), unit="image", disable=None)
 
-    def make(numbered: tuple[int, Composite]) -> str:
-        number, composite = numbered
+    def make(composite: Composite, number: int) -> str:
         image, alpha = compose(composite)
         trimap = trimap_of(composite, alpha, number)
         for kind, pixels in (("image", image), ("trimap", trimap), ("alpha", alpha)):
@@ -164,9 +170,8 @@ def write_test_set(composites: list[Composite], folder: Path, source: str) -> di
         return digest(image, trimap, alpha)
 
     with bar, ThreadPoolExecutor(os.cpu_count()) as pool:
-        digests = dict(
-            zip([c.name for c in composites], pool.map(make, enumerate(composites)), strict=True)
-        )
+        made = pool.map(make, composites, itertools.count())
+        digests = dict(zip([c.name for c in composites], made, strict=True))
     manifest = {
         "source": source,
         "rule": RULE,
@@ -240,7 +245,8 @@ def read_layers(composite: Composite) -> tuple[Image.Image, Image.Image]:
 def read_picture(path: Path, mode: str | None) -> Image.Image:
     """Read a picture with Pillow, and convert it to a mode of Pillow's; a cut-out stays as it is.
 
-    It is turned by its EXIF, and 16 bits become 8, as in `matting.images`.
+    It is turned by its EXIF, and 16 bits of grey become 8, as in `matting.images`. Of 16 bits of
+    colour Pillow itself has cut off the lower 8.
     """
     try:
         # A file, not its path: what Pillow maps into memory it turns wrongly.

@@ -129,7 +129,11 @@ class TrainingData:
     def read(
         cls, data: Path, photographs: int | None = None, backgrounds: int | None = BACKGROUNDS
     ) -> "TrainingData":
-        """Read a data set; the numbers limit how many are used, evenly chosen."""
+        """Read a data set; the numbers limit how many are used, evenly chosen; None is all.
+
+        Raises `DataError` where something is missing or does not fit, and `ImageError` for a
+        picture that cannot be read.
+        """
         files = find_files(data)
         required(files.cutouts + files.pairs, data, "train/cutouts/ and train/pairs/")
         chosen = required(evenly(files.backgrounds, backgrounds), data, "train/backgrounds/")

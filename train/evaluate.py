@@ -33,7 +33,7 @@ from train.dataset import Photographs
 from train.layouts import TEST_PICTURES, DataError, is_composition_1k_test
 from train.network import DeepImageMatting
 from train.predict import predict_alpha
-from train.sheet import contact_sheet, sheet_row
+from train.sheet import contact_sheet, matte_row
 
 Method = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """H×W×3 uint8 image and H×W uint8 trimap to H×W uint8 alpha; ValueError where it cannot."""
@@ -103,7 +103,7 @@ def measure(
             if method == next(iter(methods)):
                 progress.set_postfix(SAD=f"{mean(results, method)['SAD']:.2f}")
                 label = f"{name}  SAD {figures['SAD']:.2f}"
-                rows[figures["SAD"], name] = sheet_row(image, trimap, alpha, truth, label)
+                rows[figures["SAD"], name] = matte_row(image, trimap, alpha, truth, label)
                 rows = dict(sorted(rows.items(), reverse=True)[:WORST])
     return results, contact_sheet(rows.values())
 

@@ -145,7 +145,15 @@ def facts_of_cut_off(last: Path) -> dict:
 def starting_network(
     stage: Stage, seed: int, start: Path | None, vgg16: Path | None
 ) -> DeepImageMatting:
-    """Return the network that training starts from; a refiner that is not there yet is random."""
+    """Return the network that training starts from; a refiner that is not there yet is random.
+
+    Raises
+    ------
+    RunError
+        There is nothing to start from.
+    CheckpointError
+        What there is cannot be read, or is another network.
+    """
     network = DeepImageMatting(refiner=stage.refiner)
     randomise(network, seed)
     if start:
@@ -214,6 +222,11 @@ def fit(
 
     `folder` gets last.ckpt at every validation, from which the run goes on if it was cut off, and
     best.safetensors at its end: where that is, all is done.
+
+    Raises
+    ------
+    RunError
+        The folder has another run, or no validation had a finite SAD.
     """
     # TensorFloat-32, on by default, moves pooling maxima; training in bf16 does not use it anyway.
     torch.backends.cudnn.allow_tf32 = False

@@ -4,10 +4,10 @@ The standard's baseline scheme (ITU-T T.81) with the tables of its annex K, scal
 libjpeg scales them. The lossless part, which would make a file, is left out.
 """
 
-import math
-
+import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy.fft import dct
 from torch import Tensor
 
 LUMA_TABLE = (
@@ -31,6 +31,8 @@ RGB_TO_YCBCR = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418
 # Not inverted on the device: a GPU would be waited for.
 YCBCR_TO_RGB = torch.linalg.inv(torch.tensor(RGB_TO_YCBCR)).tolist()
 BLOCK = 8
+COSINES = torch.from_numpy(dct(np.eye(BLOCK), axis=0, norm="ortho")).float()
+"""The matrix of the discrete cosine transform (DCT-II)."""
 
 
 def jpeg(image: Tensor, quality: Tensor) -> Tensor:
@@ -66,17 +68,9 @@ def quantised(planes: Tensor, tables: Tensor) -> Tensor:
     blocks = planes.view(n, channels, height // BLOCK, BLOCK, width // BLOCK, BLOCK)
     blocks = blocks.transpose(3, 4).reshape(n, -1, BLOCK * BLOCK)
     # Rows and columns in one product of matrices: many small ones take far longer.
-    transform = torch.kron(cosine_transform(), cosine_transform()).to(planes)
+    transform = torch.kron(COSINES, COSINES).to(planes)
     steps = tables.to(planes).view(n, 1, BLOCK * BLOCK)
     coefficients = (blocks @ transform.T).div_(steps).round_().mul_(steps)
     restored = (coefficients @ transform).round_().clamp_(-128, 127)
     restored = restored.view(n, channels, height // BLOCK, width // BLOCK, BLOCK, BLOCK)
     return restored.transpose(3, 4).reshape(planes.shape)
-
-
-def cosine_transform() -> Tensor:
-    """Return the orthonormal 8×8 matrix of the discrete cosine transform (DCT-II)."""
-    frequency, position = torch.meshgrid(torch.arange(8.0), torch.arange(8.0), indexing="ij")
-    matrix = 0.5 * torch.cos((2 * position + 1) * frequency * math.pi / 16)
-    matrix[0] *= math.sqrt(0.5)
-    return matrix

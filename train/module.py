@@ -8,13 +8,14 @@ import torch
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor
 from torch.utils.data import DataLoader
+from torchmetrics import MeanMetric
 
 from matting.images import write_image
 from train.dataset import TrainingData
 from train.losses import matting_losses
 from train.network import DeepImageMatting
-from train.predict import predict_shares, to_pixels
-from train.sheet import contact_sheet, sheet_row
+from train.predict import predict_unrounded, to_pixels
+from train.sheet import contact_sheet, matte_row
 from train.stages import STAGES, Stage
 from train.synthesis import Samples, Synthesis
 
@@ -34,7 +35,8 @@ class Training(pl.LightningModule):
         super().__init__()
         self.network = network
         self.stage, self.data, self.seed, self.facts = stage, data, seed, facts
-        self.sads: list[Tensor] = []
+        # Over the photographs of all processes, which may have more or fewer; NaN if one is NaN.
+        self.mean_sad = MeanMetric(nan_strategy="disable")
         if stage.freeze_backbone:
             network.backbone.requires_grad_(False)
 
@@ -73,22 +75,17 @@ class Training(pl.LightningModule):
         return sum(terms.values())
 
     def validation_step(self, photograph: tuple[str, Tensor, Tensor, Tensor]) -> Tensor:
-        """Keep the photograph's SAD, NaN if its alpha has one, and return that, H×W uint8."""
+        """Log the photograph's SAD, NaN if its alpha has one, and return that, H×W uint8."""
         _, image, trimap, truth = photograph
         with torch.autocast(self.device.type, enabled=False):  # judged as it will be used
-            shares = predict_shares(self.network, image.permute(2, 0, 1)[None], trimap[None, None])
-        alpha = to_pixels(shares)[0, 0]
+            exact = predict_unrounded(
+                self.network, image.permute(2, 0, 1)[None], trimap[None, None]
+            )
+        alpha = to_pixels(exact)[0, 0]
         sad = (alpha.float() - truth.float()).abs().sum() / 255 / 1000
-        self.sads.append(torch.where(shares.isfinite().all(), sad, torch.nan))
+        self.mean_sad.update(torch.where(exact.isfinite().all(), sad, torch.nan))
+        self.log("SAD", self.mean_sad, prog_bar=True)
         return alpha
-
-    def on_validation_epoch_end(self) -> None:
-        """Log the mean SAD of the photographs of all processes, which may have more or fewer."""
-        own = torch.stack(self.sads)
-        self.sads = []
-        parts = torch.stack([own.sum(), own.new_tensor(len(own))])
-        total, count = self.trainer.strategy.reduce(parts, reduce_op="sum")
-        self.log("SAD", total / count, prog_bar=True, sync_dist=True)
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         checkpoint["run"] = self.facts
@@ -128,7 +125,7 @@ class ValidationPictures(pl.Callback):
         if trainer.is_global_zero and len(self.rows) < PICTURES:
             name, image, trimap, truth = photograph
             arrays = (pixels.cpu().numpy() for pixels in (image, trimap, alpha, truth))
-            self.rows.append(sheet_row(*arrays, label=name))
+            self.rows.append(matte_row(*arrays, label=name))
 
     def on_validation_end(self, trainer: pl.Trainer, module: Training) -> None:
         if not self.rows:

@@ -9,7 +9,7 @@ from train.network import IMAGE_MEAN, IMAGE_STD, STRIDE, DeepImageMatting
 def predict_alpha(network: DeepImageMatting, image: Tensor, trimap: Tensor) -> Tensor:
     """Return alpha as mmediting's test does: pad, predict, crop, apply the trimap, round.
 
-    What is not a number becomes 0: see `predict_shares`.
+    What is not a number becomes 0; `predict_unrounded` keeps it.
 
     Parameters
     ----------
@@ -24,11 +24,11 @@ def predict_alpha(network: DeepImageMatting, image: Tensor, trimap: Tensor) -> T
     N×1×H×W uint8
         0 and 255 where the trimap says so. The refined alpha if the network has a refiner.
     """
-    return to_pixels(predict_shares(network, image, trimap))
+    return to_pixels(predict_unrounded(network, image, trimap))
 
 
 @torch.no_grad()
-def predict_shares(network: DeepImageMatting, image: Tensor, trimap: Tensor) -> Tensor:
+def predict_unrounded(network: DeepImageMatting, image: Tensor, trimap: Tensor) -> Tensor:
     """Return `predict_alpha` before it is rounded: N×1×H×W FP32, 0..1."""
     height, width = image.shape[-2:]
     coarse, refined = network(*prepare(image, trimap))

@@ -1,6 +1,6 @@
 """Training samples made on the training device: crop, mix, composite, trimap, all in torch.
 
-The recipe is the paper's (section 5.1) and mmediting's, except where few foregrounds ask for more
+The recipe is the paper's (section 4.1) and mmediting's, except where few foregrounds ask for more
 variety: a new composite for every sample, free zoom and rotation, two foregrounds in one sample,
 holes, colour jitter, defocused backgrounds, sensor noise, JPEG, and trimaps of many widths; and
 soft foregrounds are picked more often. Only the network's image gets noise and JPEG; the losses
@@ -263,6 +263,7 @@ class Samples(IterableDataset):
         return torch.multinomial(self.shares, 1, generator=generator).item()
 
     def foreground(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Return colours 3×S×S and alpha 1×S×S, in 0..1, around a soft pixel of some foreground."""
         s = self.synthesis
         pick = self.pick(generator)
         source, soft = self.foregrounds[pick], self.soft[pick]
@@ -278,6 +279,7 @@ class Samples(IterableDataset):
         return colour, sample_window(source.alpha, *where, padding="zeros")
 
     def background(self, generator: torch.Generator) -> Tensor:
+        """Return a piece of some background, 3×S×S in 0..1."""
         s = self.synthesis
         source = self.backgrounds[
             torch.randint(len(self.backgrounds), (), generator=generator).item()

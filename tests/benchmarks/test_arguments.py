@@ -37,6 +37,15 @@ def test_counts_are_more_than_0(command: str, capsys: pytest.CaptureFixture) -> 
     assert f"argument {option}: {count} is not greater than 0" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command", ["latency --sizes", "scaling --size", "throughput --size"])
+@pytest.mark.parametrize("size", ["0x64", "64x-1", "64", "64x64x3"])
+def test_a_size_is_two_sides(command: str, size: str, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([*command.split(), size])
+    assert ended.value.code == 2
+    assert f"{size} is not HxW, such as 512x512" in capsys.readouterr().err
+
+
 def test_peers_have_the_memory_of_the_server(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(
         "import os, sys\n"

@@ -17,6 +17,7 @@ from benchmarks.layers import ENGINE, INFER, NETWORK, network_alone, overheads
 from benchmarks.load import END_TO_END, SERVER_PARTS
 from benchmarks.peers import REFERENCE, open_peers
 from benchmarks.service import Served, picture_of
+from export.export import write_onnx
 from export.manifest import WEIGHTS
 from matting.files import sha256
 from train.checkpoint import load_checkpoint
@@ -58,18 +59,31 @@ def test_all_peers_compute_the_same(network: DeepImageMatting, tmp_path: Path) -
         assert np.abs(alpha - expected).mean() / 255 < allowed, name
 
 
-@pytest.mark.parametrize("engine", ["onnxruntime", "openvino", "mnn"])
-def test_the_network_alone_is_the_network(network: DeepImageMatting, engine: str) -> None:
+@pytest.mark.parametrize(
+    ("engine", "precision", "allowed"),
+    [
+        ("onnxruntime", "fp32", 1e-4),
+        ("onnxruntime", "fp16", 5e-3),
+        ("openvino", "fp32", 1e-4),
+        ("openvino", "fp16", 5e-3),
+        ("mnn", "fp32", 1e-4),
+    ],
+)
+@pytest.mark.usefixtures("traced_once")
+def test_the_network_alone_is_the_network(
+    engine: str, precision: str, allowed: float, network: DeepImageMatting, tmp_path: Path
+) -> None:
     image, trimap = (torch.from_numpy(x) for x in picture_of(64, 96))
     inputs = prepare(image.permute(2, 0, 1)[None], trimap[None, None])
-    found = network_alone(VERSION / "model.onnx", Served(engine, "fp32"))(
-        torch.cat(inputs, dim=1).numpy()
-    )
+    graph = VERSION / "model.onnx"
+    if precision == "fp16":
+        graph = write_onnx(network, VERSION / WEIGHTS, precision, tmp_path)
+    found = network_alone(graph, Served(engine, "fp32"))(torch.cat(inputs, dim=1).numpy())
     with torch.no_grad():
         coarse, refined = network(*inputs)
     expected = (coarse if refined is None else refined).numpy()
-    assert found.shape == expected.shape
-    assert np.abs(found - expected).mean() < 1e-4
+    assert (found.shape, found.dtype) == (expected.shape, expected.dtype)
+    assert np.abs(found - expected).mean() < allowed
 
 
 def test_work_per_pixel_is_the_published_one() -> None:

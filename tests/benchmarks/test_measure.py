@@ -66,6 +66,7 @@ def test_machine_names_what_runs() -> None:
 
 @pytest.mark.parametrize("field", ["flags", "Features"])  # x86, Arm
 def test_instructions_are_those_that_matter(field: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    flags = {field: "fpu avx2 sse"}
-    monkeypatch.setattr("benchmarks.measure._cpu_field", flags.get)
+    monkeypatch.setattr(
+        "export.processor.cpu_field", lambda name: "fpu avx2 sse" if name == field else ""
+    )
     assert machine()["instructions"] == ["avx2"]

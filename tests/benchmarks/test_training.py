@@ -23,8 +23,8 @@ from benchmarks.training import (
     PLAIN,
     REFERENCE,
     Sources,
-    appetite,
-    time_appetite,
+    gpu_sections,
+    time_on_gpu,
 )
 from matting.images import read_gray, read_image, write_image
 from train.dataset import Foreground
@@ -96,18 +96,18 @@ def test_what_a_gpu_would_wait_for_is_measured(monkeypatch: pytest.MonkeyPatch) 
     foreground = Foreground(across.expand(3, 60, 60), across)
     backgrounds = [torch.full((3, 80, 80), 90, dtype=torch.uint8)]
     sources = Sources([], [foreground], backgrounds, side=32)
-    part = time_appetite(sources, "cpu", batch=2)
+    part = time_on_gpu(sources, "cpu", batch=2)
     assert part["samples"] == 2
     assert {len(taken) for taken in part["samples_ms"].values()} == {1}
     assert all(min(taken) > 0 for taken in part["samples_ms"].values())
-    table, text = appetite(part)
+    table, text = gpu_sections(part)
     assert [row["on the GPU"] for row in table] == [MAKE, LEARN, BOTH]
     assert "waits" in text
 
 
 def test_waiting_is_what_a_step_takes_longer_with_its_samples() -> None:
     part = {"samples": 160, "samples_ms": {MAKE: [50.0], LEARN: [95.0], BOTH: [100.0]}}
-    table, text = appetite(part)
+    table, text = gpu_sections(part)
     assert [row["samples/s"] for row in table] == ["3200.0", "1684.2", "1600.0"]
     assert [row["n"] for row in table] == ["1"] * 3
     assert text == "Of a step's time the GPU waits 5.0% for its samples."
