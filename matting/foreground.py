@@ -3,9 +3,19 @@
 import cv2
 import numpy as np
 
-BOXES = (270, 90, 30, 10, 4)
-"""Side of the blur in each pass, in pixels. The paper has two passes, 90 and 6."""
+SCALE = 4
+COARSE = (90, 64, 45, 32, 22, 16, 11, 8, 6, 4, 3)
+"""Side of the blur in each pass over the reduced picture, in its pixels, `SCALE` of the photo's."""
+FINE = (10, 5, 3)
+"""The same for the passes over the photo itself. The paper has two passes, 90 and 6."""
+REACH = sum(box // 2 for box in FINE)
+"""How far the fine passes look, in pixels."""
+TILE = 256
+"""Side of the squares in which they run, in pixels."""
 _TINY = np.float32(1e-5)
+
+Layers = list[tuple[np.ndarray, np.ndarray]]
+"""Foreground and background of each channel, H x W float32, in 0..white."""
 
 
 def estimate_foreground(image: np.ndarray, alpha: np.ndarray) -> np.ndarray:
@@ -13,7 +23,8 @@ def estimate_foreground(image: np.ndarray, alpha: np.ndarray) -> np.ndarray:
 
     In each pass a guess of both layers is their local mean, weighted with alpha and 1 - alpha. Then
     both are moved by the least amount that makes them and alpha explain the image. The paper makes
-    two passes and moves the foreground only, by less.
+    two passes and moves the foreground only, by less. Here wide passes are made on a reduced
+    picture, where many cost little, and narrow ones only near pixels with 0 < alpha < 255.
 
     Parameters
     ----------
@@ -28,51 +39,97 @@ def estimate_foreground(image: np.ndarray, alpha: np.ndarray) -> np.ndarray:
 
     Notes
     -----
-    Measured on 39 composites of known foregrounds (hair, fur, things): mean error of the colours
-    in the unknown region, weighted with alpha, in 0..255. The image as it is: 19.3; the paper's two
-    passes: 6.7; this without the pass of 270: 3.9; pymatting's multi-level solver: 4.7. That pass
-    is for loose hair in large photos, and changes next to nothing in small ones: for drawn hair
-    at full HD it brings 24 to 16, where the solver has 14 (`python -m benchmarks foreground`).
-    Edges that stay soft over more than the largest box keep some of the old background.
+    Measured on 39 composites of known foregrounds (hair, fur, toys, glass): mean error of the
+    colours where 0 < alpha < 255, weighted with alpha, in 0..255. The image as it is: 17.7;
+    pymatting's multi-level solver: 4.7; this: 3.5, and better in each. Edges that stay soft over
+    more than the largest box keep some of the old background.
 
     References
     ----------
     M. Forte, "Approximate Fast Foreground Colour Estimation", ICIP 2021.
     """
-    weight = alpha.astype(np.float32) / 255
-    estimate = np.empty_like(image)
+    height, width = alpha.shape
     white = np.float32(np.iinfo(image.dtype).max)
-    for channel in range(3):  # one at a time: a third of the memory
-        plane = image[..., channel].astype(np.float32)
-        foreground = background = plane
-        for box in BOXES:
-            foreground, background = _blur_fusion(plane, foreground, background, weight, box, white)
-        estimate[..., channel] = np.rint(foreground)
+    reduced = -(-width // SCALE), -(-height // SCALE)
+    planes = _planes(cv2.resize(image, reduced, interpolation=cv2.INTER_AREA))
+    weight = cv2.resize(_opacity(alpha), reduced, interpolation=cv2.INTER_AREA)
+    coarse = _blur_fusion(planes, weight, [(plane, plane) for plane in planes], COARSE, white)
+
+    foreground = np.rint(cv2.merge([layer for layer, _ in coarse])).astype(image.dtype)
+    foreground = cv2.resize(foreground, (width, height), interpolation=cv2.INTER_LINEAR)
+    soft = (alpha > 0) & (alpha < 255)
+    for top in range(0, height, TILE):
+        for left in range(0, width, TILE):
+            y, x = max(0, top - REACH), max(0, left - REACH)
+            around = np.s_[y : top + TILE + REACH, x : left + TILE + REACH]
+            if soft[around].any():
+                guess = _enlarge(coarse, (y, x), alpha[around].shape, alpha.shape)
+                planes, weight = _planes(image[around]), _opacity(alpha[around])
+                fine = _blur_fusion(planes, weight, guess, FINE, white)
+                here = np.s_[top - y : top - y + TILE, left - x : left - x + TILE]
+                tile = np.rint(cv2.merge([layer[here] for layer, _ in fine]))
+                foreground[top : top + TILE, left : left + TILE] = tile
     opaque = alpha == 255
-    estimate[opaque] = image[opaque]
-    return estimate
+    foreground[opaque] = image[opaque]
+    return foreground
+
+
+def _planes(image: np.ndarray) -> list[np.ndarray]:
+    """Return the channels of an image, H x W float32 each."""
+    return list(cv2.split(image.astype(np.float32)))
+
+
+def _opacity(alpha: np.ndarray) -> np.ndarray:
+    return alpha.astype(np.float32) / 255
 
 
 def _blur_fusion(
-    image: np.ndarray,
-    foreground: np.ndarray,
-    background: np.ndarray,
+    image: list[np.ndarray],
     alpha: np.ndarray,
-    box: int,
+    layers: Layers,
+    boxes: tuple[int, ...],
     white: np.float32,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Refine both layers once: H x W float32, colours in 0..white, alpha in 0..1."""
+) -> Layers:
+    """Refine the layers of each channel, one pass for each box."""
+    # Where a layer is nowhere near, its last guess continues.
     rest = 1 - alpha
-    foreground = _local_mean(foreground, alpha, box)
-    background = _local_mean(background, rest, box)
-    # The nearest point to this guess on the line alpha * foreground + rest * background = image.
-    step = (image - alpha * foreground - rest * background) / (alpha**2 + rest**2)
-    return (
-        np.clip(foreground + alpha * step, 0, white),
-        np.clip(background + rest * step, 0, white),
-    )
+    weight, other_weight = alpha + _TINY, rest + _TINY
+    square = alpha**2 + rest**2
+    for box in boxes:
+        total, other_total = _blur(weight, box), _blur(other_weight, box)
+        refined = []
+        for plane, (foreground, background) in zip(image, layers, strict=True):
+            foreground = _blur(foreground * weight, box) / total
+            background = _blur(background * other_weight, box) / other_total
+            # The nearest to this guess for which alpha * foreground + rest * background = image.
+            step = (plane - alpha * foreground - rest * background) / square
+            refined.append(
+                (
+                    np.clip(foreground + alpha * step, 0, white),
+                    np.clip(background + rest * step, 0, white),
+                )
+            )
+        layers = refined
+    return layers
 
 
-def _local_mean(layer: np.ndarray, weight: np.ndarray, box: int) -> np.ndarray:
-    weight = weight + _TINY  # where a layer is nowhere near, its last guess continues
-    return cv2.blur(layer * weight, (box, box)) / cv2.blur(weight, (box, box))
+def _blur(plane: np.ndarray, box: int) -> np.ndarray:
+    return cv2.blur(plane, (box, box))
+
+
+def _enlarge(
+    layers: Layers, corner: tuple[int, int], size: tuple[int, int], whole: tuple[int, int]
+) -> Layers:
+    """Cut a rectangle (y, x; height, width) out of layers enlarged to the whole photo's size."""
+    reduced = layers[0][0].shape
+    scale = [small / large for small, large in zip(reduced, whole, strict=True)]
+    shift = [(c + 0.5) * s - 0.5 for c, s in zip(corner, scale, strict=True)]  # pixels' centres
+    to_reduced = np.array([[scale[1], 0, shift[1]], [0, scale[0], shift[0]]])
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+
+    def enlarge(layer: np.ndarray) -> np.ndarray:
+        return cv2.warpAffine(
+            layer, to_reduced, size[::-1], flags=flags, borderMode=cv2.BORDER_REPLICATE
+        )
+
+    return [(enlarge(foreground), enlarge(background)) for foreground, background in layers]
