@@ -118,7 +118,7 @@ def _blur(plane: np.ndarray, box: int) -> np.ndarray:
 
 
 def _enlarge(
-    layers: Layers, corner: tuple[int, int], size: tuple[int, int], whole: tuple[int, int]
+    layers: Layers, corner: tuple[int, ...], size: tuple[int, ...], whole: tuple[int, ...]
 ) -> Layers:
     """Cut a rectangle (y, x; height, width) out of layers enlarged to the whole photo's size."""
     reduced = layers[0][0].shape
