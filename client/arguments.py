@@ -100,7 +100,7 @@ def add_connection(parser: argparse.ArgumentParser) -> None:
         "busy server (default %(default)g)",
     )
     tls = parser.add_argument_group("encryption", "PEM files; any of these options turns TLS on")
-    tls.add_argument("--tls", action="store_true", help="trust the usual public authorities")
+    tls.add_argument("--tls", action="store_true", help="trust the usual certificate authorities")
     tls.add_argument("--ca", metavar="PEM", type=Path, help="trust this certificate authority")
     tls.add_argument("--cert", metavar="PEM", type=Path, help="the client's own certificate")
     tls.add_argument("--key", metavar="PEM", type=Path, help="the key of --cert")

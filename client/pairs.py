@@ -324,7 +324,9 @@ def _read_list(path: Path) -> list[_Found]:
     except (OSError, csv.Error) as error:
         raise PairError(f"{path}: cannot be read ({error})") from error
     if any(not row.get("image") or not row.get("trimap") for row in rows):
-        raise PairError(f"{path}: expected `image,trimap` as its first line, both in every line")
+        raise PairError(
+            f"{path}: expected `image,trimap` as its first line, and both in every line"
+        )
     return [
         _Found(path.parent / row["image"], path.parent / row["trimap"], *_place(row))
         for row in rows

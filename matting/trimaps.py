@@ -23,7 +23,7 @@ MASK_BAND = 0.02
 
 
 def check_trimap(trimap: np.ndarray) -> str | None:
-    """Return in words why this is hardly a trimap (an alpha, a photo, a JPEG), or None if it is.
+    """Return why this is hardly a trimap (an alpha, a photo, a JPEG), in words; None if it is one.
 
     Parameters
     ----------

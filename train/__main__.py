@@ -60,7 +60,11 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--resume", action="store_true", help="continue a run that was interrupted")
     parser.add_argument(
-        "--seed", type=seed_number, default=0, metavar="N", help="seed of the first (default: 0)"
+        "--seed",
+        type=seed_number,
+        default=0,
+        metavar="N",
+        help="seed of the first run (default: 0)",
     )
     parser.add_argument(
         "--seeds",

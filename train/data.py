@@ -69,7 +69,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="check|prepare")
     command = commands.add_parser("check", help="check every file; exit code 1 if one is wrong")
-    command.add_argument("data", type=Path, metavar="DIR", help="or Composition-1k's own folder")
+    command.add_argument(
+        "data", type=Path, metavar="DIR", help="data folder, or Composition-1k's own"
+    )
     command.set_defaults(run=run_check)
     command = commands.add_parser("prepare", help="make a data folder")
     command.add_argument(
