@@ -13,6 +13,7 @@ REACH = sum(box // 2 for box in FINE)
 TILE = 256
 """Side of the squares in which they run, in pixels."""
 _TINY = np.float32(1e-5)
+"""Added to weights, so that where a layer is nowhere near, its last guess continues."""
 
 Layers = list[tuple[np.ndarray, np.ndarray]]
 """Foreground and background of each channel, H x W float32, in 0..white."""
@@ -109,7 +110,6 @@ def _blur_fusion(
     white: np.float32,
 ) -> Layers:
     """Refine the layers of each channel, one pass for each box."""
-    # Where a layer is nowhere near, its last guess continues.
     rest = 1 - alpha
     weight, other_weight = alpha + _TINY, rest + _TINY
     square = alpha**2 + rest**2
