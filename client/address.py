@@ -47,5 +47,5 @@ def _ipv4(url: str) -> str:
         return f"{socket.getaddrinfo(host, None, socket.AF_INET)[0][4][0]}:{port}"
     except (OSError, UnicodeError) as error:  # of a label that is empty or too long
         raise ServerUnavailableError(
-            f"{host!r} has no IPv4 address ({error}); check --url"
+            f"{host!r} has no IPv4 address ({error.args[-1]}); check --url"
         ) from error

@@ -134,11 +134,11 @@ def entries(data: bytes) -> Iterator[tuple[int, int]]:
     Raises
     ------
     struct.error
-        The data end before.
+        The data end before the directory does.
     """
     order = byte_order(data)
     for entry in _span(data, _start(data), order):
-        yield struct.unpack_from(order + "H", data, entry)[0], entry
+        yield struct.unpack_from(order + "H10x", data, entry)[0], entry
 
 
 def byte_order(data: bytes) -> str:

@@ -13,6 +13,7 @@ REACH = sum(box // 2 for box in FINE)
 TILE = 256
 """Side of the squares in which they run, in pixels."""
 _TINY = np.float32(1e-5)
+"""Added to weights, so that where a layer is nowhere near, its last guess continues."""
 
 Layers = list[tuple[np.ndarray, np.ndarray]]
 """Foreground and background of each channel, H x W float32, in 0..white."""
@@ -50,10 +51,7 @@ def estimate_foreground(image: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     """
     height, width = alpha.shape
     white = np.float32(np.iinfo(image.dtype).max)
-    reduced = -(-width // SCALE), -(-height // SCALE)
-    planes = _planes(cv2.resize(image, reduced, interpolation=cv2.INTER_AREA))
-    weight = cv2.resize(_opacity(alpha), reduced, interpolation=cv2.INTER_AREA)
-    coarse = _blur_fusion(planes, weight, [(plane, plane) for plane in planes], COARSE, white)
+    coarse = _blur_fusion(*_reduce(image, alpha), COARSE, white)
 
     foreground = np.rint(cv2.merge([layer for layer, _ in coarse])).astype(image.dtype)
     foreground = cv2.resize(foreground, (width, height), interpolation=cv2.INTER_LINEAR)
@@ -69,9 +67,30 @@ def estimate_foreground(image: np.ndarray, alpha: np.ndarray) -> np.ndarray:
                 here = np.s_[top - y : top - y + TILE, left - x : left - x + TILE]
                 tile = np.rint(cv2.merge([layer[here] for layer, _ in fine]))
                 foreground[top : top + TILE, left : left + TILE] = tile
-    opaque = alpha == 255
-    foreground[opaque] = image[opaque]
-    return foreground
+    return cv2.copyTo(image, (alpha == 255).view(np.uint8), foreground)
+
+
+def _reduce(image: np.ndarray, alpha: np.ndarray) -> tuple[list[np.ndarray], np.ndarray, Layers]:
+    """Reduce channels and opacity; each layer is a mean weighted with it, or with the rest."""
+    size = tuple(-(-side // SCALE) for side in alpha.shape[::-1])
+
+    def mean(plane: np.ndarray) -> np.ndarray:
+        return cv2.resize(plane, size, interpolation=cv2.INTER_AREA)
+
+    opacity = _opacity(alpha)
+    weight = mean(opacity)
+    planes, layers = [], []
+    for channel in range(3):  # one at a time: a third of the memory
+        plane = image[..., channel].astype(np.float32)
+        share, plane = mean(plane * opacity), mean(plane)
+        planes.append(plane)
+        layers.append(
+            (
+                (share + _TINY * plane) / (weight + _TINY),
+                (plane - share + _TINY * plane) / (1 - weight + _TINY),
+            )
+        )
+    return planes, weight, layers
 
 
 def _planes(image: np.ndarray) -> list[np.ndarray]:
@@ -91,7 +110,6 @@ def _blur_fusion(
     white: np.float32,
 ) -> Layers:
     """Refine the layers of each channel, one pass for each box."""
-    # Where a layer is nowhere near, its last guess continues.
     rest = 1 - alpha
     weight, other_weight = alpha + _TINY, rest + _TINY
     square = alpha**2 + rest**2
@@ -123,13 +141,16 @@ def _enlarge(
     """Cut a rectangle (y, x; height, width) out of layers enlarged to the whole photo's size."""
     reduced = layers[0][0].shape
     scale = [small / large for small, large in zip(reduced, whole, strict=True)]
-    shift = [(c + 0.5) * s - 0.5 for c, s in zip(corner, scale, strict=True)]  # pixels' centres
-    to_reduced = np.array([[scale[1], 0, shift[1]], [0, scale[0], shift[0]]])
+    first = [(c + 0.5) * s - 0.5 for c, s in zip(corner, scale, strict=True)]  # pixels' centres
+    start = [max(0, int(f)) for f in first]
+    stop = [int(f + n * s) + 2 for f, n, s in zip(first, size, scale, strict=True)]
+    needed = np.s_[start[0] : stop[0], start[1] : stop[1]]  # warpAffine takes 32767 on a side
+    to_needed = np.array([[scale[1], 0, first[1] - start[1]], [0, scale[0], first[0] - start[0]]])
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
 
     def enlarge(layer: np.ndarray) -> np.ndarray:
         return cv2.warpAffine(
-            layer, to_reduced, size[::-1], flags=flags, borderMode=cv2.BORDER_REPLICATE
+            layer[needed], to_needed, size[::-1], flags=flags, borderMode=cv2.BORDER_REPLICATE
         )
 
     return [(enlarge(foreground), enlarge(background)) for foreground, background in layers]

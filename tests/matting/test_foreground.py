@@ -42,6 +42,16 @@ def test_soft_edge_between_two_colours() -> None:
     assert abs(outside).max() < 5  # measured 0: the colours go on where alpha is 0
 
 
+def test_colours_go_on_beside_opaque_lines() -> None:
+    alpha = np.zeros((200, 200), np.uint8)
+    alpha[:, ::40] = 255
+    foreground = np.full((200, 200, 3), (220, 180, 60), np.uint8)
+    image = composite(alpha, foreground, np.full_like(foreground, 10))
+    found = estimate_foreground(image, alpha)
+    # Measured: 0; 94 where the passes begin with the reduced picture, a mixture, itself.
+    assert abs(found.astype(int) - foreground).max() < 2
+
+
 def test_tiles_change_nothing(
     data: Path, random: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -61,7 +71,7 @@ def test_opaque_pixels_keep_their_colours(random: np.random.Generator) -> None:
     np.testing.assert_array_equal(found[alpha == 255], image[alpha == 255])
 
 
-@pytest.mark.parametrize("size", [(1, 1), (5, 200), (89, 91)])
+@pytest.mark.parametrize("size", [(1, 1), (5, 200), (89, 91), (1, 140_000)])
 @pytest.mark.parametrize("value", [0, 1, 128, 255])
 def test_any_size_and_flat_alpha(size: tuple[int, int], value: int) -> None:
     found = estimate_foreground(np.full((*size, 3), 50, np.uint8), np.full(size, value, np.uint8))

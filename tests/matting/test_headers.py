@@ -74,6 +74,15 @@ def test_tiff_that_states_its_size_oddly(entries: list[bytes]) -> None:
         image_size(data)
 
 
+def test_tiff_cut_in_its_last_entry() -> None:
+    sizes = tiff_entry(256, 4, 1, 9) + tiff_entry(257, 4, 1, 7)
+    data = b"II*\0" + struct.pack("<IH", 8, 3) + sizes + tiff_entry(258, 3, 1, 8)
+    assert image_size(data) == (7, 9)
+    for cut in range(1, 13):
+        with pytest.raises(HeaderError, match="ends inside its header"):
+            image_size(data[:-cut])
+
+
 @pytest.mark.parametrize("kind", ENCODINGS)
 def test_header_cut_anywhere(kind: str) -> None:
     """The first bytes either hold the size already or are refused; nothing else escapes."""
