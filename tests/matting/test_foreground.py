@@ -24,7 +24,7 @@ def test_halo_of_the_old_background_goes(data: Path, random: np.random.Generator
     foreground, background = (cv2.resize(c, size, interpolation=cv2.INTER_CUBIC) for c in coarse)
     image = composite(alpha, foreground, background)
     found = estimate_foreground(image, alpha)
-    # Measured: 25.0 for the image as it is, 9.0 for the estimate (pymatting's solver: 11.2).
+    # Measured: 25.0 for the image as it is, 8.7 for the estimate (pymatting's solver: 11.2).
     assert weighted_error(image, foreground, alpha) > 20
     assert weighted_error(found, foreground, alpha) < 10
 
@@ -35,7 +35,7 @@ def test_soft_edge_between_two_colours() -> None:
     foreground = np.full((80, 120, 3), (200, 40, 90), np.uint8)
     image = composite(alpha, foreground, np.full_like(foreground, 30))
     found = estimate_foreground(image, alpha)
-    # Measured: 27.7 and 0.09.
+    # Measured: 27.7 and 0.12.
     assert weighted_error(image, foreground, alpha) > 25
     assert weighted_error(found, foreground, alpha) < 0.5
     outside = found[:, 44:54].astype(int) - foreground[:, 44:54]
