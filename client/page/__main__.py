@@ -4,8 +4,8 @@
 import argparse
 import logging
 import os
-import signal
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -67,7 +67,7 @@ def _serve(
         )
         _warn_without_server(matte)
         while True:
-            signal.pause()
+            time.sleep(3600)
     finally:
         page.close(verbose=False)
 
