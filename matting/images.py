@@ -231,8 +231,8 @@ def _decode(path: Path, data: bytes, mode: int) -> np.ndarray:
         raise _damaged(path, name, "it cannot be decoded to the end")
     if image.dtype not in (np.uint8, np.uint16):
         raise ImageError(f"{path}: has {image.dtype} pixels; expected 8 or 16 bits; convert it")
-    if name == "TIFF" and image.dtype == np.uint16:
-        _check_deep_tiff(path, data)
+    if name == "TIFF":
+        _check_tiff(path, data, image.dtype == np.uint16)
     return image
 
 
@@ -245,10 +245,18 @@ def _size(path: Path, data: bytes) -> tuple[int, int]:
     return height, width
 
 
-def _check_deep_tiff(path: Path, tiff: bytes) -> None:
-    """Refuse 16-bit TIFFs that OpenCV misreads: it expects interleaved pixels, with black as 0."""
+def _check_tiff(path: Path, tiff: bytes, is_deep: bool) -> None:
+    """Refuse TIFFs that OpenCV misreads.
+
+    libtiff gives L*a*b* a colour cast, and of 16 bits OpenCV expects interleaved pixels, with black
+    as 0.
+    """
     tags = exif.PHOTOMETRIC, exif.PLANAR_CONFIGURATION, exif.SAMPLES
     photometric, planes, samples = (exif.number(tiff, tag) for tag in tags)
+    if photometric == exif.CIELAB:
+        raise ImageError(f"{path}: this TIFF is in L*a*b* colours; save it in RGB")
+    if not is_deep:
+        return
     if planes == exif.SEPARATE and samples > 1:
         raise ImageError(
             f"{path}: this 16-bit TIFF stores its channels one after another (planar); "
