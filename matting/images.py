@@ -63,7 +63,7 @@ class Photo(NamedTuple):
     ----------
     pixels : ndarray, H x W x 3 RGB, uint8 or uint16
     metadata : Metadata
-        Its colour profile and EXIF, with the orientation 1.
+        Its colour profile, EXIF with the orientation 1, and resolution.
     """
 
     pixels: np.ndarray
@@ -165,7 +165,7 @@ def write_image(path: str | Path, array: np.ndarray, metadata: Metadata | None =
         H x W grey, H x W x 3 RGB or H x W x 4 RGBA (.png, .webp and .tif only). Only .png and
         .tif hold 16 bits; for the others the pixels are scaled to 8 bits.
     metadata : Metadata, optional
-        Profile and EXIF to put into the file. A .bmp holds neither.
+        Profile, EXIF and resolution to put into the file. A .bmp gets none of them.
 
     Raises
     ------

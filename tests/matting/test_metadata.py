@@ -64,6 +64,46 @@ def test_from_every_format_to_every_other(tmp_path: Path, source: str, target: s
     assert abs(pillows.astype(int) - photo.pixels).max() <= 3
 
 
+@pytest.mark.parametrize("target", [".png", ".jpg", ".tif"])
+@pytest.mark.parametrize("source", [".png", ".jpg", ".tif", "exif"])
+def test_the_resolution_stays(tmp_path: Path, source: str, target: str) -> None:
+    photo = tmp_path / f"photo{source if source != 'exif' else '.webp'}"
+    block = Image.Exif()
+    if source == "exif":
+        block[ExifTags.Base.XResolution] = block[ExifTags.Base.YResolution] = 300
+        block[ExifTags.Base.ResolutionUnit] = 2
+    Image.new("RGB", (9, 9)).save(photo, dpi=(300, 300), exif=block)
+    metadata = read_photo(photo).metadata
+    assert metadata.resolution == pytest.approx(300, rel=1e-5)
+    path = tmp_path / f"out{target}"
+    write_image(path, np.zeros((9, 9, 3), np.uint8), metadata)
+    with Image.open(path) as picture:
+        assert picture.info["dpi"] == pytest.approx((300, 300), rel=1e-5)
+
+
+@pytest.mark.parametrize("unit", [0, 1, 2])
+def test_the_resolution_of_a_jpeg_in_its_units(unit: int) -> None:
+    _, encoded = cv2.imencode(".jpg", np.zeros((9, 9), np.uint8))
+    data = encoded.tobytes()
+    told = data[:13] + struct.pack(">BHH", unit, 100, 100) + data[18:]
+    assert read_metadata(told).resolution == {0: 0, 1: 100, 2: 254}[unit]
+    oblong = data[:13] + struct.pack(">BHH", unit, 100, 200) + data[18:]
+    assert read_metadata(oblong).resolution == 0
+
+
+@pytest.mark.parametrize(
+    ("unit", "numbers", "expected"),
+    [(2, (300, 1), 300), (3, (1000, 10), 254), (1, (300, 1), 0), (2, (1, 0), 0)],
+)
+def test_the_resolution_of_exif_in_its_units(
+    unit: int, numbers: tuple[int, int], expected: float
+) -> None:
+    across = exif.Field(exif.RATIONAL, struct.pack("<II", *numbers))
+    told = exif.Field(exif.SHORT, struct.pack("<H", unit))
+    fields = {exif.X_RESOLUTION: across, exif.Y_RESOLUTION: across, exif.RESOLUTION_UNIT: told}
+    assert Metadata(exif=exif.write_block(fields)).upright().resolution == expected
+
+
 @pytest.mark.parametrize("suffix", [".png", ".webp", ".tif"])
 @pytest.mark.parametrize("metadata", [Metadata(), Metadata(icc=PROFILE)])
 def test_straight_rgba_as_pillow_sees_it(
