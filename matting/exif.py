@@ -18,6 +18,7 @@ PHOTOMETRIC, SAMPLES, PLANAR_CONFIGURATION = 262, 277, 284
 WHITE_IS_ZERO, CIELAB, SEPARATE = 0, 8, 2
 X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 282, 283, 296
 INCH, CENTIMETRE = 2, 3
+PREVIEW, PREVIEW_LENGTH = 0x0201, 0x0202
 CENTIMETRES_PER_INCH = 2.54
 LINKS = (0x8769, 0x8825, 0xA005)
 """Fields that lead to a directory of their own: EXIF's, the place's, interoperability's."""
@@ -150,7 +151,13 @@ def upright(block: bytes) -> bytes:
         if tag == ORIENTATION:
             struct.pack_into(order + "HIHH", changed, entry + 2, SHORT, 1, UPRIGHT, 0)
     end = _span(block, _start(block), order).stop
-    struct.pack_into(order + "I", changed, end, 0)  # the preview's directory
+    (preview,) = struct.unpack_from(order + "I", block, end)
+    if preview:
+        struct.pack_into(order + "I", changed, end, 0)
+        from_preview = block[:4] + block[end : end + 4] + block[8:]  # its directory as the first
+        place, length = (number(from_preview, tag) for tag in (PREVIEW, PREVIEW_LENGTH))
+        blank = np.frombuffer(changed, np.uint8)[place : place + length]
+        blank[:] = 0  # it shows the background that a cut-out leaves out
     return bytes(changed)
 
 

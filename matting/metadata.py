@@ -101,8 +101,7 @@ def declare_alpha(tiff: bytes, premultiplied: bool) -> bytes:
 
 def _is_sound(block: bytes) -> bool:
     try:
-        exif.read_block(block)
-        exif.upright(block)
+        exif.read_block(exif.upright(block))
     except struct.error:
         return False
     return True

@@ -187,6 +187,19 @@ def test_the_preview_goes_and_makers_notes_keep_their_place() -> None:
     assert exif.upright(with_preview + b"\0\0") == block + b"\0\0"
 
 
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_nothing_of_the_preview_is_left(tmp_path: Path, suffix: str) -> None:
+    preview = cv2.imencode(".jpg", np.full((9, 9, 3), 77, np.uint8))[1].tobytes()
+    place = 8 + 2 + 4 + 2 + 2 * 12 + 4
+    fields = struct.pack("<HHHIIHHIII", 2, 0x0201, 4, 1, place, 0x0202, 4, 1, len(preview), 0)
+    block = b"II*\0" + struct.pack("<IHI", 8, 0, 14) + fields + preview
+    pixels = np.zeros((8, 8, 3), np.uint8)
+    write_image(tmp_path / "photo.jpg", pixels, Metadata(exif=block))
+    assert preview in (tmp_path / "photo.jpg").read_bytes()
+    write_image(tmp_path / f"a{suffix}", pixels, read_photo(tmp_path / "photo.jpg").metadata)
+    assert preview[20:] not in (tmp_path / f"a{suffix}").read_bytes()
+
+
 def test_big_endian_blocks(tmp_path: Path) -> None:
     """Into a TIFF, whose own order is the other one."""
     block = b"MM\0*" + struct.pack(">IHHHII", 8, 1, 282, 5, 1, 26) + struct.pack(">III", 0, 300, 7)
