@@ -35,6 +35,8 @@ LARGEST_SIDES = {".jpg": 65500, ".jpeg": 65500, ".webp": 16383}
 """Pixels on a side at most, in formats that take fewer than `MAX_PIXELS`."""
 COLOUR_NOISE = 16
 """Levels that red, green and blue of a grey trimap may be off it: lossy formats make 1 or 2."""
+_FULL_CHROMA = (cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
+"""For JPEG: 4:2:0 would mix the colours of a bright background into the subject's edge."""
 _FORMATS = "PNG, JPEG, WebP, TIFF (not BigTIFF) or BMP"
 
 
@@ -159,8 +161,8 @@ def write_image(path: str | Path, array: np.ndarray, metadata: Metadata | None =
     Parameters
     ----------
     path : str or Path
-        The suffix says the format: .png, .jpg, .jpeg (quality 95), .webp (lossless), .tif, .tiff
-        or .bmp. A link is followed, an existing file is replaced and keeps its mode bits.
+        The suffix says the format: .png, .jpg, .jpeg (quality 95, 4:4:4), .webp (lossless), .tif,
+        .tiff or .bmp. A link is followed, an existing file is replaced and keeps its mode bits.
     array : ndarray, uint8 or uint16
         H x W grey, H x W x 3 RGB or H x W x 4 RGBA (.png, .webp and .tif only). Only .png and
         .tif hold 16 bits; for the others the pixels are scaled to 8 bits.
@@ -340,7 +342,7 @@ def _encode(path: Path, array: np.ndarray, premultiplied: bool) -> bytes:
     if channels in to_bgr:
         array = cv2.cvtColor(array, to_bgr[channels])
     try:
-        done, encoded = cv2.imencode(suffix, array)
+        done, encoded = cv2.imencode(suffix, array, _FULL_CHROMA)
     except cv2.error:
         done = False
     if not done:
