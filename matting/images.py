@@ -226,8 +226,9 @@ def _decode(path: Path, data: bytes, mode: int) -> np.ndarray:
     if image is None and name == "TIFF":
         raise ImageError(
             f"{path}: this TIFF is damaged, cut short or of an unsupported kind (such as "
-            "Zstandard, LZMA, 32-bit grey); copy it again, or save it with 8 or 16 bits, "
-            "uncompressed or with LZW or ZIP"
+            "Zstandard, LZMA, 32-bit grey, 16-bit CMYK, saved selections); copy it again, or save "
+            "it with 8 or 16 bits, in RGB or grey, with at most one alpha channel, uncompressed or "
+            "with LZW or ZIP"
         )
     if image is None:
         raise _damaged(path, name, "it cannot be decoded to the end")

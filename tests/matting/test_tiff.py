@@ -45,6 +45,11 @@ def deep_tiff(pixels: np.ndarray, photometric: int, planes: int) -> bytes:
     return b"II*\0" + struct.pack("<I", start) + stored + exif.write_directory(directory, start)
 
 
+def test_several_alpha_channels(tmp_path: Path, refusal: Callable[..., str]) -> None:
+    (tmp_path / "a.tif").write_bytes(deep_tiff(np.zeros((9, 9, 5), np.uint16), 2, 1))
+    assert "with at most one alpha channel" in refusal(read_image, tmp_path / "a.tif")
+
+
 def test_deep_tiff_that_would_be_read_wrongly_is_refused(
     tmp_path: Path, photo: np.ndarray, refusal: Callable[..., str]
 ) -> None:
