@@ -177,8 +177,8 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
         "outputs",
         "At least one is required: a file for one photo, a folder for many; for a video or a\n"
         "folder of frames, a lossless .mkv (FFV1) or a folder for frames. Cut-out and composite\n"
-        "keep the photo's colour profile and EXIF and, as .png and .tif, its 16 bits (a grey TIFF\n"
-        "with an alpha channel is reduced to 8). A background is assumed to have the photo's\n"
+        "keep the photo's colour profile, EXIF and dpi and, as .png and .tif, its 16 bits (a grey\n"
+        "TIFF with an alpha channel is reduced to 8). A background is assumed to have the photo's\n"
         "colour profile. Alpha always has 8 bits, as in the server's answer.",
     )
     outputs.add_argument("-o", "--alpha", metavar="ALPHA", type=Path, help="the alpha matte, grey")
@@ -198,7 +198,9 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
         help="background of --composite: a picture of any size, or a colour such as '#ffffff'",
     )
     outputs.add_argument(
-        "--premultiplied", action="store_true", help="multiply the colours of --cutout by alpha"
+        "--premultiplied",
+        action="store_true",
+        help="multiply the colours of --cutout by alpha; only a .tif tells other programs so",
     )
     outputs.add_argument(
         "--fps",

@@ -284,9 +284,9 @@ def make_outputs(
     return made
 
 
-def metadata_for(kind: str, metadata: Metadata) -> Metadata | None:
+def metadata_for(kind: str, metadata: Metadata) -> Metadata:
     """Return what an output keeps of its photo's: an alpha has no colours, and is no photo."""
-    return None if kind == "alpha" else metadata
+    return Metadata(resolution=metadata.resolution) if kind == "alpha" else metadata
 
 
 def write_outputs(

@@ -7,6 +7,7 @@ import itertools
 import logging
 import os
 import stat
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -152,7 +153,7 @@ def _pair_by_name(source: str, root: Path, trimaps: Path, outputs: Iterable[Path
     there, unlisted = _files_below(trimaps, "**")
     _check_listed(trimaps, unlisted)
     for trimap in _images(there):
-        by_name[trimap.relative_to(trimaps).with_suffix("")].append(trimap)
+        by_name[_name(trimap.relative_to(trimaps))].append(trimap)
     pattern = "**" if Path(source).is_dir() else str(Path(source).relative_to(root))
     files, closed = _files_below(root, pattern)
     # Trimaps and earlier outputs may lie below the photos' folder.
@@ -160,7 +161,7 @@ def _pair_by_name(source: str, root: Path, trimaps: Path, outputs: Iterable[Path
     found = []
     for photo in _images(files):
         place = photo.relative_to(root).with_suffix(OUTPUT_SUFFIX)
-        candidates = by_name.get(place.with_suffix(""), [])
+        candidates = by_name.get(_name(place), [])
         trimap, problem = _choose(candidates, trimaps / place, unlisted)
         found.append(_Found(photo, trimap, place, problem))
     for error in closed:
@@ -169,11 +170,16 @@ def _pair_by_name(source: str, root: Path, trimaps: Path, outputs: Iterable[Path
         found.append(_Found(root / name, trimaps / name, name, problem))
     if Path(source).is_dir() and not closed:
         for one in found:
-            by_name.pop(one.place.with_suffix(""), None)
+            by_name.pop(_name(one.place), None)
         if by_name:
             found += _of_unknown_formats(files, root, by_name)
             _tell_left_over(by_name)
     return found
+
+
+def _name(file: Path) -> Path:
+    """Return what photo and trimap have in common: Macs may write an umlaut as two characters."""
+    return Path(unicodedata.normalize("NFC", str(file.with_suffix(""))))
 
 
 def _leave_out(files: Iterable[Path], root: Path, folders: Iterable[Path]) -> list[Path]:
@@ -195,9 +201,9 @@ def _of_unknown_formats(
     """Yield files with the name of a trimap's photo but an unknown format; take those trimaps."""
     by_name = defaultdict(list)
     for file in files:
-        name = file.relative_to(root)
-        if name.with_suffix("") in trimaps:
-            by_name[name.with_suffix("")].append(file)
+        name = _name(file.relative_to(root))
+        if name in trimaps:
+            by_name[name].append(file)
     for name, (photo, *others) in sorted((name, sorted(group)) for name, group in by_name.items()):
         nor = f" (nor is that of {', '.join(other.name for other in others)})" if others else ""
         formats = ", ".join(WRITABLE_SUFFIXES)

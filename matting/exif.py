@@ -7,6 +7,7 @@ TIFF files are.
 import struct
 from collections.abc import Iterator
 from contextlib import suppress
+from fractions import Fraction
 from typing import NamedTuple, Union
 
 import numpy as np
@@ -14,13 +15,17 @@ import numpy as np
 ORIENTATION, EXTRA_SAMPLES, MAKER_NOTE, ICC_PROFILE = 0x0112, 338, 0x927C, 34675
 UPRIGHT, PREMULTIPLIED_ALPHA, STRAIGHT_ALPHA = 1, 1, 2
 PHOTOMETRIC, SAMPLES, PLANAR_CONFIGURATION = 262, 277, 284
-WHITE_IS_ZERO, SEPARATE = 0, 2
+WHITE_IS_ZERO, CIELAB, SEPARATE = 0, 8, 2
+X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 282, 283, 296
+INCH, CENTIMETRE = 2, 3
+PREVIEW, PREVIEW_LENGTH = 0x0201, 0x0202
+CENTIMETRES_PER_INCH = 2.54
 LINKS = (0x8769, 0x8825, 0xA005)
 """Fields that lead to a directory of their own: EXIF's, the place's, interoperability's."""
 DESCRIPTIVE = (270, 271, 272, 282, 283, 296, 305, 306, 315, 316, 33432, *LINKS)
 """What a TIFF file says of the photo, not of its own pixels: title, camera, resolution, author."""
 
-SHORT, LONG, UNDEFINED = 3, 4, 7
+SHORT, LONG, RATIONAL, UNDEFINED = 3, 4, 5, 7
 _UNITS = dict(enumerate((1, 1, 2, 4, 4, 1, 1, 2, 4, 4, 4, 8), start=1))
 """Bytes that change places together between byte orders, for each kind of field."""
 _FRACTIONS = (5, 10)  # two numbers each
@@ -97,6 +102,28 @@ def number(block: bytes, tag: int) -> int:
     return 0
 
 
+def resolution(block: bytes) -> float:
+    """Return the pixels per inch, across and down, that a sound block states; 0 if none."""
+    directory = read_block(block)
+    across, down = directory.get(X_RESOLUTION), directory.get(Y_RESOLUTION)
+    if across != down or across is None or across.kind != RATIONAL:
+        return 0
+    if not isinstance(across.value, bytes) or len(across.value) != 8:
+        return 0
+    numerator, denominator = struct.unpack("<II", across.value)
+    unit = number(block, RESOLUTION_UNIT) or INCH
+    per_inch = {INCH: 1, CENTIMETRE: CENTIMETRES_PER_INCH}.get(unit, 0)
+    return numerator / denominator * per_inch if denominator else 0
+
+
+def resolution_fields(pixels_per_inch: float) -> Directory:
+    """Return the fields that state a resolution."""
+    value = Fraction(pixels_per_inch).limit_denominator(100)
+    field = Field(RATIONAL, struct.pack("<II", *value.as_integer_ratio()))
+    unit = Field(SHORT, struct.pack("<H", INCH))
+    return {X_RESOLUTION: field, Y_RESOLUTION: field, RESOLUTION_UNIT: unit}
+
+
 def say_premultiplied(tiff: bytes) -> bytes:
     """Return a TIFF file with straight alpha that says its colours are multiplied with it.
 
@@ -124,7 +151,13 @@ def upright(block: bytes) -> bytes:
         if tag == ORIENTATION:
             struct.pack_into(order + "HIHH", changed, entry + 2, SHORT, 1, UPRIGHT, 0)
     end = _span(block, _start(block), order).stop
-    struct.pack_into(order + "I", changed, end, 0)  # the preview's directory
+    (preview,) = struct.unpack_from(order + "I", block, end)
+    if preview:
+        struct.pack_into(order + "I", changed, end, 0)
+        from_preview = block[:4] + block[end : end + 4] + block[8:]  # its directory as the first
+        place, length = (number(from_preview, tag) for tag in (PREVIEW, PREVIEW_LENGTH))
+        blank = np.frombuffer(changed, np.uint8)[place : place + length]
+        blank[:] = 0  # it shows the background that a cut-out leaves out
     return bytes(changed)
 
 

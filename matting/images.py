@@ -35,6 +35,8 @@ LARGEST_SIDES = {".jpg": 65500, ".jpeg": 65500, ".webp": 16383}
 """Pixels on a side at most, in formats that take fewer than `MAX_PIXELS`."""
 COLOUR_NOISE = 16
 """Levels that red, green and blue of a grey trimap may be off it: lossy formats make 1 or 2."""
+_FULL_CHROMA = (cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
+"""For JPEG: 4:2:0 would mix the colours of a bright background into the subject's edge."""
 _FORMATS = "PNG, JPEG, WebP, TIFF (not BigTIFF) or BMP"
 
 
@@ -63,7 +65,7 @@ class Photo(NamedTuple):
     ----------
     pixels : ndarray, H x W x 3 RGB, uint8 or uint16
     metadata : Metadata
-        Its colour profile and EXIF, with the orientation 1.
+        Its colour profile, EXIF with the orientation 1, and resolution.
     """
 
     pixels: np.ndarray
@@ -159,13 +161,13 @@ def write_image(path: str | Path, array: np.ndarray, metadata: Metadata | None =
     Parameters
     ----------
     path : str or Path
-        The suffix says the format: .png, .jpg, .jpeg (quality 95), .webp (lossless), .tif, .tiff
-        or .bmp. A link is followed, an existing file is replaced and keeps its mode bits.
+        The suffix says the format: .png, .jpg, .jpeg (quality 95, 4:4:4), .webp (lossless), .tif,
+        .tiff or .bmp. A link is followed, an existing file is replaced and keeps its mode bits.
     array : ndarray, uint8 or uint16
         H x W grey, H x W x 3 RGB or H x W x 4 RGBA (.png, .webp and .tif only). Only .png and
         .tif hold 16 bits; for the others the pixels are scaled to 8 bits.
     metadata : Metadata, optional
-        Profile and EXIF to put into the file. A .bmp holds neither.
+        Profile, EXIF and resolution to put into the file. A .bmp gets none of them.
 
     Raises
     ------
@@ -224,15 +226,16 @@ def _decode(path: Path, data: bytes, mode: int) -> np.ndarray:
     if image is None and name == "TIFF":
         raise ImageError(
             f"{path}: this TIFF is damaged, cut short or of an unsupported kind (such as "
-            "Zstandard, LZMA, 32-bit grey); copy it again, or save it with 8 or 16 bits, "
-            "uncompressed or with LZW or ZIP"
+            "Zstandard, LZMA, 32-bit grey, 16-bit CMYK, saved selections); copy it again, or save "
+            "it with 8 or 16 bits, in RGB or grey, with at most one alpha channel, uncompressed or "
+            "with LZW or ZIP"
         )
     if image is None:
         raise _damaged(path, name, "it cannot be decoded to the end")
     if image.dtype not in (np.uint8, np.uint16):
         raise ImageError(f"{path}: has {image.dtype} pixels; expected 8 or 16 bits; convert it")
-    if name == "TIFF" and image.dtype == np.uint16:
-        _check_deep_tiff(path, data)
+    if name == "TIFF":
+        _check_tiff(path, data, image.dtype == np.uint16)
     return image
 
 
@@ -245,10 +248,18 @@ def _size(path: Path, data: bytes) -> tuple[int, int]:
     return height, width
 
 
-def _check_deep_tiff(path: Path, tiff: bytes) -> None:
-    """Refuse 16-bit TIFFs that OpenCV misreads: it expects interleaved pixels, with black as 0."""
+def _check_tiff(path: Path, tiff: bytes, is_deep: bool) -> None:
+    """Refuse TIFFs that OpenCV misreads.
+
+    libtiff gives L*a*b* a colour cast, and of 16 bits OpenCV expects interleaved pixels, with black
+    as 0.
+    """
     tags = exif.PHOTOMETRIC, exif.PLANAR_CONFIGURATION, exif.SAMPLES
     photometric, planes, samples = (exif.number(tiff, tag) for tag in tags)
+    if photometric == exif.CIELAB:
+        raise ImageError(f"{path}: this TIFF is in L*a*b* colours; save it in RGB")
+    if not is_deep:
+        return
     if planes == exif.SEPARATE and samples > 1:
         raise ImageError(
             f"{path}: this 16-bit TIFF stores its channels one after another (planar); "
@@ -332,7 +343,7 @@ def _encode(path: Path, array: np.ndarray, premultiplied: bool) -> bytes:
     if channels in to_bgr:
         array = cv2.cvtColor(array, to_bgr[channels])
     try:
-        done, encoded = cv2.imencode(suffix, array)
+        done, encoded = cv2.imencode(suffix, array, _FULL_CHROMA)
     except cv2.error:
         done = False
     if not done:

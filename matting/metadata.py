@@ -1,8 +1,8 @@
-"""What a photo's file says besides its pixels: the colour profile (ICC) and EXIF.
+"""What a photo's file says besides its pixels: colour profile (ICC), EXIF and resolution.
 
 OpenCV neither reads nor writes them, and libraries that do encode the pixels anew, which none of
 them does for 16-bit RGBA in all formats. So they are put into the file that OpenCV has encoded.
-PNG, JPEG, WebP and TIFF are known; other formats hold neither.
+PNG, JPEG, WebP and TIFF are known; other formats are taken to hold none of them.
 """
 
 import contextlib
@@ -27,7 +27,10 @@ JPEG_SEGMENT = 65533
 MOST_PARTS = 255
 """Segments of a JPEG that hold a profile: they are numbered by a byte."""
 LARGEST_PROFILE = 16 * 2**20
-_JPEG_EXIF, _JPEG_ICC = b"Exif\0\0", b"ICC_PROFILE\0"
+LARGEST_RESOLUTION = 65535
+"""Pixels per inch, as a JPEG's header takes them."""
+_METRES_PER_INCH = exif.CENTIMETRES_PER_INCH / 100
+_JPEG_JFIF, _JPEG_EXIF, _JPEG_ICC = b"JFIF\0", b"Exif\0\0", b"ICC_PROFILE\0"
 _APP0, _APP1, _APP2 = 0xE0, 0xE1, 0xE2
 _WEBP_ICC, _WEBP_ALPHA, _WEBP_EXIF = 0x20, 0x10, 0x08  # flags
 _WEBP_LOSSLESS_ALPHA = 1 << 28
@@ -42,10 +45,13 @@ class Metadata(NamedTuple):
         An ICC profile of RGB colours.
     exif : bytes
         An EXIF block: a small TIFF file.
+    resolution : float
+        Pixels per inch, across and down; 0 if unknown. The file's own header comes before EXIF.
     """
 
     icc: bytes = b""
     exif: bytes = b""
+    resolution: float = 0
 
     @property
     def orientation(self) -> int:
@@ -58,7 +64,9 @@ class Metadata(NamedTuple):
         A profile of other colours than RGB is left out: pixels are RGB once they are read.
         """
         icc = self.icc if self.icc[16:20] == b"RGB " else b""
-        return Metadata(icc, exif.upright(self.exif) if _is_sound(self.exif) else b"")
+        block = exif.upright(self.exif) if _is_sound(self.exif) else b""
+        resolution = self.resolution or (exif.resolution(block) if block else 0)
+        return Metadata(icc, block, resolution if 1 <= resolution <= LARGEST_RESOLUTION else 0)
 
 
 def read_metadata(data: bytes) -> Metadata:
@@ -77,7 +85,7 @@ def insert_metadata(data: bytes, metadata: Metadata) -> bytes:
     """Return an image that OpenCV has encoded, with metadata put into it.
 
     A JPEG has no room for an EXIF block of more than 64 KB, or a profile of more than 16 MB: they
-    are left out.
+    are left out. A WebP states its resolution in EXIF only.
     """
     writers = {"PNG": _into_png, "JPEG": _into_jpeg, "WebP": _into_webp, "TIFF": _into_tiff}
     writer = writers.get(image_format(data) or "")
@@ -93,8 +101,7 @@ def declare_alpha(tiff: bytes, premultiplied: bool) -> bytes:
 
 def _is_sound(block: bytes) -> bool:
     try:
-        exif.read_block(block)
-        exif.upright(block)
+        exif.read_block(exif.upright(block))
     except struct.error:
         return False
     return True
@@ -104,7 +111,7 @@ def _is_sound(block: bytes) -> bool:
 
 
 def _from_png(data: bytes) -> Metadata:
-    icc = block = b""
+    icc, block, resolution = b"", b"", 0.0
     for kind, content, _ in png_chunks(data):
         if kind == b"iCCP":
             packed = bytes(content).partition(b"\0")[2]  # after the profile's name
@@ -112,7 +119,10 @@ def _from_png(data: bytes) -> Metadata:
             icc = zlib.decompressobj().decompress(packed[1:], LARGEST_PROFILE)
         elif kind == b"eXIf":
             block = bytes(content)
-    return Metadata(icc, block)
+        elif kind == b"pHYs":
+            across, down, is_metric = struct.unpack(">IIB", content)
+            resolution = across * _METRES_PER_INCH if is_metric and across == down else 0
+    return Metadata(icc, block, resolution)
 
 
 def _into_png(data: bytes, metadata: Metadata) -> bytes:
@@ -121,6 +131,9 @@ def _into_png(data: bytes, metadata: Metadata) -> bytes:
         chunks += _png_chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(metadata.icc))
     if metadata.exif:
         chunks += _png_chunk(b"eXIf", metadata.exif)
+    if metadata.resolution:
+        per_metre = round(metadata.resolution / _METRES_PER_INCH)
+        chunks += _png_chunk(b"pHYs", struct.pack(">IIB", per_metre, per_metre, 1))
     begin = len(PNG_SIGNATURE) + 25  # after the header chunk
     return data[:begin] + chunks + data[begin:]
 
@@ -134,14 +147,18 @@ def _png_chunk(kind: bytes, content: bytes) -> bytes:
 
 
 def _from_jpeg(data: bytes) -> Metadata:
-    parts, block = {}, b""
+    parts, block, resolution = {}, b"", 0.0
     for marker, content in jpeg_segments(data):
-        if marker == _APP1 and content.startswith(_JPEG_EXIF):
+        if marker == _APP0 and content.startswith(_JPEG_JFIF):
+            unit, across, down = struct.unpack_from(">BHH", content, 7)
+            per_inch = {1: 1, 2: exif.CENTIMETRES_PER_INCH}.get(unit, 0)
+            resolution = across * per_inch if across == down else 0
+        elif marker == _APP1 and content.startswith(_JPEG_EXIF):
             block = block or content[len(_JPEG_EXIF) :]
         elif marker == _APP2 and content.startswith(_JPEG_ICC):
             number = content[len(_JPEG_ICC)]
             parts[number] = content[len(_JPEG_ICC) + 2 :]
-    return Metadata(b"".join(parts[number] for number in sorted(parts)), block)
+    return Metadata(b"".join(parts[number] for number in sorted(parts)), block, resolution)
 
 
 def _into_jpeg(data: bytes, metadata: Metadata) -> bytes:
@@ -156,6 +173,9 @@ def _into_jpeg(data: bytes, metadata: Metadata) -> bytes:
     begin = 2
     if data[3] == _APP0:  # JFIF's own header comes first
         begin += 2 + int.from_bytes(data[4:6], "big")
+        if metadata.resolution:
+            dots = round(metadata.resolution)
+            data = data[:13] + struct.pack(">BHH", 1, dots, dots) + data[18:]
     return data[:begin] + segments + data[begin:]
 
 
@@ -181,6 +201,8 @@ def _webp_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _into_webp(data: bytes, metadata: Metadata) -> bytes:
+    if not (metadata.icc or metadata.exif):
+        return data
     height, width = image_size(data)
     (bits,) = struct.unpack_from("<I", data, 21)
     flags = _WEBP_ALPHA if bits & _WEBP_LOSSLESS_ALPHA else 0
@@ -218,6 +240,8 @@ def _into_tiff(data: bytes, metadata: Metadata) -> bytes:
         fields = {tag: told[tag] for tag in exif.DESCRIPTIVE if tag in told}
     if metadata.icc:
         fields[exif.ICC_PROFILE] = Field(exif.UNDEFINED, metadata.icc)
+    if metadata.resolution:
+        fields |= exif.resolution_fields(metadata.resolution)
     return _add_fields(data, _without_maker_note(fields))
 
 

@@ -1,4 +1,4 @@
-"""What cut-outs and composites keep of the photo: 16 bits, straight colours, profile, EXIF."""
+"""What cut-outs and composites keep of the photo: 16 bits, straight colours, profile, EXIF, dpi."""
 
 import stat
 from pathlib import Path
@@ -94,6 +94,19 @@ def test_profile_and_exif_are_kept_and_the_turn_is_done(run, picture, suffix):
             assert str(made.getexif()[ExifTags.Base.Make]).rstrip("\0") == "A camera"
             assert made.getexif().get(ExifTags.Base.Orientation, 1) == 1
     assert read_photo(f"alpha{suffix}").metadata == Metadata()
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_the_resolution_is_kept(run, files, picture, suffix):
+    Image.fromarray(picture[0]).save("photo.jpg", dpi=(300, 300))
+    code, _, err = run(
+        *["photo.jpg", "trimap.png", "-o", f"alpha{suffix}", "--cutout", f"cut{suffix}"],
+        *["--composite", "new.jpg", "--background", "#fff"],
+    )
+    assert (code, err) == (0, "")
+    for path in (f"alpha{suffix}", f"cut{suffix}", "new.jpg"):
+        with Image.open(path) as made:
+            assert made.info["dpi"] == pytest.approx((300, 300), rel=1e-5)
 
 
 def test_a_replaced_output_keeps_its_mode(run, files):

@@ -22,6 +22,16 @@ def test_folder_with_subfolders(run, make_pairs, check_mattes):
     check_mattes(Path("mattes"), expected)
 
 
+def test_umlauts_of_one_and_of_two_characters(run, make_pairs, check_mattes):
+    """On a Mac's disk they may be two: a vowel, and what is above it."""
+    composed, decomposed = "B\u00e4r.png", "Ba\u0308r.png"
+    expected = make_pairs([decomposed])
+    Path("trimaps", decomposed).rename(Path("trimaps", composed))
+    code, out, err = run(*FOLDERS)
+    assert (code, out, err) == (0, "1 written, 0 already there, 0 failed\n", "")
+    check_mattes(Path("mattes"), expected)
+
+
 def test_links_to_folders_are_followed(run, make_pairs, tmp_path, check_mattes):
     """But not in circles, and not into outputs."""
     expected = make_pairs(["cat.png", "a/dog.png"])

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from matting.images import check_sides, check_writable, read_gray, write_image
+from matting.images import check_sides, check_writable, read_gray, read_image, write_image
 
 
 def test_mode_bits_are_those_of_any_new_file(tmp_path: Path) -> None:
@@ -19,6 +19,13 @@ def test_mode_bits_are_those_of_any_new_file(tmp_path: Path) -> None:
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "a.png").stat().st_mode) == 0o640
+
+
+def test_colours_of_a_jpeg_do_not_mix_at_an_edge(tmp_path: Path) -> None:
+    pixels = np.full((31, 31, 3), (0, 255, 0), np.uint8)
+    pixels[:, 15:] = 220, 30, 90
+    write_image(tmp_path / "a.jpg", pixels)
+    assert abs(read_image(tmp_path / "a.jpg").astype(int) - pixels).max() < 10
 
 
 def test_replacing_keeps_mode_bits_and_links(tmp_path: Path) -> None:

@@ -64,6 +64,46 @@ def test_from_every_format_to_every_other(tmp_path: Path, source: str, target: s
     assert abs(pillows.astype(int) - photo.pixels).max() <= 3
 
 
+@pytest.mark.parametrize("target", [".png", ".jpg", ".tif"])
+@pytest.mark.parametrize("source", [".png", ".jpg", ".tif", "exif"])
+def test_the_resolution_stays(tmp_path: Path, source: str, target: str) -> None:
+    photo = tmp_path / f"photo{source if source != 'exif' else '.webp'}"
+    block = Image.Exif()
+    if source == "exif":
+        block[ExifTags.Base.XResolution] = block[ExifTags.Base.YResolution] = 300
+        block[ExifTags.Base.ResolutionUnit] = 2
+    Image.new("RGB", (9, 9)).save(photo, dpi=(300, 300), exif=block)
+    metadata = read_photo(photo).metadata
+    assert metadata.resolution == pytest.approx(300, rel=1e-5)
+    path = tmp_path / f"out{target}"
+    write_image(path, np.zeros((9, 9, 3), np.uint8), metadata)
+    with Image.open(path) as picture:
+        assert picture.info["dpi"] == pytest.approx((300, 300), rel=1e-5)
+
+
+@pytest.mark.parametrize("unit", [0, 1, 2])
+def test_the_resolution_of_a_jpeg_in_its_units(unit: int) -> None:
+    _, encoded = cv2.imencode(".jpg", np.zeros((9, 9), np.uint8))
+    data = encoded.tobytes()
+    told = data[:13] + struct.pack(">BHH", unit, 100, 100) + data[18:]
+    assert read_metadata(told).resolution == {0: 0, 1: 100, 2: 254}[unit]
+    oblong = data[:13] + struct.pack(">BHH", unit, 100, 200) + data[18:]
+    assert read_metadata(oblong).resolution == 0
+
+
+@pytest.mark.parametrize(
+    ("unit", "numbers", "expected"),
+    [(2, (300, 1), 300), (3, (1000, 10), 254), (1, (300, 1), 0), (2, (1, 0), 0)],
+)
+def test_the_resolution_of_exif_in_its_units(
+    unit: int, numbers: tuple[int, int], expected: float
+) -> None:
+    across = exif.Field(exif.RATIONAL, struct.pack("<II", *numbers))
+    told = exif.Field(exif.SHORT, struct.pack("<H", unit))
+    fields = {exif.X_RESOLUTION: across, exif.Y_RESOLUTION: across, exif.RESOLUTION_UNIT: told}
+    assert Metadata(exif=exif.write_block(fields)).upright().resolution == expected
+
+
 @pytest.mark.parametrize("suffix", [".png", ".webp", ".tif"])
 @pytest.mark.parametrize("metadata", [Metadata(), Metadata(icc=PROFILE)])
 def test_straight_rgba_as_pillow_sees_it(
@@ -145,6 +185,19 @@ def test_the_preview_goes_and_makers_notes_keep_their_place() -> None:
     first_end = 8 + 2 + 12
     with_preview = block[:first_end] + struct.pack("<I", preview) + block[first_end + 4 :]
     assert exif.upright(with_preview + b"\0\0") == block + b"\0\0"
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_nothing_of_the_preview_is_left(tmp_path: Path, suffix: str) -> None:
+    preview = cv2.imencode(".jpg", np.full((9, 9, 3), 77, np.uint8))[1].tobytes()
+    place = 8 + 2 + 4 + 2 + 2 * 12 + 4
+    fields = struct.pack("<HHHIIHHIII", 2, 0x0201, 4, 1, place, 0x0202, 4, 1, len(preview), 0)
+    block = b"II*\0" + struct.pack("<IHI", 8, 0, 14) + fields + preview
+    pixels = np.zeros((8, 8, 3), np.uint8)
+    write_image(tmp_path / "photo.jpg", pixels, Metadata(exif=block))
+    assert preview in (tmp_path / "photo.jpg").read_bytes()
+    write_image(tmp_path / f"a{suffix}", pixels, read_photo(tmp_path / "photo.jpg").metadata)
+    assert preview[20:] not in (tmp_path / f"a{suffix}").read_bytes()
 
 
 def test_big_endian_blocks(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
 from matting import exif
 from matting.images import read_gray, read_image, read_trimap, to_depth
@@ -45,6 +45,11 @@ def deep_tiff(pixels: np.ndarray, photometric: int, planes: int) -> bytes:
     return b"II*\0" + struct.pack("<I", start) + stored + exif.write_directory(directory, start)
 
 
+def test_several_alpha_channels(tmp_path: Path, refusal: Callable[..., str]) -> None:
+    (tmp_path / "a.tif").write_bytes(deep_tiff(np.zeros((9, 9, 5), np.uint16), 2, 1))
+    assert "with at most one alpha channel" in refusal(read_image, tmp_path / "a.tif")
+
+
 def test_deep_tiff_that_would_be_read_wrongly_is_refused(
     tmp_path: Path, photo: np.ndarray, refusal: Callable[..., str]
 ) -> None:
@@ -60,6 +65,13 @@ def test_deep_tiff_that_would_be_read_wrongly_is_refused(
     path.write_bytes(deep_tiff(deep[..., 0], exif.WHITE_IS_ZERO, 1))
     for read in (read_image, read_gray, read_trimap):
         assert "stores white as 0; save it with black as 0" in refusal(read, path)
+
+
+def test_lab_is_refused(tmp_path: Path, photo: np.ndarray, refusal: Callable[..., str]) -> None:
+    to_lab = [ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")]
+    lab = ImageCms.profileToProfile(Image.fromarray(photo), *to_lab, outputMode="LAB")
+    lab.save(tmp_path / "a.tif")
+    assert "is in L*a*b* colours; save it in RGB" in refusal(read_image, tmp_path / "a.tif")
 
 
 def test_bigtiff(tmp_path: Path, photo: np.ndarray, refusal: Callable[..., str]) -> None:
