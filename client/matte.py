@@ -29,7 +29,7 @@ try:
     from client.job import Options, Pair, matte_pair
     from client.pairs import PairError, check_outputs, find_pairs, images_in, is_many
     from client.request import Request
-    from client.signals import stop_as_with_ctrl_c
+    from client.signals import end_stopped, stop_as_with_ctrl_c
     from client.video import is_video, list_trimaps, matte_video
     from client.video_files import DEFAULT_FPS
     from matting.files import check_folder
@@ -297,4 +297,7 @@ def _inputs(pairs: Iterable[Pair], options: argparse.Namespace) -> Iterator[Path
 
 if __name__ == "__main__":
     stop_as_with_ctrl_c()
-    sys.exit(main())
+    code = main()
+    if code == INTERRUPTED:
+        end_stopped(code)
+    sys.exit(code)

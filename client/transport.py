@@ -76,6 +76,7 @@ class InSharedMemory:
     def __init__(self, client: InferenceServerClient) -> None:
         self._client = client
         self._idle: deque[SharedMemory] = deque()
+        self._in_flight: set[str] = set()
         self._done_with: deque[str] = deque()
 
     @contextmanager
@@ -91,6 +92,7 @@ class InSharedMemory:
         """
         place = image.nbytes + trimap.nbytes
         memory = self._share(place + trimap.nbytes, seconds)
+        self._in_flight.add(memory.name)
         try:
             _fill(memory, image, 0)
             _fill(memory, trimap, image.nbytes)
@@ -106,15 +108,19 @@ class InSharedMemory:
                 self._discard(memory)
                 self._discard_idle()
             raise
-        self._idle.append(memory)
+        else:
+            self._idle.append(memory)
+        finally:
+            self._in_flight.remove(memory.name)
 
     def close(self) -> None:
         """Leave nothing with the server, unless it is still at work on it after a second."""
-        self._discard_idle()
         deadline = time.monotonic() + 1
-        while self._done_with and time.monotonic() < deadline:
-            time.sleep(0.01)
+        while (self._in_flight or self._idle or self._done_with) and time.monotonic() < deadline:
+            self._discard_idle()
             self._take_back()
+            time.sleep(0.01)
+        self._discard_idle()
 
     def _share(self, size: int, seconds: float) -> SharedMemory:
         """Return memory of at least that size that is registered with the server."""

@@ -113,7 +113,7 @@ class Server:
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
                 return f"tritonserver ended with exit code {self.process.returncode}"
-            ready = self.is_ready()
+            ready = self._listens() and self.is_ready()
             alive, dead = self._backends()
             if ready:
                 self._serving = alive
@@ -125,6 +125,14 @@ class Server:
                 return "a process that was to run a model died"
             time.sleep(0.1)
         return f"tritonserver was not ready after {timeout:g} s"
+
+    def _listens(self) -> bool:
+        """Whether it is this server that answers over HTTP, not one that was started beside it."""
+        port = int(self.http_url.rpartition(":")[2])
+        with suppress(psutil.NoSuchProcess):
+            sockets = psutil.Process(self.process.pid).net_connections("tcp4")
+            return any(s.status == psutil.CONN_LISTEN and s.laddr.port == port for s in sockets)
+        return False
 
     def _backends(self) -> tuple[set[int], set[int]]:
         """Return the processes that run models: those that live, and those that are dead."""

@@ -12,6 +12,7 @@ examples:
 """
 
 import argparse
+import signal
 import sys
 from pathlib import Path
 
@@ -21,6 +22,9 @@ from train.arguments import count, decay, devices, rate, seed_number, values
 from train.dataset import BACKGROUNDS
 from train.network import STRIDE
 from train.stages import STAGES
+
+TERMINATED = 128 + signal.SIGTERM
+"""Exit code, as shells have it."""
 
 side = values(int, lambda v: v >= STRIDE and v % STRIDE == 0, f"a multiple of {STRIDE}")
 
@@ -145,6 +149,8 @@ def add_machine(parser: argparse.ArgumentParser) -> None:
 def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
     # Lightning takes seconds to load: not for --help.
+    from pytorch_lightning.utilities.exceptions import SIGTERMException
+
     from train.runs import WRONG_INPUT, run_all
 
     try:
@@ -152,6 +158,9 @@ def main(arguments: list[str] | None = None) -> int:
     except WRONG_INPUT as error:
         print(f"train: {error}", file=sys.stderr)
         return 2
+    except SIGTERMException:  # of Lightning, which would end with 0 as if all were done
+        print("\ntrain: stopped by SIGTERM; continue with --resume", file=sys.stderr)
+        return TERMINATED
     return 0
 
 

@@ -261,7 +261,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen]]:
             subprocess.Popen(
                 [sys.executable, ROOT / "client" / "matte.py", *map(str, arguments)],
                 cwd=tmp_path,
-                env={**os.environ, "PYTHONPATH": str(ROOT)},
+                env={**os.environ, "PYTHONPATH": f"{ROOT}:{tmp_path}"},
                 text=True,
                 **{"stdout": subprocess.PIPE, **options},
             )

@@ -117,3 +117,19 @@ def test_who_reads_the_lines_may_leave(start, standin, make_pairs):
     os.close(writer)
     _, err = program.communicate(timeout=60)
     assert (program.returncode, err) == (1, "")
+
+
+def test_a_stopped_run_does_not_wait_for_better_edges(
+    start, launch_standin, make_pairs, tmp_path, wait_until
+):
+    make_pairs(["cat.png"])
+    (tmp_path / "sitecustomize.py").write_text(
+        "import pathlib, time, matting.knn\n"
+        "def knn_alpha(*_):\n    pathlib.Path('begun').touch()\n    time.sleep(60)\n"
+        "matting.knn.knn_alpha = knn_alpha\n"
+    )
+    program = start(*FOLDERS, "--knn", "--url", launch_standin().grpc_url, stderr=subprocess.PIPE)
+    wait_until((tmp_path / "begun").exists)
+    program.send_signal(signal.SIGINT)
+    _, err = program.communicate(timeout=30)
+    assert (program.returncode, err) == (130, "error: stopped; all files written are complete\n")

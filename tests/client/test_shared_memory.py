@@ -174,6 +174,18 @@ def test_given_up_while_the_server_works(
     assert server.process.poll() is None
 
 
+def test_closed_while_the_server_works(launch_standin, picture, wait_until, wait_until_returned):
+    server = launch_standin(shm=True, seconds=0.2)
+    matte = Matte(server.grpc_url, shm=True)
+    with ThreadPoolExecutor(2) as pool:
+        for _ in range(2):
+            pool.submit(matte.alpha, *picture)
+        with InferenceServerClient(server.grpc_url) as client:
+            wait_until(lambda: len(client.get_system_shared_memory_status().regions) == 2)
+        matte.close()
+    wait_until_returned(server)
+
+
 def test_killed_client(launch_standin, files, wait_until):
     server = launch_standin(shm=True, seconds=60)
     arguments = ("-o", files[0].parent / "alpha.png", "--shm", "--url", server.grpc_url)

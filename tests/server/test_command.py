@@ -120,6 +120,28 @@ def test_port_taken_is_one_line(quick_repository: Path) -> None:
     )
 
 
+def test_of_two_that_start_at_once_on_the_same_ports_one_says_that_it_is_ready(
+    quick_repository: Path, free_port: Callable[[], int], wait_until: Callable[..., None]
+) -> None:
+    ports = [f"--{name}-port={free_port()}" for name in ("grpc", "http", "metrics")]
+    command = [sys.executable, "-m", "server", "--repository", quick_repository, *ports]
+    both = [
+        subprocess.Popen(
+            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+        for _ in range(2)
+    ]
+    try:
+        wait_until(lambda: any(one.poll() is not None for one in both))
+        late, first = sorted(both, key=lambda one: one.poll() is None)
+        assert first.stdout.readline().startswith("ready: ")
+        assert (late.stdout.read(), late.returncode) == ("", 1)
+    finally:
+        for one in both:
+            one.terminate()
+            one.communicate()
+
+
 def test_opens_shared_memory_if_told_to(start: Start, free_port: Callable[[], int]) -> None:
     port = free_port()
     start("--shm", f"--grpc-port={port}")

@@ -132,6 +132,16 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(data, oracle_network, folde
     assert "has no 'run' in its metadata: it is not" in capsys.readouterr().err
 
 
+def test_a_run_that_is_asked_to_end_has_not_succeeded(command, folder, narrow_network, wait_until):
+    command = [*command, "--steps", "100000", "--validate-every", "10", "-o", str(folder)]
+    process = launch(*command, PYTHONPATH=os.pathsep.join([str(narrow_network), str(ROOT)]))
+    wait_until((folder / "last.ckpt").exists)
+    process.terminate()
+    output, _ = process.communicate(timeout=DEADLINE)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "\ntrain: stopped by SIGTERM; continue with --resume\n" in output
+
+
 def test_only_the_same_run_goes_on(command, folder, tmp_path, capsys):
     """What it is not is said before any picture is read."""
     command += ["--validate-every", "1", "--steps", "2", "--precision", "32", "-o", str(folder)]
