@@ -130,7 +130,13 @@ class Server:
         """Whether it is this server that answers over HTTP, not one that was started beside it."""
         port = int(self.http_url.rpartition(":")[2])
         with suppress(psutil.NoSuchProcess):
-            sockets = psutil.Process(self.process.pid).net_connections("tcp4")
+            server = psutil.Process(self.process.pid)
+            # Also what it starts: the tritonserver on PATH may be somebody's script.
+            sockets = [
+                socket
+                for process in (server, *server.children(recursive=True))
+                for socket in process.net_connections("tcp4")
+            ]
             return any(s.status == psutil.CONN_LISTEN and s.laddr.port == port for s in sockets)
         return False
 
