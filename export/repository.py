@@ -121,6 +121,8 @@ def put_in_place(
     """
     if not model.exists():
         model.parent.mkdir(parents=True, exist_ok=True)
+        for left_behind in model.parent.glob(".*.partial"):  # by an export that was killed
+            shutil.rmtree(left_behind)
         with whole(model) as new:
             new.mkdir()
             put_in_place(build, new, artifact, entry, configs)

@@ -138,6 +138,15 @@ def test_a_repository_may_be_a_file_system_of_its_own(there: bool, tmp_path: Pat
         assert not list(model.rglob("*.partial"))
 
 
+def test_what_a_killed_export_left_is_removed(tmp_path: Path) -> None:
+    """Triton would take it for a model, and not start."""
+    (tmp_path / "model.onnx").write_text("graph")
+    models = tmp_path / "models"
+    (models / ".0123456789abcdef.partial/dim/1").mkdir(parents=True)
+    put_in_place(tmp_path, models / "dim", "model.onnx", {"files": {"model.onnx": ""}}, {})
+    assert [path.name for path in models.iterdir()] == ["dim"]
+
+
 def test_nothing_is_replaced_where_not_all_can_be_copied(tmp_path: Path) -> None:
     version = tmp_path / "dim/1"
     version.mkdir(parents=True)
