@@ -113,7 +113,7 @@ class Server:
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
                 return f"tritonserver ended with exit code {self.process.returncode}"
-            ready = self._listens() and self.is_ready()
+            ready = self.is_ready() and self._listens()
             alive, dead = self._backends()
             if ready:
                 self._serving = alive
@@ -129,15 +129,16 @@ class Server:
     def _listens(self) -> bool:
         """Whether it is this server that answers over HTTP, not one that was started beside it."""
         port = int(self.http_url.rpartition(":")[2])
+        listening = {
+            socket.pid
+            for socket in psutil.net_connections("tcp4")
+            if socket.status == psutil.CONN_LISTEN and socket.laddr.port == port
+        }
         with suppress(psutil.NoSuchProcess):
             server = psutil.Process(self.process.pid)
             # Also what it starts: the tritonserver on PATH may be somebody's script.
-            sockets = [
-                socket
-                for process in (server, *server.children(recursive=True))
-                for socket in process.net_connections("tcp4")
-            ]
-            return any(s.status == psutil.CONN_LISTEN and s.laddr.port == port for s in sockets)
+            family = (server, *server.children(recursive=True))
+            return not listening.isdisjoint(process.pid for process in family)
         return False
 
     def _backends(self) -> tuple[set[int], set[int]]:
