@@ -26,6 +26,8 @@ from client.grpc_errors import is_busy
 
 IN_USE = "currently in use"
 """Why Triton does not let go of memory, in its words."""
+CLOSING = 1.0
+"""Seconds that a client that is closed waits for the server to end what it works on."""
 
 
 class Tensors(NamedTuple):
@@ -114,8 +116,8 @@ class InSharedMemory:
             self._in_flight.remove(memory.name)
 
     def close(self) -> None:
-        """Leave nothing with the server, unless it is still at work on it after a second."""
-        deadline = time.monotonic() + 1
+        """Leave nothing with the server, unless it is still at work on it after `CLOSING`."""
+        deadline = time.monotonic() + CLOSING
         while (self._in_flight or self._idle or self._done_with) and time.monotonic() < deadline:
             self._discard_idle()
             self._take_back()

@@ -174,7 +174,10 @@ def test_given_up_while_the_server_works(
     assert server.process.poll() is None
 
 
-def test_closed_while_the_server_works(launch_standin, picture, wait_until, wait_until_returned):
+def test_closed_while_the_server_works(
+    launch_standin, picture, wait_until, wait_until_returned, monkeypatch
+):
+    monkeypatch.setattr("client.transport.CLOSING", 30)  # a busy machine takes longer than a second
     server = launch_standin(shm=True, seconds=0.2)
     matte = Matte(server.grpc_url, shm=True)
     with ThreadPoolExecutor(2) as pool:
