@@ -5,6 +5,7 @@ transparency, and common programs read it.
 """
 
 import shlex
+import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
@@ -224,6 +225,18 @@ def _turns(frame: av.VideoFrame) -> int:
     return round(frame.rotation / 90)
 
 
+def _is_mirrored(frame: av.VideoFrame) -> bool:
+    """Whether a frame is to be mirrored, so that its last row comes first, before it is turned."""
+    try:
+        matrix = frame.side_data.get("DISPLAYMATRIX")
+    except ValueError:  # PyAV gives no side data where it does not know some of it, such as EXIF
+        return False
+    if matrix is None:
+        return False
+    a, b, _, c, d, *_ = struct.unpack("9i", matrix)
+    return a * d < b * c
+
+
 def _rate(stream: VideoStream) -> Fraction:
     return stream.average_rate or Fraction(DEFAULT_FPS)
 
@@ -241,6 +254,8 @@ def _to_rgb(path: Path, frame: av.VideoFrame) -> np.ndarray:
             f"{path}: its colours ({frame.format.name}, colour space {frame.colorspace}) cannot "
             f"be converted ({error.strerror}); convert it to BT.709 first"
         ) from error
+    if _is_mirrored(frame):
+        pixels = pixels[::-1]
     return np.ascontiguousarray(np.rot90(pixels, _turns(frame)))
 
 

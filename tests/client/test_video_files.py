@@ -251,12 +251,16 @@ TURNS = {0: TEN_DEGREES, 1: (0, -ONE, ONE, 0), 2: (-ONE, 0, 0, -ONE), 3: (0, ONE
 """Matrices of a file by how often a picture is turned to the left for them."""
 
 
+@pytest.mark.parametrize("mirrored", [False, True])
 @pytest.mark.parametrize("turns", TURNS)
-def test_a_phones_video_is_turned_as_it_is_shown(images, turns):
+def test_a_phones_video_is_turned_as_it_is_shown(images, turns, mirrored):
     encode("clip.mp4", images, "mpeg4", "yuv420p")
-    frames = [np.rot90(frame, turns) for frame in to_rgb(decode("clip.mp4"))]
+    stored = to_rgb(decode("clip.mp4"))
+    frames = [np.rot90(frame[::-1] if mirrored else frame, turns) for frame in stored]
     file = bytearray(Path("clip.mp4").read_bytes())
     a, b, c, d = TURNS[turns]
+    if mirrored:
+        c, d = -c, -d
     place = file.index(b"tkhd") + 44
     struct.pack_into(">9i", file, place, a, b, 0, c, d, 0, 0, 0, 1 << 30)
     Path("clip.mp4").write_bytes(file)
