@@ -1,4 +1,4 @@
-"""What a photo's file says besides its pixels: colour profile (ICC), EXIF and resolution.
+"""What a photo's file says besides its pixels: colours (ICC, cICP), EXIF and resolution.
 
 OpenCV neither reads nor writes them, and libraries that do encode the pixels anew, which none of
 them does for 16-bit RGBA in all formats. So they are put into the file that OpenCV has encoded.
@@ -47,11 +47,15 @@ class Metadata(NamedTuple):
         An EXIF block: a small TIFF file.
     resolution : float
         Pixels per inch, across and down; 0 if unknown. The file's own header comes before EXIF.
+    cicp : bytes
+        Four numbers of ITU-T H.273: colour primaries, transfer characteristics, matrix (0: RGB)
+        and whether the range is full. Only PNG and videos have it; it comes before a profile.
     """
 
     icc: bytes = b""
     exif: bytes = b""
     resolution: float = 0
+    cicp: bytes = b""
 
     @property
     def orientation(self) -> int:
@@ -66,7 +70,9 @@ class Metadata(NamedTuple):
         icc = self.icc if self.icc[16:20] == b"RGB " else b""
         block = exif.upright(self.exif) if _is_sound(self.exif) else b""
         resolution = self.resolution or (exif.resolution(block) if block else 0)
-        return Metadata(icc, block, resolution if 1 <= resolution <= LARGEST_RESOLUTION else 0)
+        resolution = resolution if 1 <= resolution <= LARGEST_RESOLUTION else 0
+        cicp = self.cicp if len(self.cicp) == 4 else b""
+        return Metadata(icc, block, resolution, cicp)
 
 
 def read_metadata(data: bytes) -> Metadata:
@@ -111,7 +117,7 @@ def _is_sound(block: bytes) -> bool:
 
 
 def _from_png(data: bytes) -> Metadata:
-    icc, block, resolution = b"", b"", 0.0
+    icc, block, resolution, cicp = b"", b"", 0.0, b""
     for kind, content, _ in png_chunks(data):
         if kind == b"iCCP":
             packed = bytes(content).partition(b"\0")[2]  # after the profile's name
@@ -122,11 +128,15 @@ def _from_png(data: bytes) -> Metadata:
         elif kind == b"pHYs":
             across, down, is_metric = struct.unpack(">IIB", content)
             resolution = across * _METRES_PER_INCH if is_metric and across == down else 0
-    return Metadata(icc, block, resolution)
+        elif kind == b"cICP":
+            cicp = bytes(content)
+    return Metadata(icc, block, resolution, cicp)
 
 
 def _into_png(data: bytes, metadata: Metadata) -> bytes:
     chunks = b""
+    if metadata.cicp:
+        chunks += _png_chunk(b"cICP", metadata.cicp)
     if metadata.icc:
         chunks += _png_chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(metadata.icc))
     if metadata.exif:

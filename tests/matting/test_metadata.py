@@ -132,6 +132,17 @@ def test_16_bits_stay(tmp_path: Path, suffix: str, random: np.random.Generator) 
         assert photo.metadata == Metadata(icc=PROFILE)
 
 
+def test_code_points_of_a_png(tmp_path: Path) -> None:
+    hlg = bytes([9, 18, 0, 1])
+    pixels = np.zeros((8, 8, 3), np.uint8)
+    for suffix, cicp, expected in ((".png", hlg, hlg), (".png", b"9", b""), (".jpg", hlg, b"")):
+        path = tmp_path / f"a{suffix}"
+        write_image(path, pixels, Metadata(cicp=cicp))
+        assert read_photo(path).metadata.cicp == expected
+        with Image.open(path) as picture:
+            picture.verify()
+
+
 def test_formats_of_8_bits_take_the_nearest(tmp_path: Path, random: np.random.Generator) -> None:
     pixels = random.integers(0, 65536, (9, 9, 3), dtype=np.uint16)
     write_image(tmp_path / "a.bmp", pixels)
