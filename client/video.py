@@ -5,13 +5,13 @@ Every frame is a photo of its own: the network knows nothing of the one before. 
 
 import os
 import re
-from collections.abc import Callable, Generator, Iterator, Mapping
+import shlex
+from collections.abc import Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from fractions import Fraction
 from itertools import count
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -22,9 +22,12 @@ from client.pairs import PairError, images_in
 from client.request import Request
 from client.video_files import (
     DEFAULT_FPS,
+    TO_SDR,
     VIDEO_SUFFIXES,
     WRITTEN_SUFFIX,
+    Frame,
     Sides,
+    Writer,
     check_same_sides,
     measure_video,
     read_video,
@@ -33,7 +36,6 @@ from client.video_files import (
 from matting.files import check_folder, whole
 from matting.images import (
     ImageError,
-    Photo,
     WriteError,
     read_photo,
     read_size,
@@ -42,9 +44,6 @@ from matting.images import (
 )
 from matting.metadata import Metadata
 from matting.trimaps import FOREGROUND, NEARLY_KNOWN, has_unknown
-
-Writer = Callable[[np.ndarray, Metadata | None, float], None]
-"""Takes the frames of one output in their order, with their metadata and their times in seconds."""
 
 
 def is_video(source: str, outputs: Mapping[str, Path]) -> bool:
@@ -91,7 +90,7 @@ def list_trimaps(pair: Pair, options: Options) -> list[Path]:
     if video.is_dir():
         sides = _check_pictures(video, folder, trimaps)
     else:
-        sides = _check_video(video, folder, trimaps, makes_video(pair.outputs))
+        sides = _check_video(pair, trimaps)
     for trimap in trimaps:
         _check_sides(trimap, video, sides)
     if options.mask:
@@ -124,7 +123,7 @@ def matte_video(
 
     video, outputs = pair.image, pair.outputs
 
-    def work(marked: tuple[_Frame, Path]) -> tuple[dict[str, np.ndarray], _Frame, bool]:
+    def work(marked: tuple[Frame, Path]) -> tuple[dict[str, np.ndarray], Frame, bool]:
         frame, trimap = marked
         pixels = frame.photo.pixels
         trimap_of_frame = trimap_for(trimap, pixels, video, options)
@@ -148,22 +147,23 @@ def matte_video(
             files.enter_context(closing(made))
             for images, frame, asked in made:
                 for kind, image in images.items():
-                    write[kind](image, metadata_for(kind, frame.photo.metadata), frame.time)
+                    write[kind](image, frame.time, metadata_for(kind, frame.photo.metadata))
                 yield asked
 
 
-class _Frame(NamedTuple):
-    photo: Photo
-    time: float  # in seconds
-
-
-def _check_video(video: Path, folder: Path, trimaps: list[Path], is_for_video: bool) -> Sides:
+def _check_video(pair: Pair, trimaps: list[Path]) -> Sides:
+    video = pair.image
     measured = measure_video(video)
-    _check_count(video, measured.frames, folder, len(trimaps))
-    if is_for_video and not measured.are_apart:
+    _check_count(video, measured.frames, pair.trimap, len(trimaps))
+    if makes_video(pair.outputs) and not measured.are_apart:
         raise PairError(
             f"{video}: has frames less than a millisecond apart, which a {WRITTEN_SUFFIX} cannot "
             "keep; give a folder for frames instead"
+        )
+    if "composite" in pair.outputs and measured.hdr:
+        raise PairError(
+            f"{video}: is HDR ({measured.hdr}), a background is not; make a --cutout, or convert "
+            f"the video first: ffmpeg -i {shlex.quote(str(video))} -vf {TO_SDR} -crf 12 sdr.mkv"
         )
     return measured.sides
 
@@ -250,24 +250,24 @@ def _check_masks(folder: Path, masks: list[Path]) -> None:
 
 
 @contextmanager
-def _frames_of(video: Path, fps: float) -> Iterator[tuple[Fraction, Iterator[_Frame]]]:
+def _frames_of(video: Path, fps: float) -> Iterator[tuple[Fraction, Iterator[Frame]]]:
     """Open a video file or a folder; give its frames a second, on average, and its frames."""
     if video.is_dir():
         rate = Fraction(fps).limit_denominator(10**5)
         yield rate, _pictures(video, rate)
         return
-    with read_video(video) as (rate, frames):
-        yield rate, (_Frame(Photo(pixels, Metadata()), time) for pixels, time in frames)
+    with read_video(video) as opened:
+        yield opened
 
 
-def _pictures(folder: Path, rate: Fraction) -> Iterator[_Frame]:
+def _pictures(folder: Path, rate: Fraction) -> Iterator[Frame]:
     first = None
     for number, path in enumerate(_in_natural_order(folder)):
         picture = read_photo(path)
         height, width, _ = picture.pixels.shape
         first = first or (width, height)
         check_same_sides(f"{path}:", (width, height), first)
-        yield _Frame(picture, float(number / rate))
+        yield Frame(picture, float(number / rate))
 
 
 @contextmanager
@@ -275,12 +275,12 @@ def _writer(path: Path, output: Path, rate: Fraction) -> Iterator[Writer]:
     """Write frames to the temporary place of an output, which is named where that fails."""
     if path.suffix.lower() == WRITTEN_SUFFIX:
         with write_video(path, rate, output) as add:
-            yield lambda image, _, time: add(image, time)
+            yield add
         return
     path.mkdir()
     names = (path / f"{number:06}.png" for number in count(1))
 
-    def write_picture(image: np.ndarray, metadata: Metadata | None, _: float) -> None:
+    def write_picture(image: np.ndarray, _: float, metadata: Metadata) -> None:
         try:
             write_image(next(names), image, metadata)
         except WriteError as error:  # names the temporary file

@@ -10,14 +10,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import av
+import cv2
 import numpy as np
 from av.container import InputContainer
+from av.video.reformatter import ColorRange
 from av.video.stream import VideoStream
 
-from matting.images import ImageError, WriteError, check_pixels, to_depth
+from matting.images import ImageError, Photo, WriteError, check_pixels
+from matting.metadata import Metadata
 
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".avi", ".webm")
 WRITTEN_SUFFIX = ".mkv"
@@ -32,11 +35,29 @@ MILLISECOND = Fraction(1, 1000)
 """Matroska's unit of time."""
 TO_RGB = 0x4 | 0x2000 | 0x40000
 """swscale's bicubic, full chroma and accurate rounding: without, all is up to 2 levels too dark."""
-PIXEL_FORMATS = {1: ("gray", "gray"), 3: ("rgb24", "bgr0"), 4: ("rgba", "bgra")}
-"""Names of ours and FFV1's, by channels."""
+PIXEL_FORMATS = {
+    (1, np.uint8): ("gray", "gray"),
+    (3, np.uint8): ("rgb24", "bgr0"),
+    (4, np.uint8): ("rgba", "bgra"),
+    (3, np.uint16): ("rgb48le", "gbrp12le"),
+    (4, np.uint16): ("rgba64le", "gbrap12le"),
+}
+"""Names of ours and FFV1's. Cameras have 10 or 12 bits; 16 would double the file's size."""
+
+HDR = {16: "PQ", 18: "HLG"}
+"""Transfer characteristics, numbered as in ITU-T H.273."""
+TO_SDR = (
+    "zscale=t=linear:npl=203,format=gbrpf32le,zscale=p=bt709,tonemap=mobius,"
+    "zscale=t=bt709:m=bt709:r=tv,format=yuv420p10le"
+)
+"""FFmpeg's filters for it; 203 cd/m² is white."""
+WIDE_GAMUTS = 9, 11, 12
+"""Colour primaries, numbered there, too: BT.2020, DCI-P3 and Display P3."""
 
 Sides = tuple[int, int]
 """Width and height in pixels."""
+Writer = Callable[[np.ndarray, float, Metadata], None]
+"""Takes the frames of one output in their order, with their times in seconds and their metadata."""
 
 
 class Measured(NamedTuple):
@@ -50,11 +71,21 @@ class Measured(NamedTuple):
         Their width and height, upright.
     are_apart : bool
         Whether no two have the same time to the millisecond: a file that is written has no other.
+    hdr : str
+        One of the names of `HDR`, or empty.
     """
 
     frames: int
     sides: Sides
     are_apart: bool
+    hdr: str
+
+
+class Frame(NamedTuple):
+    """A frame and its time in seconds."""
+
+    photo: Photo
+    time: float
 
 
 def measure_video(path: Path) -> Measured:
@@ -66,23 +97,22 @@ def measure_video(path: Path) -> Measured:
         It cannot be read or is damaged, its frames differ in size, or they are larger than
         `matting.images.MAX_PIXELS`.
     """
-    sides, times = (0, 0), []
+    sides, hdr, times = (0, 0), "", []
     with _opened(path) as (container, stream):
         check_pixels(path, "its frames are", stream.height, stream.width)
         for frame, time in _timed(path, container, stream):
-            sides = _sides(frame)
+            sides, hdr = _sides(frame), HDR.get(frame.color_trc, "")
             times.append(_milliseconds(time))
     if not times:
         raise ImageError(f"{path}: none of its frames can be read; is it damaged or cut short?")
-    return Measured(len(times), sides, len(set(times)) == len(times))
+    return Measured(len(times), sides, len(set(times)) == len(times), hdr)
 
 
 @contextmanager
-def read_video(path: Path) -> Iterator[tuple[Fraction, Iterator[tuple[np.ndarray, float]]]]:
-    """Open a video; give its frames a second, on average, and its frames.
+def read_video(path: Path) -> Iterator[tuple[Fraction, Iterator[Frame]]]:
+    """Open a video; give its frames a second, on average, and its frames as they are shown.
 
-    Those are upright RGB, H x W x 3 uint8, with their times in seconds, in the order in which they
-    are shown.
+    Their pixels are uint16 if the video has more than 8 bits, else uint8.
 
     Raises
     ------
@@ -91,14 +121,12 @@ def read_video(path: Path) -> Iterator[tuple[Fraction, Iterator[tuple[np.ndarray
     """
     with _opened(path) as (container, stream):
         timed = _timed(path, container, stream)
-        yield _rate(stream), ((_to_rgb(path, frame), time) for frame, time in timed)
+        yield _rate(stream), (Frame(_to_photo(path, frame), time) for frame, time in timed)
 
 
 @contextmanager
-def write_video(
-    path: Path, rate: Fraction, name: Path
-) -> Iterator[Callable[[np.ndarray, float], None]]:
-    """Make a video; give a function that adds a frame at a time in seconds, later than the last's.
+def write_video(path: Path, rate: Fraction, name: Path) -> Iterator[Writer]:
+    """Make a video; give a function that adds a frame at a time later than the last's.
 
     Parameters
     ----------
@@ -116,18 +144,20 @@ def write_video(
 
     Notes
     -----
-    Frames are H x W grey, H x W x 3 RGB or H x W x 4 RGBA, all of them as the first. Those of
-    uint16 are scaled to uint8.
+    Frames are H x W grey (uint8), H x W x 3 RGB or H x W x 4 RGBA, all of them as the first. Of
+    those of uint16, 12 bits are kept. Of the first one's metadata, `cicp` is kept.
     """
     container = av.open(str(path), "w")
     stream = container.add_stream("ffv1", rate, time_base=MILLISECOND)
 
-    def write(image: np.ndarray, time: float) -> None:
-        image = to_depth(image, np.uint8)
-        ours, stored = PIXEL_FORMATS[image[0, 0].size]
-        if not stream.codec_context.is_open:
-            stream.height, stream.width = image.shape[:2]
-            stream.pix_fmt = stored
+    def write(image: np.ndarray, time: float, metadata: Metadata) -> None:
+        ours, stored = PIXEL_FORMATS[image[0, 0].size, image.dtype.type]
+        context = stream.codec_context
+        if not context.is_open:
+            context.height, context.width = image.shape[:2]
+            context.pix_fmt = stored
+            if metadata.cicp:
+                context.color_primaries, context.color_trc = metadata.cicp[:2]
         frame = av.VideoFrame.from_ndarray(image, ours)
         frame.pts, frame.time_base = _milliseconds(time), MILLISECOND
         with _naming(name):
@@ -228,7 +258,7 @@ def _turns(frame: av.VideoFrame) -> int:
 def _is_mirrored(frame: av.VideoFrame) -> bool:
     """Whether a frame is to be mirrored, so that its last row comes first, before it is turned."""
     try:
-        matrix = frame.side_data.get("DISPLAYMATRIX")
+        matrix: Any = frame.side_data.get("DISPLAYMATRIX")
     except ValueError:  # PyAV gives no side data where it does not know some of it, such as EXIF
         return False
     if matrix is None:
@@ -245,10 +275,9 @@ def _milliseconds(time: float) -> int:
     return round(time / float(MILLISECOND))
 
 
-def _to_rgb(path: Path, frame: av.VideoFrame) -> np.ndarray:
-    """Return the upright pixels of a frame, H x W x 3."""
+def _to_photo(path: Path, frame: av.VideoFrame) -> Photo:
     try:
-        pixels = frame.to_ndarray(format="rgb24", interpolation=TO_RGB)
+        pixels = _to_rgb(frame)
     except av.FFmpegError as error:
         raise ImageError(
             f"{path}: its colours ({frame.format.name}, colour space {frame.colorspace}) cannot "
@@ -256,7 +285,26 @@ def _to_rgb(path: Path, frame: av.VideoFrame) -> np.ndarray:
         ) from error
     if _is_mirrored(frame):
         pixels = pixels[::-1]
-    return np.ascontiguousarray(np.rot90(pixels, _turns(frame)))
+    upright = np.ascontiguousarray(np.rot90(pixels, _turns(frame)))
+    return Photo(upright, Metadata(cicp=_code_points(frame)))
+
+
+def _to_rgb(frame: av.VideoFrame) -> np.ndarray:
+    """Return the pixels of a frame as stored, H x W x 3: uint16 if it has more than 8 bits."""
+    if max(component.bits for component in frame.format.components) <= 8:
+        return frame.to_ndarray(format="rgb24", interpolation=TO_RGB)
+    pixels: np.ndarray = frame.to_ndarray(format="rgb48le", interpolation=TO_RGB)
+    if frame.format.is_rgb or frame.color_range == ColorRange.JPEG:
+        return pixels
+    return cv2.add(pixels, pixels >> 8)  # of limited range, swscale makes white 255 * 256
+
+
+def _code_points(frame: av.VideoFrame) -> bytes:
+    """Return `Metadata.cicp` of colours that would be taken for BT.709 if nothing were said."""
+    primaries, transfer = frame.color_primaries, frame.color_trc
+    if transfer in HDR or primaries in WIDE_GAMUTS:
+        return bytes([primaries, transfer, 0, 1])
+    return b""
 
 
 @contextmanager

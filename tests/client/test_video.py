@@ -20,7 +20,7 @@ from PIL import ImageCms
 from client.video_files import DEFAULT_FPS, Measured, write_video
 from matting.compositing import composite
 from matting.foreground import estimate_foreground
-from matting.images import read_cutout, read_gray, read_photo, to_depth, write_image
+from matting.images import read_cutout, read_gray, read_photo, write_image
 from matting.knn import knn_alpha
 from matting.metadata import Metadata
 from matting.trimaps import MASK_BAND, trimap_from_mask
@@ -40,7 +40,7 @@ def make_clip(folder, pictures):
     clip = folder / "clip.mkv"
     with write_video(clip, Fraction(RATE), clip) as add:
         for number, (image, trimap) in enumerate(pictures):
-            add(image, number / RATE)
+            add(image, number / RATE, Metadata())
             write_image(folder / "trimaps" / f"{number:03}.png", trimap)
     return pictures
 
@@ -160,8 +160,36 @@ def test_a_damaged_video_is_refused_before_the_work(refuse, asked, clip):
     assert asked() == 0
 
 
+def make_hlg(pictures):
+    """The clip as a phone records it."""
+    with av.open("hlg.mov", "w") as container:
+        stream = container.add_stream("libx265", RATE, options={"x265-params": "log-level=none"})
+        stream.width, stream.height, stream.pix_fmt = 52, 38, "yuv420p10le"
+        context = stream.codec_context
+        context.colorspace, context.color_primaries, context.color_trc = 9, 9, 18
+        for image, _ in pictures:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image)))
+        container.mux(stream.encode())
+
+
+def test_hdr_cutouts_keep_it_and_composites_are_refused(run, refuse, clip, asked):
+    make_hlg(clip)
+    outputs = ["-o", "alphas", "--cutout", "cutouts"]
+    code, _, err = run("hlg.mov", "--trimaps", "trimaps", *outputs)
+    assert code == 0, err
+    assert read_photo("alphas/000001.png").metadata.cicp == b""
+    cutout = read_photo("cutouts/000001.png")
+    assert cutout.metadata.cicp == bytes([9, 18, 0, 1])
+    assert cutout.pixels.dtype == np.uint16
+    before = asked()
+    composite = ["--composite", "new.mkv", "--background", "#fff"]
+    error = refuse("hlg.mov", "--trimaps", "trimaps", *composite)
+    assert "hlg.mov: is HDR (HLG), a background is not; make a --cutout, or convert" in error
+    assert asked() == before
+
+
 def test_frames_too_close_for_a_mkv(refuse, clip, monkeypatch):
-    close = Measured(FRAMES, (52, 38), are_apart=False)
+    close = Measured(FRAMES, (52, 38), are_apart=False, hdr="")
     monkeypatch.setattr("client.video.measure_video", lambda path: close)
     error = refuse("clip.mkv", "--trimaps", "trimaps", "-o", "alpha.mkv")
     assert "clip.mkv: has frames less than a millisecond apart, which a .mkv cannot keep" in error
@@ -180,7 +208,7 @@ def test_frames_keep_their_times(run, clip):
     varying = Path("varying.mkv")
     with write_video(varying, Fraction(RATE), varying) as add:
         for (image, _), time in zip(clip, times, strict=True):
-            add(image, time / 1000)
+            add(image, time / 1000, Metadata())
     outputs = ["-o", "alpha.mkv", "--cutout", "cutout.mkv"]
     assert run(varying, "--trimaps", "trimaps", *outputs)[0] == 0
     for name in outputs[1::2]:
@@ -229,7 +257,9 @@ def test_frames_keep_16_bits_and_profile_beside_a_video(run, tmp_path, make_pict
     cutout = read_photo("cutouts/000001.png")
     np.testing.assert_array_equal(cutout.pixels, deep)
     assert cutout.metadata.icc == profile
-    np.testing.assert_array_equal(read_video("new.mkv", DEFAULT_FPS)[0], to_depth(deep, np.uint8))
+    (frame,) = decode("new.mkv")
+    lost = deep - frame.to_ndarray(format="rgb48le").astype(int)
+    assert np.abs(lost).max() < 1 << 16 - 12
 
 
 def test_trimaps_of_a_video_by_their_numbers(run, clip, expected_alpha):

@@ -68,7 +68,7 @@ def to_rgb(frames):
 def read(path):
     """A video's frames, of which there are as many as were measured."""
     with read_video(Path(path)) as (_, frames):
-        read = [pixels for pixels, _ in frames]
+        read = [photo.pixels for photo, _ in frames]
     assert measure_video(Path(path)).frames == len(read)
     return read
 
@@ -120,8 +120,40 @@ def test_colours_are_as_the_video_says(codec, bits, weights, colours):
     options = {"qp": "0", "lossless": "1", **QUIET}
     encode("a.mkv", [frame, frame], codec, frame.format.name, options=options, **colours)
     middles = np.arange(8, rgb.shape[1], 16)
-    found = read("a.mkv")[1].astype(int)
-    assert np.abs(found[:, middles] - rgb[:, middles]).max() <= 2
+    found = read("a.mkv")[1]
+    assert found.dtype == (np.uint8 if bits == 8 else np.uint16)
+    levels = found[:, middles] / np.iinfo(found.dtype).max * 255
+    assert np.abs(levels - rgb[:, middles]).max() <= (2 if bits == 8 else 0.5)
+
+
+HLG = {"colorspace": 9, "color_range": 1, "color_primaries": 9, "color_trc": 18}
+PQ = {**HLG, "color_trc": 16}
+WIDE = {"colorspace": 1, "color_range": 1, "color_primaries": 12, "color_trc": 1}
+SDR = {"colorspace": 1, "color_range": 1, "color_primaries": 1, "color_trc": 1}
+
+
+@pytest.mark.parametrize(
+    ("colours", "hdr", "declared"),
+    [(HLG, "HLG", (9, 18)), (PQ, "PQ", (9, 16)), (WIDE, "", (12, 1)), (SDR, "", (2, 2))],
+)
+def test_what_is_written_has_the_videos_colours_and_bits(images, colours, hdr, declared):
+    """HDR would look washed out if it did not say so; of BT.709 and 601 nothing is said."""
+    frames = [in_yuv(image[:36], *BT2020, bits=10, full=False) for image in images]
+    encode("a.mov", frames, "libx265", "yuv420p10le", options=QUIET, **colours)
+    assert measure_video(Path("a.mov")).hdr == hdr
+    with (
+        read_video(Path("a.mov")) as (rate, frames),
+        write_video(Path("b.mkv"), rate, Path("b.mkv")) as add,
+    ):
+        photos = [photo for photo, _ in frames]
+        for number, (pixels, metadata) in enumerate(photos):
+            transparent = np.dstack([pixels, np.full_like(pixels[..., 0], 65535)])
+            add(transparent, number / rate, metadata)
+    for frame, (pixels, _) in zip(decode("b.mkv"), photos, strict=True):
+        assert (frame.color_primaries, frame.color_trc) == declared
+        found = frame.to_ndarray(format="rgba64le").astype(int)
+        assert np.abs(found[..., :3] - pixels).max() < 1 << 16 - 12
+        assert (found[..., 3] == 65535).all()
 
 
 def test_an_unknown_colour_space_is_told(images):
@@ -210,8 +242,8 @@ def test_frames_too_close_for_a_mkv(images):
                 packet.pts = packet.dts = number
                 packet.time_base, packet.stream = Fraction(1, 2400), stream
                 fast.mux(packet)
-    assert measure_video(Path("clip.mp4")) == (FRAMES, (52, 38), True)
-    assert measure_video(Path("fast.mp4")) == (FRAMES, (52, 38), False)
+    assert measure_video(Path("clip.mp4")) == (FRAMES, (52, 38), True, "")
+    assert measure_video(Path("fast.mp4")) == (FRAMES, (52, 38), False, "")
 
 
 @pytest.mark.parametrize(
@@ -276,8 +308,8 @@ def test_frames_keep_their_times_and_lose_nothing(images):
         read_video(Path("varying.mkv")) as (rate, frames),
         write_video(again, rate, again) as add,
     ):
-        for pixels, time in frames:
-            add(pixels, time)
+        for (pixels, metadata), time in frames:
+            add(pixels, time, metadata)
     assert [round(1000 * frame.time) for frame in decode(again)] == times
     np.testing.assert_array_equal(read(again), images)
 
