@@ -233,6 +233,22 @@ def test_a_clip_that_was_cut_out_of_another(images):
     assert len(read("cut.mkv")) == shown
 
 
+def test_frames_before_the_start_of_an_edit_are_left_out():
+    """They are in the file if it was cut without encoding it anew: it begins with a key frame."""
+    greys = [np.full((38, 52, 3), 20 * number, np.uint8) for number in range(FRAMES)]
+    encode("whole.mov", greys, "libx264", "yuv420p", options={"bf": "3", "qp": "0"})
+    with av.open("whole.mov") as whole, av.open("cut.mov", "w") as cut:
+        stream = cut.add_stream_from_template(whole.streams.video[0])
+        start = round(3.5 / RATE / stream.time_base)
+        for packet in whole.demux(video=0):
+            if packet.size:
+                packet.pts -= start
+                packet.dts -= start
+                packet.stream = stream
+                cut.mux(packet)
+    assert [round(pixels.mean() / 20) for pixels in read("cut.mov")] == list(range(4, FRAMES))
+
+
 def test_frames_too_close_for_a_mkv(images):
     encode("clip.mp4", images, "mjpeg", "yuvj420p")
     with av.open("clip.mp4") as slow, av.open("fast.mp4", "w") as fast:
