@@ -50,9 +50,10 @@ if ! grep -qxF "$wanted" .venv/installed 2>/dev/null; then
     [ -n "${PYTHONDONTWRITEBYTECODE:-}" ] || set -- --no-compile "$@"
     pip() { .venv/bin/python -m pip --disable-pip-version-check "$@"; }
     pip install "$@"
-    # It asks for NumPy 1, which Python 3.13 does not have, and whose place NumPy 2 takes.
-    .venv/bin/python -c 'import sys; sys.exit(sys.version_info < (3, 13))' &&
-        pip install --no-deps nvidia-pytriton==0.7.0
+    if .venv/bin/python -c 'import sys; sys.exit(sys.version_info < (3, 13))'; then
+        # It asks for NumPy 1, which Python 3.13 does not have; NumPy 2 does as well.
+        pip install --no-deps "$(grep -o 'nvidia-pytriton==[0-9.]*' pyproject.toml)"
+    fi
     if ! .venv/bin/python -c 'import server.installation as i; i.libpython_folders()' 2>/dev/null
     then
         # Where this fails too, the server says what to install.
