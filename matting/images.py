@@ -342,8 +342,9 @@ def _encode(path: Path, array: np.ndarray, premultiplied: bool) -> bytes:
     to_bgr = {3: cv2.COLOR_RGB2BGR, 4: cv2.COLOR_RGBA2BGRA}
     if channels in to_bgr:
         array = cv2.cvtColor(array, to_bgr[channels])
+    options = _FULL_CHROMA if suffix in (".jpg", ".jpeg") else ()
     try:
-        done, encoded = cv2.imencode(suffix, array, _FULL_CHROMA)
+        done, encoded = cv2.imencode(suffix, array, options)
     except cv2.error:
         done = False
     if not done:
