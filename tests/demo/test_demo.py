@@ -143,6 +143,6 @@ def test_script_without_a_suitable_python(checkout: Path, tmp_path: Path) -> Non
         (tools / name).symlink_to(shutil.which(name))
     result = run_script(checkout, path=str(tools))
     assert result.returncode == 1
-    assert result.stderr.startswith("error: no Python 3.10, 3.11 or 3.12 with venv here")
+    assert result.stderr.startswith("error: no Python 3.10 to 3.13 with venv here")
     assert result.stderr.count("\n") == 1
     assert not (checkout / ".venv").exists()

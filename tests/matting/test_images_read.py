@@ -343,13 +343,13 @@ def test_small_file_that_claims_900_megapixels(tmp_path: Path, refusal: Callable
 
 def test_opencvs_log_comes_back_when_the_last_thread_leaves():
     """Whoever enters first need not leave first."""
-    before = cv2.getLogLevel()
+    before = images.opencv_log.getLogLevel()
     first, second = images.silent_opencv(), images.silent_opencv()
     for one in (first, second):
         one.__enter__()
     levels = []
     for one in (first, second):
-        levels.append(cv2.getLogLevel())
+        levels.append(images.opencv_log.getLogLevel())
         one.__exit__(None, None, None)
     assert levels == [0, 0] != [before, before]
-    assert cv2.getLogLevel() == before
+    assert images.opencv_log.getLogLevel() == before
