@@ -4,6 +4,7 @@ Everything that serving adds to the network (padding, normalisation, rounding) i
 model.onnx and model.mnn, so this file only moves tensors and refuses what cannot be matted.
 """
 
+import ctypes
 import hashlib
 import json
 import os
@@ -19,9 +20,7 @@ import triton_python_backend_utils as pb_utils
 Engine = Callable[[np.ndarray, np.ndarray], np.ndarray]
 CPU_INFO = Path("/proc/cpuinfo")
 MNN_MODEL = "model.mnn"
-NUMPY_2 = int(np.__version__.split(".")[0]) >= 2
-"""The pip-installed Triton was built for NumPy 1. It finds nothing in the arrays of NumPy 2, unless
-they come as DLPack, and crashes with those of NumPy 1 that do."""
+USED = b"used_dltensor"
 STRIDE = 32
 """The graph pads both sides of an image to multiples of this."""
 
@@ -179,13 +178,21 @@ def own_precision(precision: str, entry: dict) -> str:
 
 
 def read_tensor(tensor: object) -> np.ndarray:
-    """Return a tensor's array."""
-    return np.from_dlpack(tensor) if NUMPY_2 else tensor.as_numpy()
+    """Return a tensor's array.
+
+    By DLPack, as in `write_tensor`: the pip-installed Triton was built for NumPy 1, and finds
+    nothing in arrays of NumPy 2.
+    """
+    return np.from_dlpack(tensor)
 
 
 def write_tensor(name: str, array: np.ndarray) -> object:
-    """Return a tensor that holds a copy of the array."""
-    return (pb_utils.Tensor.from_dlpack if NUMPY_2 else pb_utils.Tensor)(name, array)
+    """Return a tensor that holds the array, which must not be read-only."""
+    capsule = array.__dlpack__()
+    tensor = pb_utils.Tensor.from_dlpack(name, capsule)
+    # Triton 2.51 gives it another name, by which NumPy would not know that it is used.
+    ctypes.pythonapi.PyCapsule_SetName(ctypes.py_object(capsule), USED)
+    return tensor
 
 
 class TritonPythonModel:
