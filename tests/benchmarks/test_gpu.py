@@ -147,6 +147,7 @@ def test_why_pytorchs_exporter_failed_is_told(
     monkeypatch.setattr("benchmarks.gpu.find_gpu", lambda: None)
     monkeypatch.setattr("benchmarks.gpu.matrix_rate", lambda *_: 1.0)
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.backends.cudnn.version", lambda: None)
     options = Namespace(
         weights=weights, data=data, quick=True, tensorrt_python=sys.executable, output=tmp_path
     )
