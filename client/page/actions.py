@@ -26,7 +26,7 @@ from client.job import OUTPUTS, Band, Options, Pair, make_outputs, read_pair, wr
 from client.page.drawing import ShapeError, css_colour, draw_shapes, paint_trimap, shrink, tint
 from matting.compositing import checkerboard, composite
 from matting.foreground import estimate_foreground
-from matting.images import ImageError, Photo, read_photo, to_depth
+from matting.images import ImageError, Photo, encode_image, read_photo, to_depth
 from matting.trimaps import has_unknown
 
 DEMO = Path(__file__).parents[2] / "demo"
@@ -55,8 +55,8 @@ class Matted(NamedTuple):
     foreground : ndarray, H x W x 3 RGB, as deep as the photo
     alpha : ndarray, H x W uint8
     downloads : TemporaryDirectory
-        Their folder. It goes with the last of the photo's mattes: until the new files are there,
-        those of the matte before can be downloaded.
+        Their folder, and that of their views. It goes with the last of the photo's mattes: until
+        the new files are there, those of the matte before can be downloaded.
     """
 
     file: str
@@ -110,6 +110,7 @@ def choose_demo() -> tuple[str, str, str]:
 
 
 def show_photo(
+    folder: Path,
     photo: str | None,
     trimap: str | None,
     kind: str,
@@ -122,9 +123,12 @@ def show_photo(
     if photo is None:
         return gr.skip()
     read, marked = _read(photo, trimap, kind, erode, dilate, shapes)
-    view = tint(_view(read.pixels), shrink(marked, LONGEST_SHOWN, cv2.INTER_NEAREST))
-    layers = _layers(painting)
-    value = EditorValue(background=view, layers=[*layers], composite=None)
+    view = tint(_shrunk(read.pixels), shrink(marked, LONGEST_SHOWN, cv2.INTER_NEAREST))
+    value = EditorValue(
+        background=_write_view(folder, view),
+        layers=[_write_view(folder, layer) for layer in _layers(painting)],
+        composite=None,
+    )
     return gr.ImageEditor(value, visible=True)
 
 
@@ -184,13 +188,10 @@ def show_result(
     except (ImageError, ArgumentTypeError) as error:
         gr.Warning(_words(error, folder), duration=None)
         kinds = ["alpha", "cutout"]
-    files, after = _write(matted, kinds, new)
-    alpha = shrink(matted.alpha, LONGEST_SHOWN)
-    foreground = _view(matted.foreground)
-    cutout = composite(alpha, foreground, checkerboard(*alpha.shape))
-    if after is None:
-        return alpha, cutout, None, *files, gr.DownloadButton(value=None, interactive=False)
-    return alpha, cutout, (_view(matted.photo.pixels), after), *files
+    views, files = _write(matted, kinds, new)
+    if new is None:
+        return *views, None, *files, gr.DownloadButton(value=None, interactive=False)
+    return *views, *files
 
 
 def show_background(
@@ -199,8 +200,8 @@ def show_background(
     """Return both sides of the slider and the composite's file."""
     if matted is None or matted.file != photo:
         return gr.skip(), gr.skip()
-    files, after = _write(matted, ["composite"], _background(colour, background))
-    return (_view(matted.photo.pixels), after), *files
+    views, files = _write(matted, ["composite"], _background(colour, background))
+    return *views, *files
 
 
 def _words(error: Exception, folder: Path) -> str:
@@ -222,8 +223,8 @@ def _background(colour: str, picture: str | None) -> np.ndarray:
 
 def _write(
     matted: Matted, kinds: Sequence[str], background: np.ndarray | None
-) -> tuple[list[gr.DownloadButton], np.ndarray | None]:
-    """Write some of `OUTPUTS`; return buttons that download them, and a composite to look at."""
+) -> tuple[list[str | tuple[str, str]], list[gr.DownloadButton]]:
+    """Write some of `OUTPUTS`; return what is shown of each, and buttons that download them."""
     options = Options(background=background)
     made = make_outputs(
         kinds, matted.photo.pixels, matted.alpha, options, foreground=matted.foreground
@@ -233,10 +234,35 @@ def _write(
     # Folders of their own: browsers keep what they once had from an address.
     outputs = {kind: Path(mkdtemp(dir=place)) / f"{name}-{kind}.png" for kind in kinds}
     write_outputs(outputs, made, matted.photo.metadata)
+    views = [_write_views(outputs[kind].parent, kind, matted, made[kind]) for kind in kinds]
     for file in before:
         shutil.rmtree(file.parent)
     buttons = [gr.DownloadButton(value=outputs[kind], interactive=True) for kind in kinds]
-    return buttons, _view(made["composite"]) if "composite" in made else None
+    return views, buttons
+
+
+def _write_views(
+    folder: Path, kind: str, matted: Matted, output: np.ndarray
+) -> str | tuple[str, str]:
+    """Write what is shown of an output; return the file, or those of both sides of the slider."""
+    if kind == "composite":
+        photo, after = _shrunk(matted.photo.pixels), _shrunk(output)
+        return _write_view(folder, photo), _write_view(folder, after)
+    alpha = shrink(matted.alpha, LONGEST_SHOWN)
+    if kind == "alpha":
+        return _write_view(folder, alpha)
+    foreground = _shrunk(matted.foreground)
+    return _write_view(folder, composite(alpha, foreground, checkerboard(*alpha.shape)))
+
+
+def _write_view(folder: Path, view: np.ndarray) -> str:
+    """Write a view (uint8; grey, RGB or RGBA) as a new file in a folder of its own; return that.
+
+    Given the array, Gradio would write it anew over what others, with the same picture, look at.
+    """
+    file = Path(mkdtemp(dir=folder)) / "view.png"
+    file.write_bytes(encode_image(file, view))
+    return str(file)
 
 
 def _hex(colour: str) -> str:
@@ -251,7 +277,7 @@ def _hex(colour: str) -> str:
     raise ArgumentTypeError(f"“{colour}” is not a colour; write #rgb or #rrggbb")
 
 
-def _view(pixels: np.ndarray) -> np.ndarray:
+def _shrunk(pixels: np.ndarray) -> np.ndarray:
     return shrink(to_depth(pixels, np.uint8), LONGEST_SHOWN)
 
 

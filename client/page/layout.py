@@ -206,7 +206,7 @@ def _lay_out_results() -> Results:
 
 
 def _connect_inputs(inputs: Inputs, results: Results, matted: gr.State, folder: Path) -> None:
-    show_photo = actions.in_words(actions.show_photo, folder)
+    show_photo = actions.in_words(partial(actions.show_photo, folder), folder)
     photo, trimap, kind, painting = inputs.photo, inputs.trimap, inputs.kind, inputs.painting
     made = [painting, matted, *results.made]
     emptied = [trimap, inputs.shapes, *made]

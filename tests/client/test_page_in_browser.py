@@ -107,7 +107,7 @@ def renewed(tab, place):
 def previewed(tab, seen):
     """What is done within must load a picture into the editor that was not there before."""
     with tab.expect_response(
-        lambda response: response.url.endswith("/image.png") and response.url not in seen
+        lambda response: response.url.endswith("/view.png") and response.url not in seen
     ) as waiting:
         yield
     seen.add(waiting.value.url)
