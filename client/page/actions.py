@@ -21,9 +21,10 @@ from gradio.components.image_editor import EditorValue
 
 from client.arguments import parse_background
 from client.connection import Matte
-from client.errors import ServerError
+from client.errors import CancelledError, ServerError
 from client.job import OUTPUTS, Band, Options, Pair, make_outputs, read_pair, write_outputs
 from client.page.drawing import ShapeError, css_colour, draw_shapes, paint_trimap, shrink, tint
+from client.request import Request
 from matting.compositing import checkerboard, composite
 from matting.foreground import estimate_foreground
 from matting.images import ImageError, Photo, encode_image, read_photo, to_depth
@@ -40,8 +41,9 @@ TRIMAP, COMPRESSED, MASK = "a trimap", "an alpha, or a trimap saved as JPEG", "a
 CONTROLS = {
     "quantize it (--quantize)": f"select “{COMPRESSED}”",
     "(--erode, --dilate)": "with the sliders",
+    "all is unknown": "all of it is edges",
 }
-"""What the command line calls by its options, in the page's words."""
+"""What the command line calls by its options and by the trimap's names, in the page's words."""
 
 
 class Matted(NamedTuple):
@@ -75,17 +77,18 @@ def in_words(function: Callable[..., object], folder: Path) -> Callable[..., obj
             return function(*arguments)
         except (ImageError, ShapeError, ServerError, ArgumentTypeError) as error:
             words = _words(error, folder)
-            raise gr.Error(words, duration=None, print_exception=False) from error
+            is_news = not isinstance(error, CancelledError)
+            raise gr.Error(words, duration=None, visible=is_news, print_exception=False) from error
 
     return run
 
 
-def warn_without_server(matte: Matte) -> tuple[gr.HTML, gr.Timer]:
+def warn_without_server(matte: Matte, folder: Path) -> tuple[gr.HTML, gr.Timer]:
     """Say that there is no server and look again, until there is one."""
     try:
         matte.wait_until_ready(PATIENCE)
     except ServerError as error:
-        words = f'<p role="status"><strong>{html.escape(str(error))}</strong></p>'
+        words = f'<p role="status"><strong>{_words(error, folder)}</strong></p>'
         return gr.HTML(words, visible=True), gr.Timer(active=True)
     return gr.HTML(visible=False), gr.Timer(active=False)
 
@@ -144,13 +147,19 @@ def matte_upload(
     painting: EditorValue | None = None,
     better_edges: bool = True,
     before: Matted | None = None,
+    under_way: list[Request] | None = None,
 ) -> Matted:
     """Matte a photo by its trimap or mask, with shapes and strokes over it.
+
+    What is under way will be its request, which `cancel` takes.
 
     Raises ImageError or ShapeError for what a user can put right, ServerError for the rest.
     """
     if photo is None:
         raise ImageError("no photo yet: drop one first")
+    request = Request()
+    if under_way is not None:
+        under_way[:] = [request]
     read, marked = _read(photo, trimap, kind, erode, dilate, shapes)
     marked = paint_trimap(marked, _layers(painting))
     if not marked.any():
@@ -162,14 +171,21 @@ def matte_upload(
         matte.wait_until_ready(PATIENCE)
     else:
         gr.Warning(
-            "nothing is marked as unknown, so the marks themselves are the alpha: paint the edges, "
-            f"or, if the second file is a mask, select “{MASK}” and a band above 0",
+            "nothing is marked as edges, so the cut-out follows the marks exactly: paint edges, "
+            f"or, if the second file is a mask, select “{MASK}” and let its edges reach beyond 0",
             duration=None,
         )
-    alpha = matte.alpha(to_depth(read.pixels, np.uint8), marked, knn=better_edges)
+    pixels = to_depth(read.pixels, np.uint8)
+    alpha = matte.alpha(pixels, marked, knn=better_edges, request=request)
     foreground = estimate_foreground(read.pixels, alpha)
     downloads = before.downloads if before else TemporaryDirectory(dir=folder)
     return Matted(photo, read, foreground, alpha, downloads)
+
+
+def cancel(under_way: list[Request]) -> None:
+    """Give up what is being matted."""
+    for request in under_way:
+        request.cancel()
 
 
 def show_result(
@@ -195,13 +211,27 @@ def show_result(
 
 
 def show_background(
-    matted: Matted | None, photo: str | None, colour: str, background: str | None
+    matted: Matted | None,
+    photo: str | None,
+    colour: str,
+    background: str | None,
+    shown: str | None = None,
 ) -> tuple:
     """Return both sides of the slider and the composite's file."""
+    check_kept(matted, shown)
     if matted is None or matted.file != photo:
         return gr.skip(), gr.skip()
     views, files = _write(matted, ["composite"], _background(colour, background))
     return *views, *files
+
+
+def check_kept(matted: Matted | None, shown: str | None) -> None:
+    """Raise ImageError if there is nothing any more behind the alpha that the page shows."""
+    if shown and matted is None:
+        raise ImageError(
+            "this result is not kept any more, because the page was out of reach for too long: "
+            "press “Cut out” again"
+        )
 
 
 def _words(error: Exception, folder: Path) -> str:
@@ -213,6 +243,8 @@ def _words(error: Exception, folder: Path) -> str:
     words = re.sub(rf"{re.escape(str(folder))}/(\w+/)?", "", str(error))
     for option, control in CONTROLS.items():
         words = words.replace(option, control)
+    if isinstance(error, ServerError):
+        words = f"no photo can be cut out now; tell whoever runs this page: {words}"
     return html.escape(words)
 
 

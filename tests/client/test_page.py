@@ -285,7 +285,7 @@ def test_a_mask_that_is_taken_for_a_trimap_is_told(files, picture, tmp_path):
 
     mask = tmp_path / "mask.png"
     write_image(mask, np.where(picture[1] == 128, 255, picture[1]).astype(np.uint8))
-    told = pytest.warns(UserWarning, match=f"nothing is marked as unknown, .* select “{MASK}”")
+    told = pytest.warns(UserWarning, match=f"nothing is marked as edges, .* select “{MASK}”")
     with Matte("127.0.0.1:1") as matte, told:  # the page's own, outside of the page
         matte_upload(matte, tmp_path, str(files[0]), str(mask), TRIMAP, BAND, BAND, "")
 
@@ -341,6 +341,10 @@ def test_old_files_are_deleted(standin, files, free_port, tmp_path, wait_until):
             (alpha,) = tmp_path.glob("matte-page-*/*/*/*-alpha.png")
             client.close()  # and with a tab goes its folder
             wait_until(lambda: not alpha.parents[1].exists())
+            again = Client(f"http://127.0.0.1:{port}", verbose=False, download_files=False)
+            again.session_hash = client.session_hash
+            with pytest.raises(AppError, match=r"^this result is not kept any more"):
+                again.predict(marks[0], "#ffffff", None, marks[0], api_name="/background")
         finally:
             process.send_signal(signal.SIGTERM)
 
