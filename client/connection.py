@@ -188,7 +188,8 @@ class Matte:
         show_progress : bool
             Show a progress bar while tiles are under way.
         request : Request, optional
-            Where to count rejections; its id goes to the server. By default a new one.
+            Where to count rejections; its id goes to the server, and another thread can cancel it.
+            By default a new one.
         views : int
             1, or the mean over 2 or 4 views of the image, which is better and as many times slower.
             See `client.views`.
@@ -233,7 +234,8 @@ class Matte:
         if knn or half:
             from matting.knn import PRIOR, knn_alpha  # SciPy takes half a second to load
 
-            return knn_alpha(image, trimap, alpha, PRIOR_AT_HALF_SIZE if halved else PRIOR)
+            prior = PRIOR_AT_HALF_SIZE if halved else PRIOR
+            return knn_alpha(image, trimap, alpha, prior, request.check)
         return alpha
 
     @contextmanager
@@ -288,6 +290,7 @@ class Matte:
         batch = image[np.newaxis], trimap[np.newaxis, :, :, np.newaxis]
 
         def ask(seconds: float) -> np.ndarray | None:
+            request.check()
             with self._carrier.carry(*batch, seconds) as tensors:
                 request.is_asked = True
                 result = self._client.infer(

@@ -37,5 +37,9 @@ class ModelMissingError(ServerError):
     """The server runs, but does not serve the model."""
 
 
+class CancelledError(ServerError):
+    """It was cancelled by who asked for it: see `client.request.Request.cancel`."""
+
+
 class SharedMemoryError(ServerError):
     """No memory to share with the server: it is elsewhere or closed to it, or there is no room."""

@@ -3,6 +3,8 @@
 import secrets
 import threading
 
+from client.errors import CancelledError
+
 ID_DIGITS = 32
 
 
@@ -36,6 +38,19 @@ class Request:
         self.rejections = 0
         self.is_asked = False
         self._counting = threading.Lock()
+        self._is_cancelled = threading.Event()
+
+    def cancel(self) -> None:
+        """Give it up, from another thread: nothing more of it is sent or computed.
+
+        What a server has begun with, a photo or a tile, it ends.
+        """
+        self._is_cancelled.set()
+
+    def check(self) -> None:
+        """Raise `CancelledError` if it was cancelled."""
+        if self._is_cancelled.is_set():
+            raise CancelledError("the request was cancelled")
 
     def headers(self) -> dict[str, str]:
         """Return gRPC headers that make the server's spans a part of this trace (W3C's format)."""

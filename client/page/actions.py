@@ -21,12 +21,13 @@ from gradio.components.image_editor import EditorValue
 
 from client.arguments import parse_background
 from client.connection import Matte
-from client.errors import ServerError
+from client.errors import CancelledError, ServerError
 from client.job import OUTPUTS, Band, Options, Pair, make_outputs, read_pair, write_outputs
 from client.page.drawing import ShapeError, css_colour, draw_shapes, paint_trimap, shrink, tint
+from client.request import Request
 from matting.compositing import checkerboard, composite
 from matting.foreground import estimate_foreground
-from matting.images import ImageError, Photo, read_photo, to_depth
+from matting.images import ImageError, Photo, encode_image, read_photo, to_depth
 from matting.trimaps import has_unknown
 
 DEMO = Path(__file__).parents[2] / "demo"
@@ -40,8 +41,9 @@ TRIMAP, COMPRESSED, MASK = "a trimap", "an alpha, or a trimap saved as JPEG", "a
 CONTROLS = {
     "quantize it (--quantize)": f"select “{COMPRESSED}”",
     "(--erode, --dilate)": "with the sliders",
+    "all is unknown": "all of it is edges",
 }
-"""What the command line calls by its options, in the page's words."""
+"""What the command line calls by its options and by the trimap's names, in the page's words."""
 
 
 class Matted(NamedTuple):
@@ -55,8 +57,8 @@ class Matted(NamedTuple):
     foreground : ndarray, H x W x 3 RGB, as deep as the photo
     alpha : ndarray, H x W uint8
     downloads : TemporaryDirectory
-        Their folder. It goes with the last of the photo's mattes: until the new files are there,
-        those of the matte before can be downloaded.
+        Their folder, and that of their views. It goes with the last of the photo's mattes: until
+        the new files are there, those of the matte before can be downloaded.
     """
 
     file: str
@@ -75,17 +77,18 @@ def in_words(function: Callable[..., object], folder: Path) -> Callable[..., obj
             return function(*arguments)
         except (ImageError, ShapeError, ServerError, ArgumentTypeError) as error:
             words = _words(error, folder)
-            raise gr.Error(words, duration=None, print_exception=False) from error
+            is_news = not isinstance(error, CancelledError)
+            raise gr.Error(words, duration=None, visible=is_news, print_exception=False) from error
 
     return run
 
 
-def warn_without_server(matte: Matte) -> tuple[gr.HTML, gr.Timer]:
+def warn_without_server(matte: Matte, folder: Path) -> tuple[gr.HTML, gr.Timer]:
     """Say that there is no server and look again, until there is one."""
     try:
         matte.wait_until_ready(PATIENCE)
     except ServerError as error:
-        words = f'<p role="status"><strong>{html.escape(str(error))}</strong></p>'
+        words = f'<p role="status"><strong>{_words(error, folder)}</strong></p>'
         return gr.HTML(words, visible=True), gr.Timer(active=True)
     return gr.HTML(visible=False), gr.Timer(active=False)
 
@@ -110,6 +113,7 @@ def choose_demo() -> tuple[str, str, str]:
 
 
 def show_photo(
+    folder: Path,
     photo: str | None,
     trimap: str | None,
     kind: str,
@@ -122,9 +126,12 @@ def show_photo(
     if photo is None:
         return gr.skip()
     read, marked = _read(photo, trimap, kind, erode, dilate, shapes)
-    view = tint(_view(read.pixels), shrink(marked, LONGEST_SHOWN, cv2.INTER_NEAREST))
-    layers = _layers(painting)
-    value = EditorValue(background=view, layers=[*layers], composite=None)
+    view = tint(_shrunk(read.pixels), shrink(marked, LONGEST_SHOWN, cv2.INTER_NEAREST))
+    value = EditorValue(
+        background=_write_view(folder, view),
+        layers=[_write_view(folder, layer) for layer in _layers(painting)],
+        composite=None,
+    )
     return gr.ImageEditor(value, visible=True)
 
 
@@ -140,13 +147,19 @@ def matte_upload(
     painting: EditorValue | None = None,
     better_edges: bool = True,
     before: Matted | None = None,
+    under_way: list[Request] | None = None,
 ) -> Matted:
     """Matte a photo by its trimap or mask, with shapes and strokes over it.
+
+    What is under way will be its request, which `cancel` takes.
 
     Raises ImageError or ShapeError for what a user can put right, ServerError for the rest.
     """
     if photo is None:
         raise ImageError("no photo yet: drop one first")
+    request = Request()
+    if under_way is not None:
+        under_way[:] = [request]
     read, marked = _read(photo, trimap, kind, erode, dilate, shapes)
     marked = paint_trimap(marked, _layers(painting))
     if not marked.any():
@@ -158,14 +171,21 @@ def matte_upload(
         matte.wait_until_ready(PATIENCE)
     else:
         gr.Warning(
-            "nothing is marked as unknown, so the marks themselves are the alpha: paint the edges, "
-            f"or, if the second file is a mask, select “{MASK}” and a band above 0",
+            "nothing is marked as edges, so the cut-out follows the marks exactly: paint edges, "
+            f"or, if the second file is a mask, select “{MASK}” and let its edges reach beyond 0",
             duration=None,
         )
-    alpha = matte.alpha(to_depth(read.pixels, np.uint8), marked, knn=better_edges)
+    pixels = to_depth(read.pixels, np.uint8)
+    alpha = matte.alpha(pixels, marked, knn=better_edges, request=request)
     foreground = estimate_foreground(read.pixels, alpha)
     downloads = before.downloads if before else TemporaryDirectory(dir=folder)
     return Matted(photo, read, foreground, alpha, downloads)
+
+
+def cancel(under_way: list[Request]) -> None:
+    """Give up what is being matted."""
+    for request in under_way:
+        request.cancel()
 
 
 def show_result(
@@ -184,23 +204,34 @@ def show_result(
     except (ImageError, ArgumentTypeError) as error:
         gr.Warning(_words(error, folder), duration=None)
         kinds = ["alpha", "cutout"]
-    files, after = _write(matted, kinds, new)
-    alpha = shrink(matted.alpha, LONGEST_SHOWN)
-    foreground = _view(matted.foreground)
-    cutout = composite(alpha, foreground, checkerboard(*alpha.shape))
-    if after is None:
-        return alpha, cutout, None, *files, gr.DownloadButton(value=None, interactive=False)
-    return alpha, cutout, (_view(matted.photo.pixels), after), *files
+    views, files = _write(matted, kinds, new)
+    if new is None:
+        return *views, None, *files, gr.DownloadButton(value=None, interactive=False)
+    return *views, *files
 
 
 def show_background(
-    matted: Matted | None, photo: str | None, colour: str, background: str | None
+    matted: Matted | None,
+    photo: str | None,
+    colour: str,
+    background: str | None,
+    shown: str | None = None,
 ) -> tuple:
     """Return both sides of the slider and the composite's file."""
+    check_kept(matted, shown)
     if matted is None or matted.file != photo:
         return gr.skip(), gr.skip()
-    files, after = _write(matted, ["composite"], _background(colour, background))
-    return (_view(matted.photo.pixels), after), *files
+    views, files = _write(matted, ["composite"], _background(colour, background))
+    return *views, *files
+
+
+def check_kept(matted: Matted | None, shown: str | None) -> None:
+    """Raise ImageError if there is nothing any more behind the alpha that the page shows."""
+    if shown and matted is None:
+        raise ImageError(
+            "this result is not kept any more, because the page was out of reach for too long: "
+            "press “Cut out” again"
+        )
 
 
 def _words(error: Exception, folder: Path) -> str:
@@ -212,6 +243,8 @@ def _words(error: Exception, folder: Path) -> str:
     words = re.sub(rf"{re.escape(str(folder))}/(\w+/)?", "", str(error))
     for option, control in CONTROLS.items():
         words = words.replace(option, control)
+    if isinstance(error, ServerError):
+        words = f"no photo can be cut out now; tell whoever runs this page: {words}"
     return html.escape(words)
 
 
@@ -222,8 +255,8 @@ def _background(colour: str, picture: str | None) -> np.ndarray:
 
 def _write(
     matted: Matted, kinds: Sequence[str], background: np.ndarray | None
-) -> tuple[list[gr.DownloadButton], np.ndarray | None]:
-    """Write some of `OUTPUTS`; return buttons that download them, and a composite to look at."""
+) -> tuple[list[str | tuple[str, str]], list[gr.DownloadButton]]:
+    """Write some of `OUTPUTS`; return what is shown of each, and buttons that download them."""
     options = Options(background=background)
     made = make_outputs(
         kinds, matted.photo.pixels, matted.alpha, options, foreground=matted.foreground
@@ -233,10 +266,35 @@ def _write(
     # Folders of their own: browsers keep what they once had from an address.
     outputs = {kind: Path(mkdtemp(dir=place)) / f"{name}-{kind}.png" for kind in kinds}
     write_outputs(outputs, made, matted.photo.metadata)
+    views = [_write_views(outputs[kind].parent, kind, matted, made[kind]) for kind in kinds]
     for file in before:
         shutil.rmtree(file.parent)
     buttons = [gr.DownloadButton(value=outputs[kind], interactive=True) for kind in kinds]
-    return buttons, _view(made["composite"]) if "composite" in made else None
+    return views, buttons
+
+
+def _write_views(
+    folder: Path, kind: str, matted: Matted, output: np.ndarray
+) -> str | tuple[str, str]:
+    """Write what is shown of an output; return the file, or those of both sides of the slider."""
+    if kind == "composite":
+        photo, after = _shrunk(matted.photo.pixels), _shrunk(output)
+        return _write_view(folder, photo), _write_view(folder, after)
+    alpha = shrink(matted.alpha, LONGEST_SHOWN)
+    if kind == "alpha":
+        return _write_view(folder, alpha)
+    foreground = _shrunk(matted.foreground)
+    return _write_view(folder, composite(alpha, foreground, checkerboard(*alpha.shape)))
+
+
+def _write_view(folder: Path, view: np.ndarray) -> str:
+    """Write a view (uint8; grey, RGB or RGBA) as a new file in a folder of its own; return that.
+
+    Given the array, Gradio would write it anew over what others, with the same picture, look at.
+    """
+    file = Path(mkdtemp(dir=folder)) / "view.png"
+    file.write_bytes(encode_image(file, view))
+    return str(file)
 
 
 def _hex(colour: str) -> str:
@@ -251,7 +309,7 @@ def _hex(colour: str) -> str:
     raise ArgumentTypeError(f"“{colour}” is not a colour; write #rgb or #rrggbb")
 
 
-def _view(pixels: np.ndarray) -> np.ndarray:
+def _shrunk(pixels: np.ndarray) -> np.ndarray:
     return shrink(to_depth(pixels, np.uint8), LONGEST_SHOWN)
 
 

@@ -22,22 +22,36 @@ from matting.trimaps import MASK_BAND
 
 INTRODUCTION = """\
 # Deep Image Matting
-Drop a photo and mark its subject: with a trimap, a mask, the brush or shapes.
+Cut the subject out of a photo, hair and all: drop the photo, paint its subject and edges with the
+brush (or drop a second file in which they are marked), press “Cut out”, and download the result.
 """
 SWEEP, KEPT = 3600, 24 * 3600
 """Seconds between searches for old files, and until an upload, or what was made of it, is old."""
 GRACE = 600
 """Seconds until a closed tab's results are freed: a broken connection looks the same."""
+LOST = "The program behind this page does not answer: it was stopped, or the network is down. \
+Nothing works here until it is back."
+RESTARTED = "The program behind this page was restarted and no longer has your files: reload the \
+page and drop them again."
 ANY_HOST = "0.0.0.0"
 """An address to listen on that says nothing about the name by which the page is asked for."""
-BRUSH_HELP = "Brush: {} the whole subject; {} edges, hair and all that is half-transparent; \
-{} background. What is not painted follows the shapes, trimap or mask; without any, background."
+KIND_HELP = "A trimap is white where the subject is, black where the background is, and grey along \
+edges and hair. A mask has no grey. An alpha has all greys, as in “Download alpha”."
+BRUSH_HELP = "Paint {} the whole subject, {} its edges, hair and all that one can see through, \
+{} the background. What you do not paint is as the shapes or the second file say; without these, \
+background."
 SHAPES_HELP = f"One ellipse per line: its kind ({', '.join(KINDS)}), then its left, top, right and \
-bottom in % of the photo. Shapes cover the trimap or mask; the brush paints over shapes."
+bottom in % of the photo, from its left and top. Shapes cover the second file; the brush paints \
+over shapes."
+RESULT_HELP = "Alpha: white is the subject, black is not, grey is partly see-through. Cut-out: the \
+subject with nothing around it. Composite: the subject on the new background."
 CSS = """
 .gradio-container { max-width: 1500px !important; margin: 0 auto; }
 .dot { display: inline-block; width: .9em; height: .9em; border-radius: 50%; margin: 0 .1em 0 .4em;
   vertical-align: -.1em; border: 1px solid #0006; }
+#connection { position: fixed; inset: 0 0 auto; z-index: 99; margin: 0; padding: .6em 1em;
+  background: #b91c1c; color: white; font-weight: 600; }
+#connection:empty { display: none; }
 :focus-visible { outline: 3px solid #0072b2 !important; outline-offset: 2px; }
 """
 NAMES = """
@@ -69,6 +83,33 @@ NAMES = """
   name();
 }
 """.replace("KINDS", json.dumps(list(KINDS)))
+CONNECTION = """
+() => {
+  // Gradio says “Error” if the page's program is gone, or was started anew and knows no file.
+  const line = document.createElement('p');
+  line.id = 'connection';
+  line.role = 'alert';
+  document.querySelector('.gradio-container').prepend(line);
+  // Only what changes is read aloud.
+  const say = words => { if (line.textContent !== words) line.textContent = words; };
+  let first;
+  const look = async () => {
+    try {
+      const answer = await fetch('gradio_api/app_id');
+      if (!answer.ok) throw answer.status;
+      const program = await answer.text();
+      first ??= program;
+      say(program === first ? '' : RESTARTED);
+    } catch {
+      say(LOST);
+    }
+  };
+  setInterval(look, 3000);
+  look();
+}
+""".replace("LOST", json.dumps(LOST)).replace("RESTARTED", json.dumps(RESTARTED))
+SHOW_BUTTON = "() => ({ __type__: 'update', visible: true })"
+HIDE_BUTTON = "() => ({ __type__: 'update', visible: false })"
 # Fonts of the system: others would be fetched. Gradio's own greys and blue are too pale to read.
 THEME = gr.themes.Default(
     primary_hue="blue",
@@ -77,6 +118,7 @@ THEME = gr.themes.Default(
 ).set(
     body_text_color_subdued="*neutral_600",
     input_placeholder_color="*neutral_600",
+    input_placeholder_color_dark="*neutral_400",
     button_primary_background_fill="*primary_600",
     button_primary_background_fill_hover="*primary_700",
 )
@@ -96,6 +138,7 @@ class Inputs(NamedTuple):
     shapes: gr.Textbox
     better_edges: gr.Checkbox
     start: gr.Button
+    cancel: gr.Button
 
     @property
     def marks(self) -> list[Component]:
@@ -137,8 +180,9 @@ def build(matte: Matte, folder: Path) -> gr.Blocks:
         delete_cache=(SWEEP, KEPT),
     ) as page:
         gr.Markdown(INTRODUCTION)
-        _warn_without_server(page, matte)
+        _warn_without_server(page, matte, folder)
         _free_closed_tabs(page)
+        page.load(None, None, None, js=CONNECTION)
         matted = gr.State()
         with gr.Row():
             with gr.Column():
@@ -155,11 +199,13 @@ def _lay_out_inputs() -> Inputs:
         photo = _file("Photo", "photo")
         trimap = _file("Trimap or mask (optional)", "trimap")
     demo = gr.Button("Use the demo photo", size="sm", visible=actions.DEMO.is_dir())
-    kind = gr.Radio([TRIMAP, COMPRESSED, MASK], value=TRIMAP, label="The second file is")
+    kind = gr.Radio(
+        [TRIMAP, COMPRESSED, MASK], value=TRIMAP, label="The second file is", info=KIND_HELP
+    )
     with gr.Row(visible=False) as band:
         erode, dilate = (_radius(side) for side in ("inside", "outside"))
     painting = gr.ImageEditor(
-        label="Photo with its trimap",
+        label="Marked photo",
         sources=(),
         transforms=(),
         layers=False,
@@ -172,16 +218,20 @@ def _lay_out_inputs() -> Inputs:
     )
     gr.HTML(BRUSH_HELP.format(*map(_dot, BRUSHES.values())))
     shapes = gr.Textbox(
-        label="Shapes, without a brush (optional)",
+        label="Shapes instead of the brush (optional)",
         info=SHAPES_HELP,
         placeholder="edges 20 10 80 95",
         lines=2,
         submit_btn="Draw",
     )
-    better_edges = gr.Checkbox(True, label="Better edges", container=False)
-    start = gr.Button("Matte", variant="primary")
+    better_edges = gr.Checkbox(
+        True, label="Better edges (large photos take longer)", container=False
+    )
+    start = gr.Button("Cut out", variant="primary", elem_id="start")
+    cancel = gr.Button("Cancel", visible=False)
     return Inputs(
-        *(photo, trimap, demo, kind, band, erode, dilate, painting, shapes, better_edges, start)
+        *(photo, trimap, demo, kind, band, erode, dilate, painting, shapes, better_edges),
+        *(start, cancel),
     )
 
 
@@ -202,11 +252,12 @@ def _lay_out_results() -> Results:
             gr.DownloadButton(f"Download {what}", size="md", interactive=False)
             for what in ("alpha", "cut-out", "composite")
         ]
+    gr.HTML(RESULT_HELP)
     return Results(slider, division, colour, background, alpha, cutout, downloads)
 
 
 def _connect_inputs(inputs: Inputs, results: Results, matted: gr.State, folder: Path) -> None:
-    show_photo = actions.in_words(actions.show_photo, folder)
+    show_photo = actions.in_words(partial(actions.show_photo, folder), folder)
     photo, trimap, kind, painting = inputs.photo, inputs.trimap, inputs.kind, inputs.painting
     made = [painting, matted, *results.made]
     emptied = [trimap, inputs.shapes, *made]
@@ -239,28 +290,47 @@ def _connect_results(
 ) -> None:
     in_words = partial(actions.in_words, folder=folder)
     slider, colour, background = results.slider, results.colour, results.background
-    inputs.start.click(
+    under_way = gr.State([])
+    inputs.start.click(None, None, inputs.cancel, js=SHOW_BUTTON)
+    matting = inputs.start.click(
         in_words(partial(actions.matte_upload, matte, folder)),
-        [*inputs.marks, inputs.painting, inputs.better_edges, matted],
+        [*inputs.marks, inputs.painting, inputs.better_edges, matted, under_way],
         matted,
         show_progress_on=[slider, results.alpha, results.cutout],
         concurrency_limit=JOBS_PER_SERVER,
         api_name="matte",
-    ).success(
+    )
+    matting.success(
         in_words(partial(actions.show_result, folder)),
         [matted, inputs.photo, colour, background],
         results.made,
         concurrency_id="downloads",
         api_name="result",
     )
+    for end in (matting.then, matting.failure):  # only one of them is called
+        end(None, None, inputs.cancel, js=HIDE_BUTTON)
+    # With another photo, too, nobody waits for this one any more.
+    ends = [inputs.cancel.click, inputs.photo.clear, inputs.photo.upload, inputs.demo.click]
+    gr.on(ends, None, cancels=matting)  # the page is free at once, but its thread would go on
+    gr.on(ends, actions.cancel, under_way, None, show_progress="hidden", api_visibility="private")
+    inputs.cancel.click(None, None, None, js="() => document.querySelector('#start').focus()")
     gr.on(
         [colour.change, background.upload, background.clear],
         in_words(actions.show_background),
-        [matted, inputs.photo, colour, background],
+        [matted, inputs.photo, colour, background, results.downloads[0]],
         [slider, results.downloads[2]],
         trigger_mode="always_last",
         concurrency_id="downloads",  # each deletes the composite before
         api_name="background",
+    )
+    gr.on(
+        [button.click for button in results.downloads],
+        in_words(actions.check_kept),
+        [matted, results.downloads[0]],
+        None,
+        show_progress="hidden",
+        trigger_mode="multiple",
+        api_visibility="private",
     )
     results.division.change(
         lambda share: gr.ImageSlider(slider_position=share),
@@ -273,12 +343,12 @@ def _connect_results(
     )
 
 
-def _warn_without_server(page: gr.Blocks, matte: Matte) -> None:
+def _warn_without_server(page: gr.Blocks, matte: Matte, folder: Path) -> None:
     warning = gr.HTML(visible=False)
     again = gr.Timer(5, active=False)
     gr.on(
         [page.load, again.tick],
-        partial(actions.warn_without_server, matte),
+        partial(actions.warn_without_server, matte, folder),
         None,
         [warning, again],
         show_progress="hidden",
@@ -350,7 +420,7 @@ def _radius(side: str) -> gr.Slider:
         20,
         value=100 * MASK_BAND,
         step=0.5,
-        label=f"Unknown {side} the mask's edge, % of the object's size",
+        label=f"Edges: how far {side} the mask they reach, % of the subject's size",
     )
 
 

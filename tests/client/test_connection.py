@@ -12,11 +12,13 @@ import pytest
 from client.channel import channel_options
 from client.connection import Matte
 from client.errors import (
+    CancelledError,
     ModelMissingError,
     ServerRefusedError,
     ServerTimeoutError,
     ServerUnavailableError,
 )
+from client.request import Request
 
 NOBODY = "127.0.0.1:1"
 """Nothing listens on port 1."""
@@ -234,6 +236,21 @@ def test_closing_ends_requests(slow, picture):
     with pytest.raises(ServerUnavailableError, match=CLOSED):
         matte.wait_until_ready(1)
     assert not matte.is_ready()
+
+
+class CancelledWhenSent(Request):
+    """Another thread cancels it while the server answers for the first time."""
+
+    def headers(self):
+        self.cancel()
+        return super().headers()
+
+
+@pytest.mark.parametrize("options", [{"tile": 96}, {"knn": True}])
+def test_a_cancelled_request_ends(standin, asked, make_picture, options):
+    with Matte(standin.grpc_url) as matte, pytest.raises(CancelledError):
+        matte.alpha(*make_picture(96, 1000), request=CancelledWhenSent(), **options)
+    assert asked() == 1
 
 
 def test_closing_ends_waiting_for_a_server(picture):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -197,6 +198,21 @@ def test_a_connection_that_breaks_loses_no_matte(page, page_folder, files, tmp_p
     assert list(page_folder.glob("*/*/*/broken-composite.png"))
 
 
+def test_two_with_the_same_photo_share_no_view(page, files):
+    photo, trimap = map(handle_file, files)
+    marks = [photo, trimap, TRIMAP, BAND, BAND, "", None]
+
+    def views():
+        client = Client(page, verbose=False, download_files=False)
+        shown = client.predict(*marks, api_name="/show")["value"]["background"]
+        client.predict(*marks, False, api_name="/matte")
+        alpha, cutout, sides, *_ = client.predict(photo, "#ffffff", None, api_name="/result")
+        return {view["path"] for view in (shown, alpha, cutout, *sides)}
+
+    first, second = views(), views()
+    assert len(first | second) == 10
+
+
 def test_results_of_another_photo_are_not_shown(page, files, tmp_path):
     photo, trimap = map(handle_file, files)
     client = Client(page, verbose=False, download_files=tmp_path / "downloads")
@@ -269,7 +285,7 @@ def test_a_mask_that_is_taken_for_a_trimap_is_told(files, picture, tmp_path):
 
     mask = tmp_path / "mask.png"
     write_image(mask, np.where(picture[1] == 128, 255, picture[1]).astype(np.uint8))
-    told = pytest.warns(UserWarning, match=f"nothing is marked as unknown, .* select “{MASK}”")
+    told = pytest.warns(UserWarning, match=f"nothing is marked as edges, .* select “{MASK}”")
     with Matte("127.0.0.1:1") as matte, told:  # the page's own, outside of the page
         matte_upload(matte, tmp_path, str(files[0]), str(mask), TRIMAP, BAND, BAND, "")
 
@@ -325,6 +341,10 @@ def test_old_files_are_deleted(standin, files, free_port, tmp_path, wait_until):
             (alpha,) = tmp_path.glob("matte-page-*/*/*/*-alpha.png")
             client.close()  # and with a tab goes its folder
             wait_until(lambda: not alpha.parents[1].exists())
+            again = Client(f"http://127.0.0.1:{port}", verbose=False, download_files=False)
+            again.session_hash = client.session_hash
+            with pytest.raises(AppError, match=r"^this result is not kept any more"):
+                again.predict(marks[0], "#ffffff", None, marks[0], api_name="/background")
         finally:
             process.send_signal(signal.SIGTERM)
 
@@ -335,6 +355,6 @@ def test_what_is_deleted_has_to_be_dropped_again(files, tmp_path):
     from client.page.actions import in_words, show_photo
 
     trimap = tmp_path / "upload" / "<b>.png"
-    show = in_words(show_photo, tmp_path)
+    show = in_words(partial(show_photo, tmp_path), tmp_path)
     with pytest.raises(gr.Error, match=r"^.&lt;b&gt;[.]png: was dropped more than a day"):
         show(str(files[0]), str(trimap), TRIMAP, BAND, BAND, "")

@@ -17,6 +17,7 @@ DEMO_PHOTO, DEMO_TRIMAP, DEMO_BACKGROUND = (
     Path(__file__).parents[2] / "demo" / name
     for name in ("photo.jpg", "trimap.png", "background.jpg")
 )
+EDGES_INSIDE = "range slider for Edges: how far inside the mask they reach, % of the subject's size"
 DIVISION = "range slider for Before and after: divider, % of the width"
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 
@@ -107,7 +108,7 @@ def renewed(tab, place):
 def previewed(tab, seen):
     """What is done within must load a picture into the editor that was not there before."""
     with tab.expect_response(
-        lambda response: response.url.endswith("/image.png") and response.url not in seen
+        lambda response: response.url.endswith("/view.png") and response.url not in seen
     ) as waiting:
         yield
     seen.add(waiting.value.url)
@@ -164,7 +165,7 @@ def test_by_keyboard_alone(tab, run, server, count_requests, tmp_path):
     tab.get_by_label("Trimap or mask (optional): Clear").wait_for()
     choose(tab, "Photo", DEMO_PHOTO)
     tab.get_by_text("97%").wait_for()
-    tab_to(tab, "Matte")
+    tab_to(tab, "Cut out")
     with on_hold(tab, "**/queue/join*"):
         tab.keyboard.press("Enter")
         tab.locator("#slider .progress-text:visible").wait_for()
@@ -204,10 +205,10 @@ def test_by_keyboard_alone(tab, run, server, count_requests, tmp_path):
     tab_to(tab, "a mask")
     with previewed(tab, seen):
         tab.keyboard.press("Space")
-    tab_to(tab, "range slider for Unknown inside the mask's edge, % of the object's size")
+    tab_to(tab, EDGES_INSIDE)
     with previewed(tab, seen):
         tab.keyboard.press("ArrowRight")
-    tab_to(tab, "Shapes, without a brush (optional)")
+    tab_to(tab, "Shapes instead of the brush (optional)")
     tab.keyboard.type("edges 20 10 80 95\nsubject 40 40 60 60")
     tab_to(tab, "Draw")
     with previewed(tab, seen):
@@ -216,7 +217,7 @@ def test_by_keyboard_alone(tab, run, server, count_requests, tmp_path):
 
 def test_strokes_of_the_brush_are_a_trimap(tab, server, count_requests, tmp_path):
     def stroke(colour, row):
-        press(tab, "Photo with its trimap: Color")
+        press(tab, "Marked photo: Color")
         tab.get_by_label(f"Brush: {colour}").click()
         box = tab.locator("canvas").first.bounding_box()
         x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2 + row
@@ -230,7 +231,13 @@ def test_strokes_of_the_brush_are_a_trimap(tab, server, count_requests, tmp_path
     tab.get_by_text("97%").wait_for()  # the photo fits its place now, almost pixel by pixel
     stroke("edges", 40)
     stroke("subject", 0)
-    press(tab, "Matte")
+    press(tab, "Cut out")
+    tab_to(tab, "Cancel")
+    tab.keyboard.press("Enter")
+    tab.get_by_role("button", name="Cancel").wait_for(state="detached")
+    assert tab.locator("button:enabled", has_text="Download alpha").count() == 0
+    tab.wait_for_function("document.activeElement.innerText == 'Cut out'")
+    tab.keyboard.press("Enter")
     alpha = read_gray(download(tab, "alpha", tmp_path))
     assert (alpha[256, 180:332] == 255).all()
     assert not alpha[:200].any() and not alpha[335:].any()
@@ -262,3 +269,9 @@ def test_mistakes_are_shown_in_words(tab, tmp_path):
     tab.locator("#trimap").get_by_label("Clear").click()
     drop(tab, "trimap", tmp_path / "small.png")
     tab.get_by_text("photo.jpg is 512 x 512 but small.png is 9 x 9 pixels").wait_for()
+    asked, alert = "**/gradio_api/app_id", tab.get_by_role("alert")
+    tab.route(asked, lambda route: route.abort())
+    alert.filter(has_text="does not answer").wait_for()
+    tab.unroute(asked)
+    tab.route(asked, lambda route: route.fulfill(body="another program"))
+    alert.filter(has_text="reload the page").wait_for()

@@ -43,6 +43,15 @@ def test_it_is_the_least_of_the_stated_sum(noise):
     np.testing.assert_array_equal(found.ravel()[known], alpha.ravel()[known])
 
 
+def test_it_can_be_stopped_in_both_steps(noise):
+    checks = []
+    trimap = np.full((4, 4), 128, np.uint8)
+    knn_alpha(noise[..., :3], trimap, noise[..., 3], check=lambda: checks.append(1))
+    assert len(checks) > len(NEIGHBOURS)  # searches for neighbours, and then iterations
+    with pytest.raises(KeyError):
+        knn_alpha(noise[..., :3], trimap, noise[..., 3], check={}.popitem)
+
+
 def test_gaps_that_were_filled_open():
     """Every fifth column of a fence is background, and the network took all for the fence."""
     truth = np.zeros((60, 80), np.uint8)
