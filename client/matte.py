@@ -29,11 +29,11 @@ try:
     from client.job import Options, Pair, matte_pair
     from client.pairs import PairError, check_outputs, find_pairs, images_in, is_many
     from client.request import Request
-    from client.signals import end_stopped, stop_as_with_ctrl_c
     from client.video import is_video, list_trimaps, matte_video
     from client.video_files import DEFAULT_FPS
     from matting.files import check_folder
     from matting.images import ImageError, WriteError, read_photo
+    from matting.signals import end_stopped, stop_as_with_ctrl_c
 except ModuleNotFoundError as error:
     if __name__ != "__main__":
         raise

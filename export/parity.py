@@ -23,6 +23,7 @@ from export.tolerance import TOLERANCES
 from matting.files import whole
 from matting.images import ImageError
 from matting.metrics import evaluate
+from matting.signals import run_until_stopped
 from matting.trimaps import ternary
 from train.layouts import DataError, find_photographs, read_photograph
 
@@ -295,4 +296,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_until_stopped("export.parity", main))

@@ -26,6 +26,7 @@ from matting.files import write_whole
 from matting.images import ImageError, write_image
 from matting.knn import knn_alpha
 from matting.metrics import evaluate
+from matting.signals import run_until_stopped
 from matting.trimaps import ternary
 from train.baselines import blend_by_distance, closed_form, knn
 from train.checkpoint import CheckpointError, load_checkpoint
@@ -205,4 +206,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_until_stopped("train.evaluate", main))

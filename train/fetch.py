@@ -22,6 +22,7 @@ from tenacity.wait import wait_exponential
 from tqdm import tqdm
 
 from matting.files import sha256
+from matting.signals import run_until_stopped
 
 DIM = "https://download.openmmlab.com/mmediting/mattors/dim"
 PUBLISHED = {
@@ -185,4 +186,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_until_stopped("train.fetch", main))

@@ -18,7 +18,7 @@ from client.address import PORTS
 from client.arguments import add_connection, check_connection, tls_of, urls_of
 from client.connection import Matte
 from client.errors import AddressError, ServerError, TlsError
-from client.signals import stop_as_with_ctrl_c
+from matting.signals import stop_as_with_ctrl_c
 
 LOOPBACK, PORT = "127.0.0.1", 7860
 STARTING = 20.0
