@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import re
+import signal
 import sys
 import time
 from collections import Counter
@@ -17,6 +18,10 @@ from contextlib import closing, contextmanager, suppress
 from io import TextIOWrapper
 from itertools import chain
 from pathlib import Path
+
+# While the rest is imported there is nothing to tidy up: an end without Python's traceback.
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 try:
     from tqdm import tqdm
