@@ -141,11 +141,11 @@ def _root(source: str) -> Path:
 
 
 def _check_folders(inputs: list[Path], folders: Mapping[str, Path]) -> None:
-    taken = {folder.resolve() for folder in inputs}
+    taken = set(map(os.path.realpath, inputs))
     for kind, folder in folders.items():
-        if folder.resolve() in taken:
+        if (own := os.path.realpath(folder)) in taken:
             raise PairError(f"--{kind} {folder} is used already: it needs a folder of its own")
-        taken.add(folder.resolve())
+        taken.add(own)
 
 
 def _pair_by_name(source: str, root: Path, trimaps: Path, outputs: Iterable[Path]) -> list[_Found]:
