@@ -22,7 +22,7 @@ import torch
 from tabulate import tabulate
 from tqdm import tqdm
 
-from matting.files import write_whole
+from matting.files import check_folder, write_whole
 from matting.images import ImageError, write_image
 from matting.knn import knn_alpha
 from matting.metrics import evaluate
@@ -185,6 +185,7 @@ def run(options: argparse.Namespace) -> None:
         methods |= {"KNN": knn, "closed form": closed_form}
     if options.output:
         options.output.mkdir(parents=True, exist_ok=True)
+        check_folder(options.output)
     results, worst = measure(methods, photographs, refined)
     print(table(results, published))
     if options.output:

@@ -366,6 +366,7 @@ def test_mistakes_are_one_line(command, start, tmp_path, monkeypatch, capsys):
             [*old, "all", "--stage", "all", "--resume"],
             "is not from a run, or an older version",
         ),
+        ([*old, "/proc"], "'/proc'"),  # where nobody can write
         (["--stage", "1", *nowhere, *output], "give --vgg16 FILE or --from CHECKPOINT"),
         (["--stage", "2", *nowhere, *output], "give --from CHECKPOINT"),
         (["--stage", "2", *nowhere, "--vgg16", "v.npz", *output], "give --from CHECKPOINT"),
