@@ -32,9 +32,18 @@ def check_place(model: Path) -> None:
 
 
 def read_config(model: Path, name: str) -> str:
-    """Return the text of a model's configuration; the template's where the model has none."""
+    """Return the text of a model's configuration; the template's where the model has none.
+
+    Raises
+    ------
+    ExportError
+        It is no text.
+    """
     own = model / name
-    return (own if own.is_file() else TEMPLATE / name).read_text()
+    try:
+        return (own if own.is_file() else TEMPLATE / name).read_text()
+    except UnicodeDecodeError as error:
+        raise ExportError(f"{own} is not text in UTF-8: correct or remove it ({error})") from None
 
 
 def with_parameters(config: str, **values: str) -> str:

@@ -65,6 +65,12 @@ def test_a_config_that_cannot_be_set_is_refused(config: str, complaint: str) -> 
         with_parameters(config, engine="onnxruntime", precision="fp32")
 
 
+def test_a_config_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / CONFIG).write_bytes(b'name: "caf\xe9"')
+    with pytest.raises(ExportError, match="is not text in UTF-8"):
+        read_config(tmp_path, CONFIG)
+
+
 def test_tensorrts_config_fits_the_profile() -> None:
     written = read_config(TEMPLATE, "configs/tensorrt.pbtxt")
     profile = Profile((1, 32, 32), (2, 96, 160), (4, 256, 320))
