@@ -20,6 +20,7 @@ if __name__ == "__main__" and not HUGE_PAGES.keys() <= os.environ.keys():
 from benchmarks import readme, report, suite
 from client.errors import AddressError
 from matting.images import ImageError
+from matting.signals import run_until_stopped
 from train.checkpoint import CheckpointError
 from train.layouts import DataError
 
@@ -50,4 +51,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_until_stopped("benchmarks", main))

@@ -7,7 +7,6 @@ writes. A benchmark that cannot run here is named with the reason.
 import argparse
 import base64
 import html
-import json
 import shlex
 from collections.abc import Set
 from pathlib import Path
@@ -141,7 +140,7 @@ def read_report(path: Path) -> dict:
     try:
         report = read_record(path)
         report["records"].items()
-    except (json.JSONDecodeError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise OSError(f"{path}: not a report.json that `benchmarks report` wrote") from None
     return report
 

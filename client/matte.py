@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import re
+import signal
 import sys
 import time
 from collections import Counter
@@ -17,6 +18,10 @@ from contextlib import closing, contextmanager, suppress
 from io import TextIOWrapper
 from itertools import chain
 from pathlib import Path
+
+# While the rest is imported there is nothing to tidy up: an end without Python's traceback.
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 try:
     from tqdm import tqdm
@@ -29,11 +34,11 @@ try:
     from client.job import Options, Pair, matte_pair
     from client.pairs import PairError, check_outputs, find_pairs, images_in, is_many
     from client.request import Request
-    from client.signals import end_stopped, stop_as_with_ctrl_c
     from client.video import is_video, list_trimaps, matte_video
     from client.video_files import DEFAULT_FPS
     from matting.files import check_folder
     from matting.images import ImageError, WriteError, read_photo
+    from matting.signals import end_stopped, stop_as_with_ctrl_c
 except ModuleNotFoundError as error:
     if __name__ != "__main__":
         raise

@@ -141,11 +141,11 @@ def _root(source: str) -> Path:
 
 
 def _check_folders(inputs: list[Path], folders: Mapping[str, Path]) -> None:
-    taken = {folder.resolve() for folder in inputs}
+    taken = set(map(os.path.realpath, inputs))
     for kind, folder in folders.items():
-        if folder.resolve() in taken:
+        if (own := os.path.realpath(folder)) in taken:
             raise PairError(f"--{kind} {folder} is used already: it needs a folder of its own")
-        taken.add(folder.resolve())
+        taken.add(own)
 
 
 def _pair_by_name(source: str, root: Path, trimaps: Path, outputs: Iterable[Path]) -> list[_Found]:
@@ -326,7 +326,7 @@ def _may_be_file(entry: os.DirEntry[str]) -> bool:
 def _read_list(path: Path) -> list[_Found]:
     try:
         with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-            rows = list(csv.DictReader(file))
+            rows = list(csv.DictReader(_lines_of(file, path)))
     except (OSError, csv.Error) as error:
         raise PairError(f"{path}: cannot be read ({error})") from error
     if any(not row.get("image") or not row.get("trimap") for row in rows):
@@ -337,6 +337,14 @@ def _read_list(path: Path) -> list[_Found]:
         _Found(path.parent / row["image"], path.parent / row["trimap"], *_place(row))
         for row in rows
     ]
+
+
+def _lines_of(file: Iterable[str], path: Path) -> Iterator[str]:
+    """Yield the lines of a text file, in whose paths no NUL can be."""
+    for number, line in enumerate(file, 1):
+        if "\0" in line:
+            raise PairError(f"{path}: line {number} has a NUL byte; expected text in UTF-8")
+        yield line
 
 
 def _place(row: Mapping[str, str]) -> tuple[Path, str]:

@@ -16,9 +16,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from client.signals import stop_as_with_ctrl_c
 from matting.compositing import checkerboard, composite
 from matting.images import ImageError, check_writable, read_cutout, read_image, write_image
+from matting.signals import stop_as_with_ctrl_c
 from server.installation import InstallationError
 from server.launcher import LaunchError, Server, launch
 

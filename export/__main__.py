@@ -6,6 +6,7 @@ from pathlib import Path
 
 from export.manifest import check, read_manifest, versions
 from export.repository import MODEL
+from matting.signals import run_until_stopped
 
 
 def run_check(arguments: list[str]) -> int:
@@ -52,4 +53,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_until_stopped("export", main))

@@ -8,6 +8,7 @@ examples:
 """
 
 import argparse
+import io
 import itertools
 import sys
 from collections.abc import Callable, Iterator
@@ -20,9 +21,10 @@ import numpy as np
 from export.errors import ExportError
 from export.references import read_arrays
 from export.tolerance import TOLERANCES
-from matting.files import whole
+from matting.files import write_whole
 from matting.images import ImageError
 from matting.metrics import evaluate
+from matting.signals import run_until_stopped
 from matting.trimaps import ternary
 from train.layouts import DataError, find_photographs, read_photograph
 
@@ -238,8 +240,9 @@ def save_references(network: "DeepImageMatting", pictures: list[Picture], folder
             "truth": picture.alpha,
             "alpha": alpha_alone(matte, picture),
         }
-        with whole(folder / f"{picture.name}.npz") as partial, partial.open("wb") as file:
-            np.savez_compressed(file, **arrays)
+        content = io.BytesIO()  # into a file, on a full disk, zipfile prints a traceback of its own
+        np.savez_compressed(content, **arrays)
+        write_whole(folder / f"{picture.name}.npz", content.getbuffer())
 
 
 def read_reference(path: Path) -> tuple[Picture, np.ndarray]:
@@ -295,4 +298,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_until_stopped("export.parity", main))

@@ -39,6 +39,7 @@ from export.errors import ExportError
 from export.manifest import describe, read_manifest, write_entry
 from export.repository import FOR_TENSORRT, read_config, with_profile
 from matting.files import sha256, write_whole
+from matting.signals import run_until_stopped
 
 if TYPE_CHECKING:
     from export.parity import Matting, Parity
@@ -238,4 +239,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_until_stopped("export.plan", main))

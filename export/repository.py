@@ -1,8 +1,10 @@
 """The model's folder in a Triton repository: its configurations, and how an export gets into it."""
 
+import os
 import re
 import shutil
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from export.engine import Profile, as_text
@@ -30,9 +32,18 @@ def check_place(model: Path) -> None:
 
 
 def read_config(model: Path, name: str) -> str:
-    """Return the text of a model's configuration; the template's where the model has none."""
+    """Return the text of a model's configuration; the template's where the model has none.
+
+    Raises
+    ------
+    ExportError
+        It is no text.
+    """
     own = model / name
-    return (own if own.is_file() else TEMPLATE / name).read_text()
+    try:
+        return (own if own.is_file() else TEMPLATE / name).read_text()
+    except UnicodeDecodeError as error:
+        raise ExportError(f"{own} is not text in UTF-8: correct or remove it ({error})") from None
 
 
 def with_parameters(config: str, **values: str) -> str:
@@ -109,6 +120,23 @@ def copy_all(places: dict[Path, Path]) -> None:
             shutil.copyfile(source, copies.enter_context(whole(place)))
 
 
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Wait until no other process holds a folder's lock, and hold it.
+
+    It is on the folder itself, for which there is no file, and ends with the process, however that
+    ends. Where folders cannot be locked, as on NFS and Windows, it does nothing.
+    """
+    with ExitStack() as stack:
+        with suppress(ImportError, OSError):
+            import fcntl
+
+            descriptor = os.open(folder, os.O_RDONLY)
+            stack.callback(os.close, descriptor)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+
+
 def put_in_place(
     build: Path, model: Path, artifact: str, entry: dict, configs: dict[str, str]
 ) -> None:
@@ -116,17 +144,27 @@ def put_in_place(
 
     A new folder is made whole before it gets its name: beside it, since the repository may be a
     file system of its own. Triton takes every folder there for a model, so it is there for the
-    copying alone. In an old one the manifest comes last: until then it names other files than there
-    are.
+    copying alone. Of several exports one copies at a time: their files would be mixed.
     """
-    if not model.exists():
-        model.parent.mkdir(parents=True, exist_ok=True)
+    model.parent.mkdir(parents=True, exist_ok=True)
+    with locked(model.parent):
+        if model.exists():
+            copy_into(model, build, artifact, entry, configs)
+            return
         for left_behind in model.parent.glob(".*.partial"):  # by an export that was killed
             shutil.rmtree(left_behind)
         with whole(model) as new:
             new.mkdir()
-            put_in_place(build, new, artifact, entry, configs)
-        return
+            copy_into(new, build, artifact, entry, configs)
+
+
+def copy_into(
+    model: Path, build: Path, artifact: str, entry: dict, configs: dict[str, str]
+) -> None:
+    """Copy the built files into a model's folder. The manifest comes last.
+
+    Until then it names other files than there are.
+    """
     fill(model)
     copy_all({build / name: model / "1" / name for name in entry["files"]})
     for name, text in configs.items():

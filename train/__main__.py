@@ -23,9 +23,6 @@ from train.dataset import BACKGROUNDS
 from train.network import STRIDE
 from train.stages import STAGES
 
-TERMINATED = 128 + signal.SIGTERM
-"""Exit code, as shells have it."""
-
 side = values(int, lambda v: v >= STRIDE and v % STRIDE == 0, f"a multiple of {STRIDE}")
 
 
@@ -159,9 +156,16 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"train: {error}", file=sys.stderr)
         return 2
     except SIGTERMException:  # of Lightning, which would end with 0 as if all were done
-        print("\ntrain: stopped by SIGTERM; continue with --resume", file=sys.stderr)
-        return TERMINATED
+        return stopped(signal.SIGTERM)
+    except (KeyboardInterrupt, SystemExit):  # of Lightning, which ends with 1 after Ctrl-C
+        return stopped(signal.SIGINT)
     return 0
+
+
+def stopped(by: signal.Signals) -> int:
+    """Say that the run was stopped by a signal; return the exit code, as shells have it."""
+    print(f"\ntrain: stopped by {by.name}; continue with --resume", file=sys.stderr)
+    return 128 + by
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 
 from matting.files import sha256
+from matting.signals import run_until_stopped
 from train.checkpoint import (
     SCORE,
     CheckpointError,
@@ -77,4 +78,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_until_stopped("train.average", main))

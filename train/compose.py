@@ -81,8 +81,8 @@ def prepare(
     foregrounds = find_foregrounds(source)
     held_out = evenly(foregrounds, min(test_foregrounds, len(foregrounds) // 2))
     test_files = some_pictures(test_backgrounds) if test_backgrounds else tenth(background_files)
-    kept = {path.resolve() for path in test_files}
-    training = [path for path in background_files if path.resolve() not in kept]
+    kept = set(map(os.path.realpath, test_files))
+    training = [path for path in background_files if os.path.realpath(path) not in kept]
     if background_files and not training:
         raise DataError(f"{backgrounds}: all are in the test set; none are left for training")
     learnt = sorted(set(foregrounds) - set(held_out))
@@ -152,7 +152,7 @@ def link(files: Iterable[Path], folder: Path) -> None:
     """Make links to files in a new folder."""
     folder.mkdir(parents=True)
     for file in files:
-        (folder / file.name).symlink_to(file.resolve())
+        (folder / file.name).symlink_to(os.path.realpath(file))
 
 
 def write_test_set(composites: list[Composite], folder: Path, source: str) -> dict:

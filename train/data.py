@@ -22,6 +22,7 @@ from pathlib import Path
 from tabulate import tabulate
 
 from matting.images import ImageError
+from matting.signals import run_until_stopped
 from train.arguments import count
 from train.check import Part, Report, check
 from train.compose import prepare
@@ -132,4 +133,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_until_stopped("train.data", main))

@@ -22,10 +22,11 @@ import torch
 from tabulate import tabulate
 from tqdm import tqdm
 
-from matting.files import write_whole
+from matting.files import check_folder, write_whole
 from matting.images import ImageError, write_image
 from matting.knn import knn_alpha
 from matting.metrics import evaluate
+from matting.signals import run_until_stopped
 from matting.trimaps import ternary
 from train.baselines import blend_by_distance, closed_form, knn
 from train.checkpoint import CheckpointError, load_checkpoint
@@ -184,6 +185,7 @@ def run(options: argparse.Namespace) -> None:
         methods |= {"KNN": knn, "closed form": closed_form}
     if options.output:
         options.output.mkdir(parents=True, exist_ok=True)
+        check_folder(options.output)
     results, worst = measure(methods, photographs, refined)
     print(table(results, published))
     if options.output:
@@ -205,4 +207,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_until_stopped("train.evaluate", main))

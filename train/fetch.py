@@ -12,6 +12,7 @@ examples:
 import argparse
 import sys
 from base64 import b64encode
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -22,6 +23,7 @@ from tenacity.wait import wait_exponential
 from tqdm import tqdm
 
 from matting.files import sha256
+from matting.signals import run_until_stopped
 
 DIM = "https://download.openmmlab.com/mmediting/mattors/dim"
 PUBLISHED = {
@@ -160,6 +162,13 @@ def save_body(response: urllib3.BaseHTTPResponse, url: str, partial: Path, have:
             progress.update(len(block))
 
 
+def source_url(text: str) -> str:
+    with suppress(ValueError):  # of a host in brackets that is no IPv6 address
+        if urlsplit(text).scheme in ("http", "https"):
+            return text
+    raise argparse.ArgumentTypeError(f"{text} is not a valid URL with http:// or https://")
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m train.fetch",
@@ -174,7 +183,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "-o", "--output", type=Path, default=Path(), metavar="DIR", help="folder (the current one)"
     )
-    parser.add_argument("--source", metavar="URL", help="URL of another folder with the file")
+    parser.add_argument(
+        "--source", type=source_url, metavar="URL", help="URL of another folder with the file"
+    )
     options = parser.parse_args(arguments)
     try:
         print(fetch(options.weights, options.output, options.source))
@@ -185,4 +196,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_until_stopped("train.fetch", main))

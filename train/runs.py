@@ -10,7 +10,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from tabulate import tabulate
 
-from matting.files import write_whole
+from matting.files import check_folder, write_whole
 from matting.images import ImageError
 from train.checkpoint import CheckpointError
 from train.dataset import TrainingData
@@ -123,6 +123,8 @@ def run_all(options: argparse.Namespace) -> None:
     # What is wrong with these folders and files is said before all pictures are read.
     check_folders(options, numbers)
     starting_network(STAGES[numbers[0]], options.seed, start, options.vgg16)
+    options.output.mkdir(parents=True, exist_ok=True)
+    check_folder(options.output)
     data = TrainingData.read(options.data, options.validation_images, options.backgrounds)
     for number in numbers:
         runs_of_stage = run_seeds(options, number, start, data)

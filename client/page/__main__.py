@@ -4,6 +4,7 @@
 import argparse
 import logging
 import os
+import socket
 import sys
 import time
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from client.address import PORTS
 from client.arguments import add_connection, check_connection, tls_of, urls_of
 from client.connection import Matte
 from client.errors import AddressError, ServerError, TlsError
-from client.signals import stop_as_with_ctrl_c
+from matting.signals import stop_as_with_ctrl_c
 
 LOOPBACK, PORT = "127.0.0.1", 7860
 STARTING = 20.0
@@ -42,7 +43,8 @@ def main(arguments: list[str] | None = None) -> int:
     except (AddressError, ServerError, TlsError) as error:
         return _fail(error, 2)
     except OSError as error:
-        return _fail(f"no page at {options.host}:{options.port} ({error}); try another --port", 1)
+        place = f"{options.host}:{options.port}"
+        return _fail(f"no page at {place} ({error}); try another --host or --port", 1)
     except KeyboardInterrupt:
         return 0
 
@@ -51,6 +53,7 @@ def _serve(
     matte: Matte, urls: Sequence[str], folder: Path, options: argparse.Namespace
 ) -> NoReturn:
     """Serve the page, whose photos are in the folder, until an exception ends it."""
+    _check_address(options.host, options.port)
     os.environ["GRADIO_TEMP_DIR"] = str(folder)  # which Gradio takes when it is imported
     # It would keep a list of runs in the browser, with links to their pictures.
     os.environ["GRADIO_RUN_HISTORY"] = "False"
@@ -70,6 +73,13 @@ def _serve(
             time.sleep(3600)
     finally:
         page.close(verbose=False)
+
+
+def _check_address(host: str, port: int) -> None:
+    """Raise the `OSError` of listening there: uvicorn's own lines say less, or are a traceback."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind((host, port))
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -101,7 +111,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def _host(text: str) -> str:
-    if ":" in text:
+    if ":" in text or not text:
         raise argparse.ArgumentTypeError(f"{text} is not an IPv4 address or host name (no port)")
     return text
 

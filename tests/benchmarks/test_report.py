@@ -150,10 +150,11 @@ def test_the_newest_version_is_measured(tmp_path: Path, monkeypatch: pytest.Monk
     assert records["precision"]["weights"] == tmp_path / "dim/10/weights.safetensors"
 
 
+@pytest.mark.parametrize("content", [b'{"benchmark": "latency"}', b"\xff"])
 def test_an_older_report_that_is_none_is_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture
+    content: bytes, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     old = tmp_path / "old.json"
-    old.write_text('{"benchmark": "latency"}')
+    old.write_bytes(content)
     assert main(["report", "--against", str(old)]) == 2
     assert "old.json: not a report.json" in capsys.readouterr().err

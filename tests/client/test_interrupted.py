@@ -133,3 +133,14 @@ def test_a_stopped_run_does_not_wait_for_better_edges(
     program.send_signal(signal.SIGINT)
     _, err = program.communicate(timeout=30)
     assert (program.returncode, err) == (130, "error: stopped; all files written are complete\n")
+
+
+def test_a_run_that_is_stopped_at_once_says_nothing(start, tmp_path, wait_until):
+    (tmp_path / "tqdm.py").write_text(
+        "import pathlib, time\npathlib.Path('begun').touch()\ntime.sleep(60)\n"
+    )
+    program = start(*FOLDERS, stderr=subprocess.PIPE)
+    wait_until((tmp_path / "begun").exists)
+    program.send_signal(signal.SIGINT)
+    _, err = program.communicate(timeout=30)
+    assert (program.returncode, err) == (-signal.SIGINT, "")  # 130 to a shell

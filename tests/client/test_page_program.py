@@ -47,11 +47,12 @@ def test_wrong_options_are_one_line(capsys, option, message):
     assert error.count("\n") == 1
 
 
-def test_a_host_of_ipv6_is_one_line(capsys):
+@pytest.mark.parametrize("host", ["::1", ""])
+def test_a_host_of_ipv6_or_without_a_name_is_one_line(capsys, host):
     with pytest.raises(SystemExit, match="2"):
-        main(["--host=::1"])
+        main([f"--host={host}"])
     error = capsys.readouterr().err.splitlines()[-1]
-    assert error.endswith("argument --host: ::1 is not an IPv4 address or host name (no port)")
+    assert error.endswith(f"argument --host: {host} is not an IPv4 address or host name (no port)")
 
 
 @pytest.mark.parametrize("port", ["99999", "0", "-1", "http"])
@@ -68,7 +69,19 @@ def test_a_taken_port_is_one_line(page, capfd, monkeypatch):
     assert main(["--port", port]) == 1
     out, error = capfd.readouterr()
     assert out == ""
-    assert re.fullmatch(rf"error: no page at 127.0.0.1:{port} .*try another --port\n", error)
+    assert re.fullmatch(
+        rf"error: no page at 127.0.0.1:{port} .*try another --host or --port\n", error
+    )
+
+
+@pytest.mark.parametrize("host", ["gpu..local", "ü.local", "192.0.2.1"])
+def test_a_host_that_is_not_this_machine_is_one_line(host, capfd, monkeypatch, free_port):
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    port = free_port()
+    assert main(["--host", host, "--port", str(port)]) == 1
+    out, error = capfd.readouterr()
+    assert out == ""
+    assert re.fullmatch(rf"error: no page at {host}:{port} .*try another --host or --port\n", error)
 
 
 def test_from_a_terminal_with_a_display_a_browser_is_opened(standin, free_port, tmp_path):

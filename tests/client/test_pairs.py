@@ -283,6 +283,8 @@ def test_a_place_that_cannot_be_is_one_failure(run, make_pairs, check_mattes):
         (["own.csv", "-o", "."], "photos/cat.png: is used already by this"),
         (["empty/own.csv", "-o", "photos"], "photos/cat.png: is used already by this"),
         (["bad.csv", "-o", "mattes"], "expected `image,trimap` as its first line"),
+        (["nul.csv", "-o", "mattes"], "nul.csv: line 2 has a NUL byte; expected text in UTF-8"),
+        (["photos", "--trimaps", "trimaps", "-o", "loop"], "loop: cannot be written"),
         (["photos", "--trimaps", "trimaps", "-o", "bad.csv"], "bad.csv: cannot be written"),
         ([*FOLDERS, "--failures", "nosuch/f.csv"], "nosuch/f.csv: cannot be written"),
         ([*FOLDERS, "--composite", "x", "--background", "nosuch.png"], "nosuch.png: no such file"),
@@ -291,7 +293,9 @@ def test_a_place_that_cannot_be_is_one_failure(run, make_pairs, check_mattes):
 def test_wrong_usage_writes_nothing(run, make_pairs, arguments, message):
     make_pairs(["cat.png"])
     Path("empty").mkdir()
+    Path("loop").symlink_to("loop")
     Path("bad.csv").write_text("photo,mask\ncat.png,dog.png\n")
+    Path("nul.csv").write_text("image,trimap\nphotos\0/cat.png,trimaps/cat.png\n")
     Path("own.csv").write_text("image,trimap\nphotos/cat.png,trimaps/cat.png\n")
     Path("empty/own.csv").write_text("image,trimap\n../photos/cat.png,../trimaps/cat.png\n")
     code, out, err = run(*arguments)

@@ -1,6 +1,9 @@
 """What an export writes equals the network, keeps the wire contract, or is not written at all."""
 
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -36,6 +39,7 @@ from export.tolerance import TOLERANCES, Tolerance
 from matting.files import sha256
 from train.checkpoint import load_checkpoint, save_checkpoint
 
+ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.usefixtures("traced_once")
 
 
@@ -316,4 +320,32 @@ def test_mistakes_are_one_line(
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+    assert not (tmp_path / "models").exists()
+
+
+def test_a_stopped_export_leaves_nothing(
+    seeded_weights: Path, data: Path, tmp_path: Path, wait_until: Callable
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import pathlib, time, export.export\n"
+        "def build_graph(*_):\n    pathlib.Path('begun').touch()\n    time.sleep(60)\n"
+        "export.export.build_graph = build_graph\n"
+    )
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    paths = os.pathsep.join([str(tmp_path), str(ROOT)])
+    options = [seeded_weights, "--data", data, "--repository", "models"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "export", *options],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": paths, "TMPDIR": str(scratch)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_until((tmp_path / "begun").exists)
+    assert any(scratch.glob("export-*"))
+    process.terminate()
+    _, error = process.communicate(timeout=60)
+    assert (process.returncode, error) == (143, "export: stopped\n")
+    assert not any(scratch.iterdir())
     assert not (tmp_path / "models").exists()

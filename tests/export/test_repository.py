@@ -3,7 +3,10 @@
 import errno
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor, TimeoutError
 from pathlib import Path
 from tempfile import TemporaryFile
 
@@ -26,7 +29,17 @@ from export.repository import (
     with_profile,
 )
 
+ROOT = Path(__file__).parents[2]
 OWN = read_config(TEMPLATE, CONFIG)
+HOLD_LOCK = """
+import sys, time
+from pathlib import Path
+from export.repository import locked
+
+with locked(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
 
 
 @pytest.mark.parametrize("space", [" ", "\n    "])
@@ -50,6 +63,12 @@ def test_engine_and_precision_are_set_and_nothing_else(tmp_path: Path, space: st
 def test_a_config_that_cannot_be_set_is_refused(config: str, complaint: str) -> None:
     with pytest.raises(ExportError, match=complaint):
         with_parameters(config, engine="onnxruntime", precision="fp32")
+
+
+def test_a_config_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / CONFIG).write_bytes(b'name: "caf\xe9"')
+    with pytest.raises(ExportError, match="is not text in UTF-8"):
+        read_config(tmp_path, CONFIG)
 
 
 def test_tensorrts_config_fits_the_profile() -> None:
@@ -144,6 +163,28 @@ def test_what_a_killed_export_left_is_removed(tmp_path: Path) -> None:
     models = tmp_path / "models"
     (models / ".0123456789abcdef.partial/dim/1").mkdir(parents=True)
     put_in_place(tmp_path, models / "dim", "model.onnx", {"files": {"model.onnx": ""}}, {})
+    assert [path.name for path in models.iterdir()] == ["dim"]
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_an_export_waits_for_another_even_if_that_is_killed(there: bool, tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_text("graph")
+    models = tmp_path / "models"
+    (models / "dim/1" if there else models).mkdir(parents=True)
+    other = subprocess.Popen(
+        [sys.executable, "-c", HOLD_LOCK, models], cwd=ROOT, stdout=subprocess.PIPE
+    )
+    other.stdout.readline()
+    with ThreadPoolExecutor() as pool:
+        entry = {"files": {"model.onnx": ""}}
+        mine = pool.submit(put_in_place, tmp_path, models / "dim", "model.onnx", entry, {})
+        with pytest.raises(TimeoutError):
+            mine.result(0.5)
+        assert not (models / "dim/1/model.onnx").exists()
+        other.kill()
+        mine.result(30)
+    other.communicate()
+    assert (models / "dim/1/model.onnx").read_text() == "graph"
     assert [path.name for path in models.iterdir()] == ["dim"]
 
 

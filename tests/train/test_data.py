@@ -249,6 +249,15 @@ def test_a_tenth_of_your_own_is_held_out(paired, tmp_path):
     assert image.shape == (20, 24, 3)
 
 
+def test_a_link_to_itself_is_named_by_check(data, tmp_path, capsys):
+    photos = shutil.copytree(data / "train/backgrounds", tmp_path / "photos")
+    (photos / "zoo.png").symlink_to("zoo.png")
+    made = tmp_path / "data"
+    assert prepare(data / "train/cutouts", made, "--backgrounds", str(photos)) == 0
+    assert main(["check", str(made)]) == 1
+    assert "backgrounds/zoo.png: cannot be read" in capsys.readouterr().out
+
+
 def test_what_is_wrong_is_named(data, tmp_path, capsys):
     """Every fault at once; the data set is the one that the trainer's tests use."""
     bad = shutil.copytree(data, tmp_path / "bad")

@@ -159,3 +159,11 @@ def test_mistakes_are_one_line_and_nothing_is_written(weights, data, tmp_path, c
         main([str(weights), "--data", str(data), "--device", "abacus"])
     assert caught.value.code == 2
     assert "--device abacus: " in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_written_to_is_named_before_anything_is_measured(
+    weights, data, monkeypatch, capsys
+):
+    monkeypatch.delattr("train.evaluate.measure")
+    assert main([str(weights), "--data", str(data), "-o", "/proc"]) == 2
+    assert "'/proc'" in capsys.readouterr().err

@@ -203,3 +203,10 @@ def test_a_stage_that_is_not_published(capsys):
     with pytest.raises(SystemExit) as caught:
         main(["stage4"])
     assert caught.value.code == 2
+
+
+@pytest.mark.parametrize("source", ["example.org/weights", "ftp://example.org", "http://[::1"])
+def test_a_source_that_is_no_url_is_refused(source, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["stage3", "--source", source])
+    assert f"{source} is not a valid URL with http:// or https://" in capsys.readouterr().err

@@ -132,14 +132,18 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(data, oracle_network, folde
     assert "has no 'run' in its metadata: it is not" in capsys.readouterr().err
 
 
-def test_a_run_that_is_asked_to_end_has_not_succeeded(command, folder, narrow_network, wait_until):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_stopped_has_not_succeeded(
+    command, folder, narrow_network, wait_until, number
+):
     command = [*command, "--steps", "100000", "--validate-every", "10", "-o", str(folder)]
     process = launch(*command, PYTHONPATH=os.pathsep.join([str(narrow_network), str(ROOT)]))
     wait_until((folder / "last.ckpt").exists)
-    process.terminate()
+    process.send_signal(number)
     output, _ = process.communicate(timeout=DEADLINE)
-    assert process.returncode == 128 + signal.SIGTERM
-    assert "\ntrain: stopped by SIGTERM; continue with --resume\n" in output
+    assert process.returncode == 128 + number
+    assert f"\ntrain: stopped by {number.name}; continue with --resume\n" in output
+    assert "Traceback" not in output
 
 
 def test_only_the_same_run_goes_on(command, folder, tmp_path, capsys):
@@ -362,6 +366,7 @@ def test_mistakes_are_one_line(command, start, tmp_path, monkeypatch, capsys):
             [*old, "all", "--stage", "all", "--resume"],
             "is not from a run, or an older version",
         ),
+        ([*old, "/proc"], "'/proc'"),  # where nobody can write
         (["--stage", "1", *nowhere, *output], "give --vgg16 FILE or --from CHECKPOINT"),
         (["--stage", "2", *nowhere, *output], "give --from CHECKPOINT"),
         (["--stage", "2", *nowhere, "--vgg16", "v.npz", *output], "give --from CHECKPOINT"),
