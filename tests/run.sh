@@ -32,4 +32,5 @@ wait
 export OMP_NUM_THREADS=1
 # To compile pymatting takes a minute, to run its few lines on small pictures as they are seconds.
 export NUMBA_DISABLE_JIT=1
-exec .venv/bin/python -m pytest --numprocesses 4 --dist loadfile "$@"
+# The files in their own order (see tests/conftest.py), not those with the most tests first.
+exec .venv/bin/python -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder "$@"
