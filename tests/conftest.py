@@ -43,7 +43,22 @@ settings.register_profile(
 settings.load_profile("default")
 
 MODEL_REPOSITORY = Path(__file__).parents[1] / "model_repository"
+LONGEST = {
+    "tests/benchmarks/test_report.py",
+    "tests/client/test_page.py",
+    "tests/client/test_page_in_browser.py",
+    "tests/deploy/test_export_job.py",
+    "tests/test_readme.py",
+    "tests/train/test_losses.py",
+    "tests/train/test_training.py",
+}
+"""Files that take more than a minute."""
 Made = TypeVar("Made")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest files: at the end one process would run them, and the others none."""
+    items.sort(key=lambda item: item.location[0] not in LONGEST)
 
 
 @pytest.fixture(scope="session")

@@ -22,10 +22,15 @@ fetch_faketime() {
 
 [ -d .venv/faketime ] || (fetch_faketime) >/dev/null 2>&1 || rm -rf .venv/faketime
 .venv/bin/python -m ruff check .
-.venv/bin/python -m mypy
-# Much of their time is waiting for servers: four keep two cores busy, and take 10 GB of memory.
 # PyTorch's threads would wait for each other.
 export OMP_NUM_THREADS=1
 # To compile pymatting takes a minute, to run its few lines on small pictures as they are seconds.
 export NUMBA_DISABLE_JIT=1
-exec .venv/bin/python -m pytest --numprocesses 4 --dist loadfile "$@"
+# What tests import is compiled by one process beside mypy: after an installation each of four that
+# begin at once would compile all of it. A test that cannot be collected is told by the run below.
+.venv/bin/python -m pytest --collect-only -qq "$@" >/dev/null 2>&1 &
+.venv/bin/python -m mypy
+wait
+# Much of their time is waiting for servers: four keep two cores busy, and take 10 GB of memory.
+# The files in their own order (see tests/conftest.py), not those with the most tests first.
+exec .venv/bin/python -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder "$@"

@@ -1,6 +1,5 @@
 """What MNN runs is the network, with other words for its pooling and fewer products."""
 
-import re
 import shutil
 import subprocess
 import sys
@@ -12,6 +11,7 @@ import onnxruntime
 import pytest
 import torch
 
+from export.errors import ExportError
 from export.export import Exported, export, write_onnx
 from export.manifest import WEIGHTS, check, installed_versions, read_manifest
 from export.mnn import CONVERT, in_two_halves, pool_by_signs, write_mnn
@@ -142,17 +142,21 @@ def test_the_default_models_file_is_what_its_graph_gives(tmp_path: Path) -> None
         ("raise SystemExit('cannot\\nconvert')", "MNN's converter failed: cannot convert$"),
     ],
 )
-def test_without_mnns_converter_openvino_serves(
-    instead: str,
-    reason: str,
-    seeded_weights: Path,
-    data: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+def test_why_mnns_converter_failed_is_told(
+    instead: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("export.mnn.CONVERT", instead)
+    with pytest.raises(ExportError, match=reason):
+        write_mnn(DEFAULT / "model.onnx", tmp_path / "model.mnn")
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_mnns_converter_openvino_serves(
+    seeded_weights: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("export.mnn.CONVERT", "raise SystemExit('cannot')")
     made = export(seeded_weights, tmp_path / "models", pictures=data)
-    assert re.search(reason, made.in_winograd)
+    assert made.in_winograd == "MNN's converter failed: cannot"
     files = read_manifest(made.artifact.parent)["model.onnx"]["files"]
     assert set(files) == {"model.onnx", WEIGHTS}
     assert not made.artifact.with_name("model.mnn").exists()

@@ -1,7 +1,7 @@
 """Runs as users start them: cut off and resumed, in two processes, over seeds and stages.
 
-Samples are few and small, and the network is narrow but for the run that is killed: what is tested
-here does not depend on its width.
+Samples are few and small, and the network is narrow: what is tested here does not depend on its
+width.
 """
 
 import csv
@@ -12,7 +12,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +31,21 @@ from train.synthesis import Samples, Synthesis
 
 TINY = ["--crop", "32", "--batch-size", "1"]
 DEADLINE = 300
+KILLED = """
+import os, signal, sys
+import train.fit
+from train.__main__ import main
+
+def write_last(path, content, write_whole=train.fit.write_whole):
+    write_whole(path, content)
+    if path.name == "last.ckpt":
+        os.kill(os.getpid(), signal.SIGKILL)
+
+train.fit.write_whole = write_last
+main(sys.argv[1:])
+"""
+"""A run that is killed as soon as it could go on: a narrow one would be at its end before a signal
+from here reached it."""
 ROOT = Path(__file__).parents[2]
 
 
@@ -60,9 +74,8 @@ def start(narrow_network, tmp_path):
 
 @pytest.fixture
 def folder(tmp_path):
-    """For runs; removed at once, for some weigh half a gigabyte."""
-    yield tmp_path / "runs"
-    shutil.rmtree(tmp_path)
+    """For runs."""
+    return tmp_path / "runs"
 
 
 @pytest.fixture
@@ -71,13 +84,15 @@ def command(data, start):
     return ["--stage", "1", "--data", str(data), "--from", str(start), *TINY]
 
 
-def launch(*arguments, **variables):
+def launch(*arguments, program=("-m", "train"), **variables):
+    """Start a run of its own process, whose network is narrow, too."""
+    narrow = os.pathsep.join([str(ROOT / "tests/narrow"), str(ROOT)])
     return subprocess.Popen(
-        [sys.executable, "-m", "train", *arguments],
+        [sys.executable, *program, *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env={**os.environ, **variables},
+        env={**os.environ, "PYTHONPATH": narrow, **variables},
     )
 
 
@@ -97,47 +112,41 @@ def logged(folder, version, column):
         return {int(row["step"]): float(row[column]) for row in csv.DictReader(file) if row[column]}
 
 
-def test_a_killed_run_goes_on_as_if_nothing_had_been(data, oracle_network, folder, capsys):
-    """Also in another folder."""
-    folder.mkdir()
-    start, whole, cut = (folder / name for name in ("start.safetensors", "whole", "cut"))
-    save_checkpoint(oracle_network(1), start, {}, dtype=torch.float32)
-    command = ["--stage", "1", "--data", str(data), "--from", str(start), *TINY]
-    command += ["--steps", "4", "--validate-every", "2", "-o"]
+def test_a_killed_run_goes_on_as_if_nothing_had_been(command, start, folder, capsys):
+    """Also in another folder, where the best weights are those from before."""
+    whole, cut = folder / "whole", folder / "cut"
+    command += ["--steps", "4", "--validate-every", "2"]
+    command += ["--seed", "1", "--learning-rate", "0.01", "-o"]
     assert main([*command, str(whole)]) == 0
+    sads = logged(whole, 0, "SAD")
+    assert sads[1] < sads[3]
 
-    process, end = launch(*command, str(cut)), time.monotonic() + DEADLINE
-    while not (cut / "last.ckpt").exists():
-        assert process.poll() is None, process.stdout.read()
-        assert time.monotonic() < end
-        time.sleep(0.01)
-    os.kill(process.pid, signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    assert not (cut / "best.safetensors").exists()
+    process = launch(*command, str(cut), program=("-c", KILLED))
+    output, _ = process.communicate(timeout=DEADLINE)
+    assert process.returncode == -signal.SIGKILL, output
+    assert (cut / "last.ckpt").exists() and not (cut / "best.safetensors").exists()
 
     cut = cut.rename(folder / "moved")
     assert main([*command, str(cut), "--resume"]) == 0
     expected, resumed = weights(whole), weights(cut)
     for name, value in expected.items():
         torch.testing.assert_close(resumed[name], value, rtol=1e-5, atol=1e-7)
-    assert logged(cut, 1, "SAD") == pytest.approx({3: logged(whole, 0, "SAD")[3]}, rel=1e-3)
+    assert logged(cut, 1, "SAD") == pytest.approx({3: sads[3]}, rel=1e-3)
     assert finished(cut).sad == finished(whole).sad
 
     assert main([*command, str(cut), "--resume"]) == 0
     capsys.readouterr()
     assert main([*command, str(cut), "--resume", "--seed", "7", "--steps", "6"]) == 2
-    assert "moved: has a finished run of seed 0, steps 4; choose" in capsys.readouterr().err
+    assert "moved: has a finished run of seed 1, steps 4; choose" in capsys.readouterr().err
     shutil.copy(start, cut / "best.safetensors")
     assert main([*command, str(cut), "--resume"]) == 2
     assert "has no 'run' in its metadata: it is not" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_run_that_is_stopped_has_not_succeeded(
-    command, folder, narrow_network, wait_until, number
-):
+def test_a_run_that_is_stopped_has_not_succeeded(command, folder, wait_until, number):
     command = [*command, "--steps", "100000", "--validate-every", "10", "-o", str(folder)]
-    process = launch(*command, PYTHONPATH=os.pathsep.join([str(narrow_network), str(ROOT)]))
+    process = launch(*command)
     wait_until((folder / "last.ckpt").exists)
     process.send_signal(number)
     output, _ = process.communicate(timeout=DEADLINE)
@@ -215,7 +224,7 @@ def test_weights_that_are_no_numbers_are_not_kept(command, folder, capsys):
 
 @pytest.mark.parametrize("nodes", [1, 2])
 def test_two_processes_average_the_gradients_of_different_batches(
-    nodes, command, data, start, folder, free_port, narrow_network
+    nodes, command, data, start, folder, free_port
 ):
     """Of one machine, or of two that know each other by address and port only."""
     from train.module import Training
@@ -223,7 +232,6 @@ def test_two_processes_average_the_gradients_of_different_batches(
     command += ["--accelerator", "cpu", "--devices", str(2 // nodes), "--nodes", str(nodes)]
     command += ["--steps", "1", "-o", str(folder)]
     meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())} if nodes > 1 else {}
-    meeting["PYTHONPATH"] = os.pathsep.join([str(narrow_network), str(ROOT)])
     processes = [launch(*command, **meeting, NODE_RANK=str(node)) for node in range(nodes)]
     outputs = [process.communicate(timeout=DEADLINE)[0] for process in processes]
     assert [process.returncode for process in processes] == [0] * nodes, outputs
