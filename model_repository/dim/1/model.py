@@ -21,6 +21,7 @@ Engine = Callable[[np.ndarray, np.ndarray], np.ndarray]
 CPU_INFO = Path("/proc/cpuinfo")
 MNN_MODEL = "model.mnn"
 USED = b"used_dltensor"
+"""DLPack's name for a capsule whose array was taken."""
 STRIDE = 32
 """The graph pads both sides of an image to multiples of this."""
 
