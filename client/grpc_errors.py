@@ -28,6 +28,8 @@ NOT_SHARED = ("restricted", "open shared memory region")
 """What Triton says if shared memory is closed to clients, or is another machine's."""
 FORGOTTEN = "find shared memory region"
 """What Triton says after a restart to those who shared memory before."""
+GONE = ("UNAVAILABLE", "CANCELLED")
+"""What gRPC's status is then."""
 STOPPING = "has no available versions"
 """What Triton says of a model when it was asked to stop and finishes requests in flight."""
 
@@ -85,7 +87,7 @@ def explain(
             f"{servers} does not share memory ({reason}); start it on this machine with "
             "`python -m server --shm`, or leave out --shm"
         )
-    if status == "UNAVAILABLE" or _has_lost(error):
+    if _is_unavailable(error) or _has_lost(error):
         return ServerUnavailableError(
             f"no server at {servers} for {timeout:g} s ({reason}); "
             "start one with `python -m server`, or give --url another server's gRPC port"
@@ -121,7 +123,8 @@ def _has_lost(error: BaseException | None) -> bool:
 
 
 def _is_unavailable(error: BaseException | None) -> TypeGuard[InferenceServerException]:
-    return isinstance(error, InferenceServerException) and _status(error) == "UNAVAILABLE"
+    # A server that is stopping may cancel what it has just begun with. The client cancels nothing.
+    return isinstance(error, InferenceServerException) and _status(error) in GONE
 
 
 def _status(error: InferenceServerException) -> str:

@@ -26,16 +26,17 @@ def test_pauses_grow_to_a_limit_and_are_spread(error: Exception, longest: float)
 
 
 @pytest.mark.parametrize(
-    ("reason", "kind"),
+    ("reason", "status", "kind"),
     [
-        ("Request for unknown model: 'dim' has no available versions", ServerUnavailableError),
-        ("Request for unknown model: 'dim' is not found", ModelMissingError),
+        ("'dim' has no available versions", "NOT_FOUND", ServerUnavailableError),
+        ("CANCELLED", "CANCELLED", ServerUnavailableError),
+        ("Request for unknown model: 'dim' is not found", "NOT_FOUND", ModelMissingError),
     ],
 )
 def test_a_server_that_stops_is_gone_and_one_of_other_models_is_not(
-    reason: str, kind: type[Exception]
+    reason: str, status: str, kind: type[Exception]
 ) -> None:
-    error = InferenceServerException(reason, "StatusCode.NOT_FOUND")
+    error = InferenceServerException(reason, f"StatusCode.{status}")
     assert is_gone(error) == (kind is ServerUnavailableError)
     said = explain(error, "dim", "gpu1:8001", 3, Request())
     assert type(said) is kind
