@@ -1,5 +1,6 @@
 """Files that are written whole or not at all, and their hashes."""
 
+import errno
 import hashlib
 import os
 import secrets
@@ -17,8 +18,15 @@ def whole(path: Path, *, follow_symlinks: bool = False) -> Iterator[Path]:
     It has the name of `path`, whose suffix may name a format. If `path` is a link, the link is
     replaced or, with `follow_symlinks`, its target. What is replaced hands on its mode bits. If the
     block fails, nothing is replaced and nothing is left.
+
+    Raises
+    ------
+    FileExistsError
+        There is a device, a pipe or a socket: to root, /dev/null could be replaced.
     """
     target = Path(os.path.realpath(path)) if follow_symlinks else path
+    if target.exists() and not (target.is_symlink() or target.is_file() or target.is_dir()):
+        raise FileExistsError(errno.EEXIST, "exists and is not a file", str(path))
     folder = target.with_name(f".{secrets.token_hex(8)}.partial")
     try:
         folder.mkdir(mode=0o700)  # in here, for a signal that comes at once

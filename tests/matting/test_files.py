@@ -1,5 +1,6 @@
 """Files are whole or not there, whoever writes them."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -83,3 +84,13 @@ def test_a_folder_is_tried(tmp_path: Path) -> None:
         with pytest.raises(error) as refusal:
             check_folder(folder)  # of /proc, `os.access` would tell root that it can be written to
         assert refusal.value.filename == str(folder)
+
+
+def test_a_device_is_not_replaced(tmp_path: Path) -> None:
+    """Nor is a pipe, which takes no root to make."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(FileExistsError, match="exists and is not a file"):
+        write_whole(pipe, b"content")
+    assert pipe.is_fifo()
+    assert list(tmp_path.iterdir()) == [pipe]
