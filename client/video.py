@@ -17,7 +17,15 @@ import numpy as np
 
 from client.connection import Matte
 from client.in_order import in_order
-from client.job import Options, Pair, matte_photo, metadata_for, trimap_for, without_white
+from client.job import (
+    Options,
+    Pair,
+    check_composite,
+    matte_photo,
+    metadata_for,
+    trimap_for,
+    without_white,
+)
 from client.pairs import PairError, images_in
 from client.request import Request
 from client.video_files import (
@@ -125,6 +133,7 @@ def matte_video(
 
     def work(marked: tuple[Frame, Path]) -> tuple[dict[str, np.ndarray], Frame, bool]:
         frame, trimap = marked
+        check_composite(outputs, frame.photo.metadata, video)
         pixels = frame.photo.pixels
         trimap_of_frame = trimap_for(trimap, pixels, video, options)
         made = matte_photo(outputs, pixels, trimap_of_frame, matte, options, request)

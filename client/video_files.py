@@ -20,7 +20,7 @@ from av.video.reformatter import ColorRange
 from av.video.stream import VideoStream
 
 from matting.images import ImageError, Photo, WriteError, check_pixels
-from matting.metadata import Metadata
+from matting.metadata import HDR, Metadata
 
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".avi", ".webm")
 WRITTEN_SUFFIX = ".mkv"
@@ -44,15 +44,13 @@ PIXEL_FORMATS = {
 }
 """Names of ours and FFV1's. Cameras have 10 or 12 bits; 16 would double the file's size."""
 
-HDR = {16: "PQ", 18: "HLG"}
-"""Transfer characteristics, numbered as in ITU-T H.273."""
 TO_SDR = (
     "zscale=t=linear:npl=203,format=gbrpf32le,zscale=p=bt709,tonemap=mobius,"
     "zscale=t=bt709:m=bt709:r=tv,format=yuv420p10le"
 )
 """FFmpeg's filters for it; 203 cd/m² is white."""
 WIDE_GAMUTS = 9, 11, 12
-"""Colour primaries, numbered there, too: BT.2020, DCI-P3 and Display P3."""
+"""Colour primaries, numbered as in ITU-T H.273: BT.2020, DCI-P3 and Display P3."""
 
 Sides = tuple[int, int]
 """Width and height in pixels."""
@@ -72,7 +70,7 @@ class Measured(NamedTuple):
     are_apart : bool
         Whether no two have the same time to the millisecond: a file that is written has no other.
     hdr : str
-        One of the names of `HDR`, or empty.
+        One of the names of `matting.metadata.HDR`, or empty.
     """
 
     frames: int
@@ -101,7 +99,7 @@ def measure_video(path: Path) -> Measured:
     with _opened(path) as (container, stream):
         check_pixels(path, "its frames are", stream.height, stream.width)
         for frame, time in _timed(path, container, stream):
-            sides, hdr = _sides(frame), HDR.get(frame.color_trc, "")
+            sides, hdr = _sides(frame), hdr or HDR.get(frame.color_trc, "")
             times.append(_milliseconds(time))
     if not times:
         raise ImageError(f"{path}: none of its frames can be read; is it damaged or cut short?")

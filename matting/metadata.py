@@ -36,6 +36,10 @@ _WEBP_ICC, _WEBP_ALPHA, _WEBP_EXIF = 0x20, 0x10, 0x08  # flags
 _WEBP_LOSSLESS_ALPHA = 1 << 28
 
 
+HDR = {16: "PQ", 18: "HLG"}
+"""Transfer characteristics, numbered as in ITU-T H.273."""
+
+
 class Metadata(NamedTuple):
     """A photo's metadata; each part is empty if it has none.
 
@@ -56,6 +60,11 @@ class Metadata(NamedTuple):
     exif: bytes = b""
     resolution: float = 0
     cicp: bytes = b""
+
+    @property
+    def hdr(self) -> str:
+        """One of the names of `HDR`, or empty."""
+        return HDR.get(self.cicp[1], "") if self.cicp else ""
 
     @property
     def orientation(self) -> int:

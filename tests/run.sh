@@ -29,8 +29,10 @@ export NUMBA_DISABLE_JIT=1
 # What tests import is compiled by one process beside mypy: after an installation each of four that
 # begin at once would compile all of it. A test that cannot be collected is told by the run below.
 .venv/bin/python -m pytest --collect-only -qq "$@" >/dev/null 2>&1 &
+trap "kill $! 2>/dev/null || true" EXIT
 .venv/bin/python -m mypy
 wait
+trap - EXIT
 # Much of their time is waiting for servers: four keep two cores busy, and take 10 GB of memory.
 # The files in their own order (see tests/conftest.py), not those with the most tests first.
 exec .venv/bin/python -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder "$@"

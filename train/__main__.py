@@ -157,7 +157,11 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     except SIGTERMException:  # of Lightning, which would end with 0 as if all were done
         return stopped(signal.SIGTERM)
-    except (KeyboardInterrupt, SystemExit):  # of Lightning, which ends with 1 after Ctrl-C
+    except KeyboardInterrupt:
+        return stopped(signal.SIGINT)
+    except SystemExit as error:  # of Lightning, which ends with 1 after Ctrl-C
+        if not isinstance(error.__context__, KeyboardInterrupt):
+            raise
         return stopped(signal.SIGINT)
     return 0
 

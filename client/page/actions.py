@@ -5,13 +5,14 @@ byte for byte what `client/matte.py` writes.
 """
 
 import html
+import os
 import re
 import shutil
 from argparse import ArgumentTypeError
 from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
-from tempfile import TemporaryDirectory, mkdtemp
+from tempfile import TemporaryDirectory, mkdtemp, mkstemp
 from typing import NamedTuple
 
 import cv2
@@ -21,8 +22,22 @@ from gradio.components.image_editor import EditorValue
 
 from client.arguments import parse_background
 from client.connection import Matte
-from client.errors import CancelledError, ServerError
-from client.job import OUTPUTS, Band, Options, Pair, make_outputs, read_pair, write_outputs
+from client.errors import (
+    CancelledError,
+    ModelMissingError,
+    ServerError,
+    ServerUnavailableError,
+)
+from client.job import (
+    OUTPUTS,
+    Band,
+    Options,
+    Pair,
+    check_composite,
+    make_outputs,
+    read_pair,
+    write_outputs,
+)
 from client.page.drawing import ShapeError, css_colour, draw_shapes, paint_trimap, shrink, tint
 from client.request import Request
 from matting.compositing import checkerboard, composite
@@ -42,6 +57,7 @@ CONTROLS = {
     "quantize it (--quantize)": f"select “{COMPRESSED}”",
     "(--erode, --dilate)": "with the sliders",
     "all is unknown": "all of it is edges",
+    "make a --cutout": "download the cut-out",
 }
 """What the command line calls by its options and by the trimap's names, in the page's words."""
 
@@ -200,6 +216,7 @@ def show_result(
     kinds: Sequence[str] = OUTPUTS
     new = None
     try:
+        check_composite(kinds, matted.photo.metadata, Path(matted.file))
         new = _background(colour, background)
     except (ImageError, ArgumentTypeError) as error:
         gr.Warning(_words(error, folder), duration=None)
@@ -221,6 +238,7 @@ def show_background(
     check_kept(matted, shown)
     if matted is None or matted.file != photo:
         return gr.skip(), gr.skip()
+    check_composite(OUTPUTS, matted.photo.metadata, Path(matted.file))
     views, files = _write(matted, ["composite"], _background(colour, background))
     return *views, *files
 
@@ -243,7 +261,7 @@ def _words(error: Exception, folder: Path) -> str:
     words = re.sub(rf"{re.escape(str(folder))}/(\w+/)?", "", str(error))
     for option, control in CONTROLS.items():
         words = words.replace(option, control)
-    if isinstance(error, ServerError):
+    if isinstance(error, (ServerUnavailableError, ModelMissingError)):
         words = f"no photo can be cut out now; tell whoever runs this page: {words}"
     return html.escape(words)
 
@@ -288,13 +306,14 @@ def _write_views(
 
 
 def _write_view(folder: Path, view: np.ndarray) -> str:
-    """Write a view (uint8; grey, RGB or RGBA) as a new file in a folder of its own; return that.
+    """Write a view (uint8; grey, RGB or RGBA) as a new file; return that.
 
     Given the array, Gradio would write it anew over what others, with the same picture, look at.
     """
-    file = Path(mkdtemp(dir=folder)) / "view.png"
-    file.write_bytes(encode_image(file, view))
-    return str(file)
+    descriptor, file = mkstemp("-view.png", dir=folder)
+    os.close(descriptor)
+    Path(file).write_bytes(encode_image(Path(file), view))
+    return file
 
 
 def _hex(colour: str) -> str:

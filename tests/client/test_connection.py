@@ -246,7 +246,7 @@ class CancelledWhenSent(Request):
         return super().headers()
 
 
-@pytest.mark.parametrize("options", [{"tile": 96}, {"knn": True}])
+@pytest.mark.parametrize("options", [{}, {"tile": 96}, {"knn": True}])
 def test_a_cancelled_request_ends(standin, asked, make_picture, options):
     with Matte(standin.grpc_url) as matte, pytest.raises(CancelledError):
         matte.alpha(*make_picture(96, 1000), request=CancelledWhenSent(), **options)

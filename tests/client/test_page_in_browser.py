@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from matting.images import read_gray, write_image
+from client.tiles import worthwhile_tiles
+from matting.images import read_gray, read_image, read_trimap, write_image
 
 pytestmark = pytest.mark.skipif(find_spec("gradio") is None, reason="needs the extra `page`")
 
@@ -108,7 +109,7 @@ def renewed(tab, place):
 def previewed(tab, seen):
     """What is done within must load a picture into the editor that was not there before."""
     with tab.expect_response(
-        lambda response: response.url.endswith("/view.png") and response.url not in seen
+        lambda response: response.url.endswith("-view.png") and response.url not in seen
     ) as waiting:
         yield
     seen.add(waiting.value.url)
@@ -232,12 +233,6 @@ def test_strokes_of_the_brush_are_a_trimap(tab, server, count_requests, tmp_path
     stroke("edges", 40)
     stroke("subject", 0)
     press(tab, "Cut out")
-    tab_to(tab, "Cancel")
-    tab.keyboard.press("Enter")
-    tab.get_by_role("button", name="Cancel").wait_for(state="detached")
-    assert tab.locator("button:enabled", has_text="Download alpha").count() == 0
-    tab.wait_for_function("document.activeElement.innerText == 'Cut out'")
-    tab.keyboard.press("Enter")
     alpha = read_gray(download(tab, "alpha", tmp_path))
     assert (alpha[256, 180:332] == 255).all()
     assert not alpha[:200].any() and not alpha[335:].any()
@@ -250,6 +245,30 @@ def test_strokes_of_the_brush_are_a_trimap(tab, server, count_requests, tmp_path
     tab.locator("canvas").first.wait_for()
     press(tab, "Photo: Clear")
     tab.get_by_label("Trimap or mask (optional): Click to upload or drop files").wait_for()
+
+
+def test_what_is_cancelled_ends(tab, server, count_requests, tmp_path):
+    """The photo has so many tiles that it is not too late."""
+    pictures = {"photo": read_image(DEMO_PHOTO), "trimap": read_trimap(DEMO_TRIMAP)}
+    for place, picture in pictures.items():
+        pictures[place] = picture.repeat(4, axis=0).repeat(4, axis=1)
+        write_image(tmp_path / f"{place}.png", pictures[place])
+        drop(tab, place, tmp_path / f"{place}.png")
+    tab.locator("canvas").first.wait_for()
+    before = count_requests(server.grpc_url)
+    press(tab, "Cut out")
+    while count_requests(server.grpc_url) == before:
+        tab.wait_for_timeout(100)
+    tab_to(tab, "Cancel")
+    tab.keyboard.press("Enter")
+    tab.get_by_role("button", name="Cancel").wait_for(state="detached")
+    tab.wait_for_function("document.activeElement.innerText == 'Cut out'")
+    asked = []
+    while len(asked) < 2:
+        tab.wait_for_timeout(3000)
+        asked.append(count_requests(server.grpc_url) - before)
+    assert asked[0] == asked[1] < len(worthwhile_tiles(pictures["trimap"]))
+    assert tab.locator("button:enabled", has_text="Download alpha").count() == 0
 
 
 def test_small_print_can_be_read(tab):

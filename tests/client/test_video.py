@@ -185,6 +185,11 @@ def test_hdr_cutouts_keep_it_and_composites_are_refused(run, refuse, clip, asked
     composite = ["--composite", "new.mkv", "--background", "#fff"]
     error = refuse("hlg.mov", "--trimaps", "trimaps", *composite)
     assert "hlg.mov: is HDR (HLG), a background is not; make a --cutout, or convert" in error
+    error = refuse("cutouts", "--trimaps", "trimaps", *composite)
+    assert "cutouts: is HDR (HLG)" in error
+    trimap = min(Path("trimaps").iterdir())
+    error = refuse("cutouts/000001.png", trimap, "--composite", "new.png", "--background", "#fff")
+    assert "cutouts/000001.png: is HDR (HLG)" in error
     assert asked() == before
 
 

@@ -123,7 +123,10 @@ def fastest(precision: str, entry: dict) -> str:
     try:
         import MNN  # noqa: F401
     except ImportError as error:
-        pb_utils.Logger.log_warn(f"OpenVINO serves, MNN would be twice as fast: {error}")
+        pb_utils.Logger.log_warn(
+            "OpenVINO serves, MNN would be twice as fast after `sh setup.sh -e '.[server]'` "
+            f"({error})"
+        )
         return "openvino"
     return "mnn"
 
