@@ -178,12 +178,13 @@ def _to_trimap(marked: np.ndarray, path: Path, options: Options) -> np.ndarray:
     return marked
 
 
-def check_composite(kinds: Iterable[str], metadata: Metadata, name: Path) -> None:
-    """Raise ImageError if a composite is asked for of an HDR photo or frame."""
-    if "composite" in kinds and metadata.hdr:
+def check_composite(
+    kinds: Iterable[str], hdr: str, name: Path, otherwise: str = "convert it first"
+) -> None:
+    """Raise ImageError if a composite is asked for of what is HDR: see `Metadata.hdr`."""
+    if "composite" in kinds and hdr:
         raise ImageError(
-            f"{name}: is HDR ({metadata.hdr}), a background is not; make a --cutout, or convert it "
-            "first"
+            f"{name}: is HDR ({hdr}), a background is not; make a --cutout, or {otherwise}"
         )
 
 
@@ -203,7 +204,7 @@ def matte_pair(pair: Pair, matte: Matte, options: Options, request: Request) -> 
     """
     _check_outputs(pair)
     photo, trimap = read_pair(pair, options)
-    check_composite(pair.outputs, photo.metadata, pair.image)
+    check_composite(pair.outputs, photo.metadata.hdr, pair.image)
     for path in pair.outputs.values():
         check_sides(path, *trimap.shape)
     made = matte_photo(pair.outputs, photo.pixels, trimap, matte, options, request)

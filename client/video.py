@@ -133,7 +133,7 @@ def matte_video(
 
     def work(marked: tuple[Frame, Path]) -> tuple[dict[str, np.ndarray], Frame, bool]:
         frame, trimap = marked
-        check_composite(outputs, frame.photo.metadata, video)
+        check_composite(outputs, frame.photo.metadata.hdr, video)
         pixels = frame.photo.pixels
         trimap_of_frame = trimap_for(trimap, pixels, video, options)
         made = matte_photo(outputs, pixels, trimap_of_frame, matte, options, request)
@@ -169,11 +169,8 @@ def _check_video(pair: Pair, trimaps: list[Path]) -> Sides:
             f"{video}: has frames less than a millisecond apart, which a {WRITTEN_SUFFIX} cannot "
             "keep; give a folder for frames instead"
         )
-    if "composite" in pair.outputs and measured.hdr:
-        raise PairError(
-            f"{video}: is HDR ({measured.hdr}), a background is not; make a --cutout, or convert "
-            f"the video first: ffmpeg -i {shlex.quote(str(video))} -vf {TO_SDR} -crf 12 sdr.mkv"
-        )
+    to_sdr = f"ffmpeg -i {shlex.quote(str(video))} -vf {TO_SDR} -crf 12 sdr.mkv"
+    check_composite(pair.outputs, measured.hdr, video, f"convert the video first: {to_sdr}")
     return measured.sides
 
 

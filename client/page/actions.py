@@ -216,8 +216,7 @@ def show_result(
     kinds: Sequence[str] = OUTPUTS
     new = None
     try:
-        check_composite(kinds, matted.photo.metadata, Path(matted.file))
-        new = _background(colour, background)
+        new = _background(matted, colour, background)
     except (ImageError, ArgumentTypeError) as error:
         gr.Warning(_words(error, folder), duration=None)
         kinds = ["alpha", "cutout"]
@@ -238,8 +237,7 @@ def show_background(
     check_kept(matted, shown)
     if matted is None or matted.file != photo:
         return gr.skip(), gr.skip()
-    check_composite(OUTPUTS, matted.photo.metadata, Path(matted.file))
-    views, files = _write(matted, ["composite"], _background(colour, background))
+    views, files = _write(matted, ["composite"], _background(matted, colour, background))
     return *views, *files
 
 
@@ -266,7 +264,8 @@ def _words(error: Exception, folder: Path) -> str:
     return html.escape(words)
 
 
-def _background(colour: str, picture: str | None) -> np.ndarray:
+def _background(matted: Matted, colour: str, picture: str | None) -> np.ndarray:
+    check_composite(["composite"], matted.photo.metadata.hdr, Path(matted.file))
     chosen = Path(picture) if picture else parse_background(_hex(colour))
     return read_photo(chosen).pixels if isinstance(chosen, Path) else chosen
 

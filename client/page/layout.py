@@ -1,7 +1,6 @@
 """The page: where its parts are, and which of `client.page.actions` each of them calls."""
 
 import asyncio
-import json
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from functools import partial
@@ -17,6 +16,7 @@ from client.connection import Matte
 from client.page import actions
 from client.page.actions import COMPRESSED, MASK, TRIMAP
 from client.page.drawing import BRUSHES, KINDS, css_colour
+from client.page.scripts import CONNECTION, FOCUS_START, HIDE_BUTTON, NAMES, SHOW_BUTTON
 from matting.images import MAX_PIXELS, WRITABLE_SUFFIXES
 from matting.trimaps import MASK_BAND
 
@@ -29,10 +29,6 @@ SWEEP, KEPT = 3600, 24 * 3600
 """Seconds between searches for old files, and until an upload, or what was made of it, is old."""
 GRACE = 600
 """Seconds until a closed tab's results are freed: a broken connection looks the same."""
-LOST = "The program behind this page does not answer: it was stopped, or the network is down. \
-Nothing works here until it is back."
-RESTARTED = "The program behind this page was restarted and no longer has your files: reload the \
-page and drop them again."
 ANY_HOST = "0.0.0.0"
 """An address to listen on that says nothing about the name by which the page is asked for."""
 KIND_HELP = "A trimap is white where the subject is, black where the background is, and grey along \
@@ -54,62 +50,6 @@ CSS = """
 #connection:empty { display: none; }
 :focus-visible { outline: 3px solid #0072b2 !important; outline-offset: 2px; }
 """
-NAMES = """
-() => {
-  // Gradio names all drop zones alike, and the icons of different parts; pictures it does not name.
-  const name = () => {
-    for (const label of document.querySelectorAll('[data-testid="block-label"]')) {
-      const what = label.textContent.trim(), part = label.closest('.block');
-      for (const button of part.querySelectorAll('button')) {
-        const said = button.ariaLabel ?? '';
-        if (said.startsWith(what) || (!said && button.textContent.trim())) continue;
-        button.ariaLabel = said ? `${what}: ${said}` : what;
-      }
-      for (const image of part.querySelectorAll('img')) image.alt ||= what;
-    }
-    const brushes = KINDS;
-    document.querySelectorAll('button.color').forEach((button, number) => {
-      button.ariaLabel = `Brush: ${brushes[number]}`;
-    });
-    for (const group of document.querySelectorAll('fieldset'))
-      group.ariaLabel = group.querySelector('[data-testid="block-info"]').textContent.trim();
-    for (const picker of document.querySelectorAll('.color-picker')) {
-      picker.querySelector('input').ariaLabel = 'Colour';
-      picker.querySelector('.swatch').ariaLabel = 'Colour now';
-      picker.querySelector('.eyedropper').ariaLabel = 'Colour from the screen';
-    }
-  };
-  new MutationObserver(name).observe(document.body, { childList: true, subtree: true });
-  name();
-}
-""".replace("KINDS", json.dumps(list(KINDS)))
-CONNECTION = """
-() => {
-  // Gradio says “Error” if the page's program is gone, or was started anew and knows no file.
-  const line = document.createElement('p');
-  line.id = 'connection';
-  line.role = 'alert';
-  document.querySelector('.gradio-container').prepend(line);
-  // Only what changes is read aloud.
-  const say = words => { if (line.textContent !== words) line.textContent = words; };
-  let first;
-  const look = async () => {
-    try {
-      const answer = await fetch('gradio_api/app_id');
-      if (!answer.ok) throw answer.status;
-      const program = await answer.text();
-      first ??= program;
-      say(program === first ? '' : RESTARTED);
-    } catch {
-      say(LOST);
-    }
-  };
-  setInterval(look, 3000);
-  look();
-}
-""".replace("LOST", json.dumps(LOST)).replace("RESTARTED", json.dumps(RESTARTED))
-SHOW_BUTTON = "() => ({ __type__: 'update', visible: true })"
-HIDE_BUTTON = "() => ({ __type__: 'update', visible: false })"
 # Fonts of the system: others would be fetched. Gradio's own greys and blue are too pale to read.
 THEME = gr.themes.Default(
     primary_hue="blue",
@@ -313,7 +253,7 @@ def _connect_results(
     ends = [inputs.cancel.click, inputs.photo.clear, inputs.photo.upload, inputs.demo.click]
     gr.on(ends, None, cancels=matting)  # the page is free at once, but its thread would go on
     gr.on(ends, actions.cancel, under_way, None, show_progress="hidden", api_visibility="private")
-    inputs.cancel.click(None, None, None, js="() => document.querySelector('#start').focus()")
+    inputs.cancel.click(None, None, None, js=FOCUS_START)
     gr.on(
         [colour.change, background.upload, background.clear],
         in_words(actions.show_background),

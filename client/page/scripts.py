@@ -1,0 +1,67 @@
+"""What the page does in the browser by itself, in JavaScript."""
+
+import json
+
+from client.page.drawing import KINDS
+
+LOST = "The program behind this page does not answer: it was stopped, or the network is down. \
+Nothing works here until it is back."
+RESTARTED = "The program behind this page was restarted and no longer has your files: reload the \
+page and drop them again."
+NAMES = """
+() => {
+  // Gradio names all drop zones alike, and the icons of different parts; pictures it does not name.
+  const name = () => {
+    for (const label of document.querySelectorAll('[data-testid="block-label"]')) {
+      const what = label.textContent.trim(), part = label.closest('.block');
+      for (const button of part.querySelectorAll('button')) {
+        const said = button.ariaLabel ?? '';
+        if (said.startsWith(what) || (!said && button.textContent.trim())) continue;
+        button.ariaLabel = said ? `${what}: ${said}` : what;
+      }
+      for (const image of part.querySelectorAll('img')) image.alt ||= what;
+    }
+    const brushes = KINDS;
+    document.querySelectorAll('button.color').forEach((button, number) => {
+      button.ariaLabel = `Brush: ${brushes[number]}`;
+    });
+    for (const group of document.querySelectorAll('fieldset'))
+      group.ariaLabel = group.querySelector('[data-testid="block-info"]').textContent.trim();
+    for (const picker of document.querySelectorAll('.color-picker')) {
+      picker.querySelector('input').ariaLabel = 'Colour';
+      picker.querySelector('.swatch').ariaLabel = 'Colour now';
+      picker.querySelector('.eyedropper').ariaLabel = 'Colour from the screen';
+    }
+  };
+  new MutationObserver(name).observe(document.body, { childList: true, subtree: true });
+  name();
+}
+""".replace("KINDS", json.dumps(list(KINDS)))
+CONNECTION = """
+() => {
+  // Gradio says “Error” if the page's program is gone, or was started anew and knows no file.
+  const line = document.createElement('p');
+  line.id = 'connection';
+  line.role = 'alert';
+  document.querySelector('.gradio-container').prepend(line);
+  // Only what changes is read aloud.
+  const say = words => { if (line.textContent !== words) line.textContent = words; };
+  let first;
+  const look = async () => {
+    try {
+      const answer = await fetch('gradio_api/app_id');
+      if (!answer.ok) throw answer.status;
+      const program = await answer.text();
+      first ??= program;
+      say(program === first ? '' : RESTARTED);
+    } catch {
+      say(LOST);
+    }
+  };
+  setInterval(look, 3000);
+  look();
+}
+""".replace("LOST", json.dumps(LOST)).replace("RESTARTED", json.dumps(RESTARTED))
+SHOW_BUTTON = "() => ({ __type__: 'update', visible: true })"
+HIDE_BUTTON = "() => ({ __type__: 'update', visible: false })"
+FOCUS_START = "() => document.querySelector('#start').focus()"
