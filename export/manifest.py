@@ -15,7 +15,7 @@ from pathlib import Path
 from export.engine import MODULES, find_gpu
 from export.errors import ExportError
 from export.processor import has_vnni
-from matting.files import sha256, write_whole
+from matting.files import locked, sha256, write_whole
 
 MANIFEST = "manifest.json"
 WEIGHTS = "weights.safetensors"
@@ -48,13 +48,17 @@ def describe(onnx: Path, target: str, precision: str) -> dict[str, object]:
 
 
 def write_entry(folder: Path, artifact: str, entry: dict[str, object]) -> None:
-    """Set an artifact's entry in a folder's manifest, whole or not at all; others' stay."""
-    try:
-        entries = read_manifest(folder)
-    except ExportError:  # damaged: the new one heals it
-        entries = {}
-    text = json.dumps({**entries, artifact: entry}, indent=2) + "\n"
-    write_whole(folder / MANIFEST, text.encode())
+    """Set an artifact's entry in a folder's manifest, whole or not at all; others' stay.
+
+    Those that another process sets at this moment, too.
+    """
+    with locked(folder):
+        try:
+            entries = read_manifest(folder)
+        except ExportError:  # damaged: the new one heals it
+            entries = {}
+        text = json.dumps({**entries, artifact: entry}, indent=2) + "\n"
+        write_whole(folder / MANIFEST, text.encode())
 
 
 def read_manifest(folder: Path) -> dict[str, dict]:

@@ -1,16 +1,14 @@
 """The model's folder in a Triton repository: its configurations, and how an export gets into it."""
 
-import os
 import re
 import shutil
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack
 from pathlib import Path
 
 from export.engine import Profile, as_text
 from export.errors import ExportError
 from export.manifest import MNN_MODEL, write_entry
-from matting.files import check_folder, whole, write_whole
+from matting.files import check_folder, locked, whole, write_whole
 
 MODEL, CONFIG, FOR_TENSORRT = "dim", "config.pbtxt", "configs/tensorrt.pbtxt"
 TEMPLATE = Path(__file__).parents[1] / "model_repository" / MODEL
@@ -118,23 +116,6 @@ def copy_all(places: dict[Path, Path]) -> None:
     with ExitStack() as copies:
         for source, place in places.items():
             shutil.copyfile(source, copies.enter_context(whole(place)))
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Wait until no other process holds a folder's lock, and hold it.
-
-    It is on the folder itself, for which there is no file, and ends with the process, however that
-    ends. Where folders cannot be locked, as on NFS and Windows, it does nothing.
-    """
-    with ExitStack() as stack:
-        with suppress(ImportError, OSError):
-            import fcntl
-
-            descriptor = os.open(folder, os.O_RDONLY)
-            stack.callback(os.close, descriptor)
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
 
 
 def put_in_place(

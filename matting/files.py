@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and their hashes."""
+"""Files that are written whole or not at all, locks on their folders, and their hashes."""
 
 import errno
 import hashlib
@@ -6,7 +6,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryFile
 
@@ -62,6 +62,23 @@ def check_folder(folder: Path) -> None:
         TemporaryFile(dir=folder).close()
     except OSError as error:  # may name the file
         raise OSError(error.errno, error.strerror, str(folder)) from error
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Wait until no other process holds a folder's lock, and hold it.
+
+    It is on the folder itself, for which there is no file, and ends with the process, however that
+    ends. Where folders cannot be locked, as on NFS and Windows, it does nothing.
+    """
+    with ExitStack() as stack:
+        with suppress(ImportError, OSError):
+            import fcntl
+
+            descriptor = os.open(folder, os.O_RDONLY)
+            stack.callback(os.close, descriptor)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
 
 
 def sha256(path: Path) -> str:

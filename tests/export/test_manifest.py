@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
 
@@ -113,6 +114,13 @@ def test_a_model_in_int8_asks_for_vnni(
     assert [fault.split(": ")[0] for fault in faults] == [
         "int8.onnx is in int8, and this processor has no VNNI"
     ] * (not vnni)
+
+
+def test_entries_set_at_one_moment_are_all_there(tmp_path: Path) -> None:
+    names = [f"{number}.plan" for number in range(8)]
+    with ThreadPoolExecutor(len(names)) as pool:
+        list(pool.map(lambda name: write_entry(tmp_path, name, {"target": name}), names))
+    assert sorted(read_manifest(tmp_path)) == names
 
 
 def test_other_engines_entries_stay(plan: Path) -> None:

@@ -34,7 +34,7 @@ OWN = read_config(TEMPLATE, CONFIG)
 HOLD_LOCK = """
 import sys, time
 from pathlib import Path
-from export.repository import locked
+from matting.files import locked
 
 with locked(Path(sys.argv[1])):
     print("held", flush=True)
