@@ -4,11 +4,26 @@ PNG, JPEG, WebP, TIFF (classic) and BMP are known. Everything here looks at byte
 a few kilobytes that claims gigapixels is found out before any memory is spent on it.
 """
 
+import re
 import struct
 import zlib
 from collections.abc import Iterator
 
 from matting import exif
+
+OTHER_FORMATS = {
+    "HEIC": rb"....ftyp(hei|hev|mif1|msf1)",
+    "AVIF": rb"....ftypavi",
+    "JPEG XL": rb"\xff\x0a|....JXL ",
+    "JPEG 2000": rb"\xff\x4f\xff\x51|....jP  ",
+    "GIF": rb"GIF8",
+    "PDF": rb"%PDF",
+    "Photoshop": rb"8BPS",
+    "BigTIFF": rb"II\+\0|MM\0\+",
+    "OpenEXR": rb"v/1\x01",
+    "camera raw": rb"....ftypcrx|FUJIFILM|II[RU].|MMOR|II\*\0(\x10\0\0\0CR\x02|....IIII.waR)",
+}
+"""Formats that people try, and how their files begin; some cameras' raws are TIFFs besides."""
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # Markers that carry a frame's size: all of SOF0..SOF15 but DHT (C4), JPG (C8) and DAC (CC).
@@ -29,7 +44,9 @@ class HeaderError(ValueError):
 
 
 def image_format(data: bytes) -> str | None:
-    """Name the format from the first 12 bytes: PNG, JPEG, WebP, TIFF, BMP, or None if unknown."""
+    """Name the format from the first 16 bytes: PNG, JPEG, WebP, TIFF, BMP, or None if unknown."""
+    if other_format(data):
+        return None
     if data.startswith(PNG_SIGNATURE):
         return "PNG"
     if data.startswith(b"\xff\xd8\xff"):
@@ -41,6 +58,12 @@ def image_format(data: bytes) -> str | None:
     if data.startswith(b"BM"):
         return "BMP"
     return None
+
+
+def other_format(data: bytes) -> str | None:
+    """Name one of `OTHER_FORMATS` from the first 16 bytes; None if it is none of them."""
+    beginnings = OTHER_FORMATS.items()
+    return next((name for name, begin in beginnings if re.match(begin, data, re.DOTALL)), None)
 
 
 def image_size(data: bytes) -> tuple[int, int]:

@@ -21,7 +21,7 @@ import numpy as np
 
 from matting import exif
 from matting.files import check_folder, write_whole
-from matting.headers import HeaderError, image_format, image_size
+from matting.headers import HeaderError, image_format, image_size, other_format
 from matting.metadata import Metadata, declare_alpha, insert_metadata, read_metadata
 
 MAX_PIXELS = 200_000_000
@@ -216,6 +216,7 @@ def _decode(path: Path, data: bytes, mode: int) -> np.ndarray:
     name = image_format(data)
     _size(path, data)
     if name == "TIFF":
+        _check_no_raw(path, data)
         data = exif.say_premultiplied(data)
     with silent_opencv():
         try:
@@ -246,6 +247,13 @@ def _size(path: Path, data: bytes) -> tuple[int, int]:
         raise _damaged(path, image_format(data), str(error)) from error
     check_pixels(path, "is", height, width)
     return height, width
+
+
+def _check_no_raw(path: Path, tiff: bytes) -> None:
+    """Refuse what begins with a preview, which OpenCV would read: cameras' raws, and DNGs."""
+    is_reduced = exif.number(tiff, exif.NEW_SUBFILE_TYPE) & exif.REDUCED
+    if is_reduced or exif.number(tiff, exif.DNG_VERSION):
+        raise _unknown(path, "camera raw")
 
 
 def _check_tiff(path: Path, tiff: bytes, is_deep: bool) -> None:
@@ -317,7 +325,13 @@ def _read_bytes(path: Path) -> bytes:
         raise ImageError(f"{path}: cannot be read ({error.strerror})") from error
     if not data:
         raise ImageError(f"{path}: is empty (0 bytes); expected an image; copy it again")
+    if name := other_format(data):
+        raise _unknown(path, name)
     raise ImageError(f"{path}: is not an image of a known format; expected {_FORMATS}")
+
+
+def _unknown(path: Path, name: str) -> ImageError:
+    return ImageError(f"{path}: its format is {name}; expected {_FORMATS}; convert it first")
 
 
 def _damaged(path: Path, name: str | None, reason: str) -> ImageError:

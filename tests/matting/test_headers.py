@@ -1,13 +1,15 @@
 """Header sizes are the decoded sizes, and gigapixel claims are found without decoding."""
 
+import io
 import struct
 import zlib
 
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
-from matting.headers import HeaderError, image_format, image_size
+from matting.headers import HeaderError, image_format, image_size, other_format
 
 WEBP_LOSSY = [cv2.IMWRITE_WEBP_QUALITY, 50]
 ENCODINGS = {
@@ -36,6 +38,34 @@ def test_size_is_that_of_the_picture(kind: str, size: tuple[int, int]) -> None:
     data = encoded(kind, *size)
     assert image_format(data) == ENCODINGS[kind][0]
     assert image_size(data) == size
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("AVIF", "AVIF"), ("GIF", "GIF"), ("PDF", "PDF"), ("JPEG 2000", "JPEG2000")]
+)
+def test_formats_that_are_not_read_are_named(name: str, kind: str) -> None:
+    file = io.BytesIO()
+    Image.new("RGB", (9, 7)).save(file, kind)
+    assert (image_format(file.getvalue()), other_format(file.getvalue())) == (None, name)
+
+
+@pytest.mark.parametrize(
+    ("name", "begin"),
+    [
+        ("HEIC", b"\0\0\0\x24ftypheic"),
+        ("HEIC", b"\0\0\0\x1cftypmif1"),
+        ("JPEG XL", b"\0\0\0\x0cJXL \r\n\x87\n"),
+        ("Photoshop", b"8BPS\0\1"),
+        ("OpenEXR", b"v/1\1\2\0\0\0"),
+        ("camera raw", b"\0\0\0\x18ftypcrx "),
+        ("camera raw", b"II*\0\x10\0\0\0CR\2\0"),
+        ("camera raw", b"II*\0\x08\x0a\0\0IIIICwaR"),
+        ("camera raw", b"IIU\0\x18\0\0\0"),
+        ("camera raw", b"FUJIFILMCCD-RAW "),
+    ],
+)
+def test_formats_are_named_by_how_real_files_begin(name: str, begin: bytes) -> None:
+    assert (image_format(begin), other_format(begin)) == (None, name)
 
 
 def test_big_endian_tiff() -> None:

@@ -74,6 +74,18 @@ def test_lab_is_refused(tmp_path: Path, photo: np.ndarray, refusal: Callable[...
     assert "is in L*a*b* colours; save it in RGB" in refusal(read_image, tmp_path / "a.tif")
 
 
+@pytest.mark.parametrize("tags", [{254: 1}, {254: 0, 50706: b"\1\4\0\0"}])
+def test_raws_are_refused_not_their_previews_read(
+    tmp_path: Path, photo: np.ndarray, tags: dict, refusal: Callable[..., str]
+) -> None:
+    """As a .nef or .arw begins, and as a .dng does."""
+    Image.fromarray(photo).save(tmp_path / "a.tif", tiffinfo={254: 0})
+    assert read_image(tmp_path / "a.tif").shape == photo.shape
+    Image.fromarray(photo).save(tmp_path / "a.nef", "TIFF", tiffinfo=tags)
+    message = refusal(read_image, tmp_path / "a.nef")
+    assert "its format is camera raw" in message and "convert it first" in message
+
+
 def test_bigtiff(tmp_path: Path, photo: np.ndarray, refusal: Callable[..., str]) -> None:
     Image.fromarray(photo).save(tmp_path / "a.tif", big_tiff=True)
     assert "not BigTIFF" in refusal(read_image, tmp_path / "a.tif")
