@@ -42,10 +42,6 @@ settings.register_profile(
 )
 settings.load_profile("default")
 
-# Programs that tests stop inherit what `nohup` and a shell's `&` let pytest ignore.
-signal.signal(signal.SIGHUP, signal.SIG_DFL)
-signal.signal(signal.SIGINT, signal.default_int_handler)
-
 MODEL_REPOSITORY = Path(__file__).parents[1] / "model_repository"
 LONGEST = {
     "tests/benchmarks/test_report.py",
