@@ -59,7 +59,7 @@ class Metadata(NamedTuple):
         Four numbers of ITU-T H.273: colour primaries, transfer characteristics, matrix (0: RGB)
         and whether the range is full. Only PNG and videos have it; it comes before a profile.
     xmp : bytes
-        An XMP packet. A JPEG's extended XMP, which it cannot hold in one piece, is left out.
+        An XMP packet. What a JPEG has beyond 64 KB of it (extended XMP) is left out.
     iptc : bytes
         IPTC-IIM, which only JPEG and TIFF have. It is read, but not written.
     """
