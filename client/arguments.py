@@ -177,9 +177,10 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
         "outputs",
         "At least one is required: a file for one photo, a folder for many; for a video or a\n"
         "folder of frames, a lossless .mkv (FFV1) or a folder for frames. Cut-out and composite\n"
-        "keep the photo's colour profile, EXIF and dpi and, as .png and .tif, its 16 bits (a grey\n"
-        "TIFF with an alpha channel is reduced to 8). A background is assumed to have the photo's\n"
-        "colour profile. Alpha always has 8 bits, as in the server's answer.",
+        "keep the photo's colour profile, EXIF, rights, captions (XMP) and dpi and, as .png and\n"
+        ".tif, its 16 bits (a grey TIFF with an alpha channel is reduced to 8). A background is\n"
+        "assumed to have the photo's colour profile. Alpha always has 8 bits, as in the server's\n"
+        "answer.",
     )
     outputs.add_argument("-o", "--alpha", metavar="ALPHA", type=Path, help="the alpha matte, grey")
     outputs.add_argument(

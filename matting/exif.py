@@ -13,6 +13,7 @@ from typing import NamedTuple, Union
 import numpy as np
 
 ORIENTATION, EXTRA_SAMPLES, MAKER_NOTE, ICC_PROFILE = 0x0112, 338, 0x927C, 34675
+XMP, IPTC = 700, 33723
 UPRIGHT, PREMULTIPLIED_ALPHA, STRAIGHT_ALPHA = 1, 1, 2
 PHOTOMETRIC, SAMPLES, PLANAR_CONFIGURATION = 262, 277, 284
 NEW_SUBFILE_TYPE, DNG_VERSION = 254, 50706
@@ -27,7 +28,7 @@ LINKS = (0x8769, 0x8825, 0xA005)
 DESCRIPTIVE = (270, 271, 272, 282, 283, 296, 305, 306, 315, 316, 33432, *LINKS)
 """What a TIFF file says of the photo, not of its own pixels: title, camera, resolution, author."""
 
-SHORT, LONG, RATIONAL, UNDEFINED = 3, 4, 5, 7
+BYTE, SHORT, LONG, RATIONAL, UNDEFINED = 1, 3, 4, 5, 7
 _UNITS = dict(enumerate((1, 1, 2, 4, 4, 1, 1, 2, 4, 4, 4, 8), start=1))
 """Bytes that change places together between byte orders, for each kind of field."""
 _FRACTIONS = (5, 10)  # two numbers each
@@ -208,7 +209,8 @@ def _read(data: bytes, start: int, order: str, depth: int) -> Directory:
         if size <= room and begin + size <= len(data):
             room -= size
             value = data[begin : begin + size]
-            directory[tag] = Field(kind, _little_endian(value, order, _UNITS[kind]))
+            unit = 1 if tag == IPTC else _UNITS[kind]  # which is bytes, though often called LONG
+            directory[tag] = Field(kind, _little_endian(value, order, unit))
     return directory
 
 

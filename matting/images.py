@@ -65,7 +65,7 @@ class Photo(NamedTuple):
     ----------
     pixels : ndarray, H x W x 3 RGB, uint8 or uint16
     metadata : Metadata
-        Its colour profile, EXIF with the orientation 1, and resolution.
+        Its colour profile, EXIF with the orientation 1, resolution, and XMP of its subject.
     """
 
     pixels: np.ndarray
@@ -167,7 +167,7 @@ def write_image(path: str | Path, array: np.ndarray, metadata: Metadata | None =
         H x W grey, H x W x 3 RGB or H x W x 4 RGBA (.png, .webp and .tif only). Only .png and
         .tif hold 16 bits; for the others the pixels are scaled to 8 bits.
     metadata : Metadata, optional
-        Profile, EXIF and resolution to put into the file. A .bmp gets none of them.
+        Profile, EXIF, XMP and resolution to put into the file. A .bmp gets none of them.
 
     Raises
     ------

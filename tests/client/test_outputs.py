@@ -1,4 +1,4 @@
-"""What cut-outs and composites keep of the photo: 16 bits, straight colours, profile, EXIF, dpi."""
+"""What cut-outs and composites keep: 16 bits, straight colours, profile, EXIF, XMP, dpi."""
 
 import stat
 from pathlib import Path
@@ -93,6 +93,25 @@ def test_profile_and_exif_are_kept_and_the_turn_is_done(run, picture, suffix):
             assert made.info["icc_profile"] == PROFILE
             assert str(made.getexif()[ExifTags.Base.Make]).rstrip("\0") == "A camera"
             assert made.getexif().get(ExifTags.Base.Orientation, 1) == 1
+    assert read_photo(f"alpha{suffix}").metadata == Metadata()
+
+
+@pytest.mark.parametrize("suffix", [".png", ".webp", ".tif"])
+def test_rights_are_kept_and_a_preview_is_not(run, files, picture, suffix):
+    packet = (
+        '<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description'
+        ' xmlns:dc="http://purl.org/dc/elements/1.1/" xmlns:xmp="http://ns.adobe.com/xap/1.0/"'
+        ' dc:rights="© Åsa" xmp:Thumbnails="old background"/></rdf:RDF>'
+    ).encode()
+    write_image("photo.jpg", picture[0], Metadata(xmp=packet))
+    code, _, err = run(
+        *["photo.jpg", "trimap.png", "-o", f"alpha{suffix}", "--cutout", f"cut{suffix}"],
+        *["--composite", "new.jpg", "--background", "#fff"],
+    )
+    assert (code, err) == (0, "")
+    for path in (f"cut{suffix}", "new.jpg"):
+        assert "<dc:rights>© Åsa</dc:rights>" in read_photo(path).metadata.xmp.decode()
+        assert b"old background" not in Path(path).read_bytes()
     assert read_photo(f"alpha{suffix}").metadata == Metadata()
 
 

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
-from matting import exif, images
+from matting import exif, images, iptc, xmp
 from matting.headers import PNG_SIGNATURE, image_size
 from matting.images import ImageError, read_photo, read_trimap
 from matting.metadata import Metadata, insert_metadata, read_metadata
@@ -63,10 +63,12 @@ def camera_file(format_: str) -> bytes:
     return file.getvalue()
 
 
-WHOLE = [encode(*encoding) for encoding in ENCODINGS]
-WHOLE += [camera_file(format_) for format_ in ("PNG", "JPEG", "WebP", "TIFF")]
 WRITTEN = [encode(suffix, np.uint8, 3, []) for suffix in (".png", ".jpg", ".webp", ".tif")]
 """What metadata are put into."""
+CAPTION = xmp.descriptive(b"", {iptc.TITLE: ["A cat"], iptc.KEYWORDS: ["cat", "grass"]})
+WHOLE = [encode(*encoding) for encoding in ENCODINGS]
+WHOLE += [camera_file(format_) for format_ in ("PNG", "JPEG", "WebP", "TIFF")]
+WHOLE += [insert_metadata(file, Metadata(xmp=CAPTION)) for file in WRITTEN]
 
 POSITIONS = st.one_of(st.integers(0, 60), st.integers(0, 2000))
 """Headers are short and matter most."""

@@ -1,17 +1,18 @@
-"""Profile and EXIF go from any format into any other, as Pillow, another reader, sees them."""
+"""Profile, EXIF and XMP go from any format into any other, as Pillow, another reader, sees them."""
 
 import io
 import itertools
 import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from PIL import ExifTags, Image, ImageCms, ImageOps
+from PIL import ExifTags, Image, ImageCms, ImageOps, PngImagePlugin
 
-from matting import exif
+from matting import exif, xmp
 from matting.images import read_image, read_photo, write_image
 from matting.metadata import Metadata, insert_metadata, read_metadata
 
@@ -79,6 +80,153 @@ def test_the_resolution_stays(tmp_path: Path, source: str, target: str) -> None:
     write_image(path, np.zeros((9, 9, 3), np.uint8), metadata)
     with Image.open(path) as picture:
         assert picture.info["dpi"] == pytest.approx((300, 300), rel=1e-5)
+
+
+XMP_HEADER = b"http://ns.adobe.com/xap/1.0/\0"
+PACKET = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
+<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF
+ xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description rdf:about=""
+ xmlns:dc="http://purl.org/dc/elements/1.1/" xmlns:tiff="http://ns.adobe.com/tiff/1.0/"
+ tiff:Orientation="6" dc:rights="© Åsa"/></rdf:RDF></x:xmpmeta><?xpacket end="w"?>""".encode()
+KEPT = xmp.descriptive(PACKET, {})
+
+
+def jpeg_segment(marker: int, content: bytes) -> bytes:
+    return struct.pack(">BBH", 0xFF, marker, len(content) + 2) + content
+
+
+def save_with_xmp(path: Path, packet: bytes = PACKET) -> Path:
+    """Save a picture with XMP as its format has it, and with a profile."""
+    told = PngImagePlugin.PngInfo()
+    told.add_itxt("Comment", "another text")
+    told.add_itxt("XML:com.adobe.xmp", packet, zip=path.stem == "packed")
+    options = {
+        ".png": {"pnginfo": told},
+        ".jpg": {"extra": jpeg_segment(0xE1, (XMP_HEADER + packet)[:65533])},
+        ".webp": {"xmp": packet},
+        ".tif": {"tiffinfo": {700: packet}},
+    }[path.suffix]
+    Image.new("RGB", (8, 8)).save(path, icc_profile=PROFILE, **options)
+    return path
+
+
+def xmp_as_pillow_sees(path: Path) -> bytes:
+    with Image.open(path) as picture:
+        picture.load()
+        if path.suffix == ".png":
+            return picture.info.get("XML:com.adobe.xmp", "").encode()
+        if path.suffix == ".tif":
+            return picture.tag_v2.get(700, b"")
+        if path.suffix == ".jpg":
+            headers = (content for marker, content in picture.applist if marker == "APP1")
+            found = [content for content in headers if content.startswith(XMP_HEADER)]
+            return b"".join(found).removeprefix(XMP_HEADER)
+        return picture.info.get("xmp", b"")
+
+
+@pytest.mark.parametrize("target", SUFFIXES)
+@pytest.mark.parametrize("source", ["photo.png", "packed.png", "photo.jpg", "a.webp", "a.tif"])
+def test_xmp_from_every_format_to_every_other(tmp_path: Path, source: str, target: str) -> None:
+    photo = read_photo(save_with_xmp(tmp_path / source))
+    path = tmp_path / f"out{target}"
+    write_image(path, photo.pixels, photo.metadata)
+    assert xmp_as_pillow_sees(path) == KEPT
+    assert "© Åsa".encode() in KEPT and b"Orientation" not in KEPT
+    assert read_photo(path).metadata == Metadata(icc=PROFILE, xmp=KEPT)
+    np.testing.assert_array_equal(read_image(path), photo.pixels)
+
+
+@pytest.mark.parametrize("target", SUFFIXES)
+def test_xmp_with_nothing_else(tmp_path: Path, target: str, random: np.random.Generator) -> None:
+    """Of RGBA, where the format has it: a WebP needs a header of its own for it."""
+    channels = 3 if target == ".jpg" else 4
+    pixels = random.integers(1, 256, (33, 47, channels), dtype=np.uint8)
+    path = tmp_path / f"a{target}"
+    write_image(path, pixels, Metadata(xmp=KEPT))
+    assert xmp_as_pillow_sees(path) == KEPT
+    assert cv2.imread(str(path), cv2.IMREAD_UNCHANGED).shape == pixels.shape
+    with Image.open(path) as picture:
+        if channels == 4:
+            np.testing.assert_array_equal(np.array(picture), pixels)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize(
+    "packet",
+    [b"<!DOCTYPE x>" + PACKET, PACKET[:-100], bytes(range(256)), b""],
+    ids=["a document type", "cut short", "garbage", "empty"],
+)
+def test_damaged_xmp_is_left_out_and_nothing_else(
+    tmp_path: Path, suffix: str, packet: bytes
+) -> None:
+    path = save_with_xmp(tmp_path / f"a{suffix}", packet)
+    assert read_photo(path).metadata == Metadata(icc=PROFILE)
+
+
+@pytest.mark.parametrize("name", ["photo.png", "packed.png", "a.webp", "a.tif"])
+def test_xmp_too_large_is_left_out(tmp_path: Path, name: str) -> None:
+    path = save_with_xmp(tmp_path / name, PACKET.ljust(xmp.LARGEST))
+    assert read_photo(path).metadata == Metadata(icc=PROFILE, xmp=KEPT)
+    path = save_with_xmp(tmp_path / name, PACKET.replace(b"<x:", b" " * xmp.LARGEST + b"<x:"))
+    assert read_photo(path).metadata == Metadata(icc=PROFILE)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"\1\0\0\0" + b"no zlib", b"\1\0", b"\1\0\0\0" + zlib.compress(bytes(2**25)), b""],
+    ids=["not compressed", "without a text", "a bomb", "empty"],
+)
+def test_a_damaged_text_of_a_png(tmp_path: Path, text: bytes) -> None:
+    path = tmp_path / "a.png"
+    Image.new("RGB", (8, 8)).save(path, icc_profile=PROFILE)
+    content = b"iTXtXML:com.adobe.xmp\0" + text
+    chunk = struct.pack(">I", len(content) - 4) + content + struct.pack(">I", zlib.crc32(content))
+    data = path.read_bytes()
+    path.write_bytes(data[:33] + chunk + data[33:])
+    assert read_photo(path).metadata == Metadata(icc=PROFILE)
+
+
+def test_the_extension_of_xmp_is_left_out(tmp_path: Path) -> None:
+    extension = jpeg_segment(0xE1, b"http://ns.adobe.com/xmp/extension/\0" + b"0" * 40 + PACKET)
+    main = jpeg_segment(0xE1, XMP_HEADER + PACKET)
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.jpg", extra=extension + main + extension)
+    assert read_photo(tmp_path / "a.jpg").metadata == Metadata(xmp=KEPT)
+
+
+def test_xmp_too_large_for_a_jpeg_is_left_out() -> None:
+    plain = cv2.imencode(".jpg", np.zeros((8, 8, 3), np.uint8))[1].tobytes()
+    largest = KEPT.ljust(65502)
+    assert read_metadata(insert_metadata(plain, Metadata(xmp=largest))).xmp == largest
+    assert insert_metadata(plain, Metadata(xmp=largest + b" ")) == plain
+
+
+CAPTION = b"\x1c\2\x74\0\x09(c) Clara" + b"\x1c\2\xca\0\4JFIF"  # and a preview
+
+
+def test_iptc_of_a_jpeg_becomes_xmp(tmp_path: Path) -> None:
+    """Also where it goes on in another segment, and whatever XMP says comes first."""
+    resources = b"8BIM\4\4\0\0" + struct.pack(">I", len(CAPTION)) + CAPTION + b"\0"
+    parts = b"".join(
+        jpeg_segment(0xED, b"Photoshop 3.0\0" + part) for part in (resources[:20], resources[20:])
+    )
+    picture = Image.new("RGB", (8, 8))
+    picture.save(tmp_path / "a.jpg", extra=parts)
+    found = read_photo(tmp_path / "a.jpg").metadata
+    assert b">(c) Clara<" in found.xmp and b"JFIF" not in found.xmp
+    picture.save(tmp_path / "a.jpg", extra=parts + jpeg_segment(0xE1, XMP_HEADER + PACKET))
+    assert read_photo(tmp_path / "a.jpg").metadata == Metadata(xmp=KEPT)
+
+
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("kind", [exif.BYTE, exif.LONG, exif.UNDEFINED])
+def test_iptc_of_a_tiff_becomes_xmp(order: str, kind: int) -> None:
+    """As LONG in either order of bytes, too: they are not turned."""
+    mark = {"<": b"II", ">": b"MM"}[order]
+    padded = CAPTION.ljust(24, b"\0")
+    count = len(padded) // (4 if kind == exif.LONG else 1)
+    numbers = struct.pack(order + "HIHHHIII", 42, 8, 1, exif.IPTC, kind, count, 26, 0)
+    found = read_metadata(mark + numbers + padded).upright()
+    assert b">(c) Clara<" in found.xmp and b"JFIF" not in found.xmp
 
 
 @pytest.mark.parametrize("unit", [0, 1, 2])
