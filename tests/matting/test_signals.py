@@ -14,7 +14,8 @@ from matting.signals import run_until_stopped
 def main():
     with tempfile.TemporaryDirectory(dir=sys.argv[1]):
         print("begun", flush=True)
-        exec("time.sleep(60)")  # after which Python would end by SIGINT
+        # After an exec Python would end by SIGINT. Short sleeps: a signal just before one waits.
+        exec("while True: time.sleep(0.01)")
 
 if __name__ == "__main__":
     sys.exit(run_until_stopped("program", main))
