@@ -34,6 +34,8 @@ def whole(path: Path, *, follow_symlinks: bool = False) -> Iterator[Path]:
         yield partial
         if target.exists():
             shutil.copymode(target, partial)
+        if partial.is_dir() and target.is_dir() and not target.is_symlink():
+            target.rmdir()  # an empty one, in whose place Windows moves nothing
         partial.replace(target)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -317,9 +317,9 @@ def _read_bytes(path: Path) -> bytes:
                 return data + file.read()
     except FileNotFoundError as error:
         raise ImageError(f"{path}: no such file; check the name") from error
-    except IsADirectoryError as error:
-        raise ImageError(f"{path}: is a folder; expected an image file") from error
-    except PermissionError as error:
+    except (IsADirectoryError, PermissionError) as error:  # on Windows a folder is the latter
+        if path.is_dir():
+            raise ImageError(f"{path}: is a folder; expected an image file") from error
         raise ImageError(f"{path}: may not be read; check its permissions") from error
     except OSError as error:
         raise ImageError(f"{path}: cannot be read ({error.strerror})") from error
