@@ -5,6 +5,7 @@ import json
 import os
 import runpy
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -324,6 +325,41 @@ def test_two_threads_of_one_core_count_once(
         topology.mkdir(parents=True)
         (topology / "core_cpus_list").write_text(f"{text}\n")
     assert physical_cores() == cores
+
+
+RUN_OUT_OF_MEMORY = """
+import resource, runpy, sys
+from pathlib import Path
+from types import ModuleType
+import numpy as np
+
+sys.modules["triton_python_backend_utils"] = ModuleType("of Triton")
+folder = Path(sys.argv[1])
+engine = runpy.run_path(folder / "model.py")["load_engine"]("openvino", folder, 1, "fp32")
+
+def matte(height, width):
+    image = np.random.default_rng(0).integers(0, 256, (1, height, width, 3), np.uint8)
+    return engine(image, np.full((1, height, width, 1), 128, np.uint8)).copy()
+
+alpha = matte(96, 64)
+assert np.ptp(alpha) > 100
+pages = int(Path("/proc/self/statm").read_text().split()[0])
+limit = pages * resource.getpagesize() + 60 * 2**20
+resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
+try:
+    matte(512, 512)
+except RuntimeError:
+    print("ran out")
+resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+np.testing.assert_array_equal(matte(96, 64), alpha)
+"""
+
+
+def test_alphas_are_right_after_openvino_ran_out_of_memory() -> None:
+    """OpenVINO 2026.4 on its own gives wrong ones from then on."""
+    command = [sys.executable, "-c", RUN_OUT_OF_MEMORY, SHIPPED / "1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "ran out\n"), done.stderr
 
 
 def test_mnn_serves_the_network_and_ends_when_memory_runs_out(

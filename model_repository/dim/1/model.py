@@ -56,8 +56,25 @@ def load_openvino(model: Path, threads: int, precision: str) -> Engine:
     settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads}
     if precision == "fp32":
         settings["INFERENCE_PRECISION_HINT"] = "f32"
-    compiled = openvino.compile_model(model, "CPU", settings)
-    return lambda image, trimap: compiled({"image": image, "trimap": trimap})["alpha"]
+
+    def prepare() -> object:
+        return openvino.compile_model(model, "CPU", settings).create_infer_request()
+
+    request = prepare()
+
+    def run(image: np.ndarray, trimap: np.ndarray) -> np.ndarray:
+        nonlocal request
+        request = request or prepare()
+        try:
+            # Its infer() returns the alpha before if memory runs out and there is one thread.
+            request.start_async({"image": image, "trimap": trimap}, share_inputs=True)
+            request.wait()
+            return request.get_output_tensor().data.copy()
+        except Exception:
+            request = None  # all that came after would be wrong
+            raise
+
+    return run
 
 
 def load_onnxruntime(model: Path, threads: int) -> Engine:
