@@ -206,9 +206,9 @@ def test_bf16_is_for_versions_that_are_equal_in_it(
     if facts is not None:
         write_manifest(version, {"precision": "fp32", **facts})
     told = tmp_path / "told"
-    write_it = f"open({str(told)!r}, 'w').write(repr(settings)); compiled ="
-    program = version / "model.py"
-    program.write_text(program.read_text().replace("compiled =", write_it))
+    write_it = f"    open({str(told)!r}, 'w').write(repr(settings))\n"
+    found = "    def prepare()"
+    rewrite(version / "model.py", found, write_it + found)
     with launch(tmp_path):
         assert ast.literal_eval(told.read_text()).get("INFERENCE_PRECISION_HINT") == hint
 
