@@ -10,6 +10,7 @@ from typing import NamedTuple
 import gradio as gr
 from fastapi import Depends, HTTPException, Request
 from gradio.components import Component
+from gradio.events import api
 
 from client.arguments import JOBS_PER_SERVER
 from client.connection import Matte
@@ -124,7 +125,7 @@ def build(matte: Matte, folder: Path) -> gr.Blocks:
         gr.Markdown(INTRODUCTION)
         runs = gr.State(Runs())
         _end_closed_tabs(page, runs)
-        gr.api(partial(actions.look_for_server, matte, folder), api_name="server", queue=False)
+        api(partial(actions.look_for_server, matte, folder), api_name="server", queue=False)
         page.load(None, None, None, js=CONNECTION)
         matted = gr.State()
         with gr.Row():

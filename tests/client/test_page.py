@@ -379,7 +379,7 @@ IMPATIENT = """
 import sys
 from client.page import layout
 from client.page.__main__ import main
-layout.SWEEP, layout.KEPT, layout.GRACE = 1, 10, 1
+layout.SWEEP, layout.KEPT, layout.GRACE = 1, 5, 1
 sys.exit(main(sys.argv[1:]))
 """
 
