@@ -195,15 +195,13 @@ def test_by_keyboard_alone(sharp_tab, run, server, count_requests, tmp_path):
         tab.locator("#slider .progress-text:visible").wait_for()
     tab.locator("button:enabled", has_text="Download composite").wait_for()
     tab_to(tab, DIVISION)
-    tab.wait_for_function("document.querySelectorAll('#slider img')[1]?.complete")
-    after = tab.locator("#slider img").nth(1)
-    share = "image => parseFloat(image.style.clipPath.split(' ').at(-1))"
-    halved = after.evaluate(share)
+    tab.locator("#slider img").nth(1).wait_for(state="attached")
+    clip = "document.querySelectorAll('#slider img')[1].style.clipPath"
+    share = f"parseFloat({clip}.split(' ').at(-1))"
+    halved = tab.wait_for_function(share).json_value()  # none until the picture is there
     for _ in range(3):
         tab.keyboard.press("ArrowLeft")
-    tab.wait_for_function(
-        f"halved => ({share})(document.querySelectorAll('#slider img')[1]) < halved", arg=halved
-    )
+    tab.wait_for_function(f"halved => {share} < halved", arg=halved)
     tab_to(tab, "New background: a colour")
     tab.keyboard.press("Enter")
     tab_to(tab, "Colour")
