@@ -144,7 +144,7 @@ def wait_until() -> Callable[..., None]:
         deadline = time.monotonic() + 60
         while not condition():
             assert time.monotonic() < deadline, f"never: {what}"
-            time.sleep(0.01)
+            time.sleep(0.05)
 
     return wait
 

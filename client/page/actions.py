@@ -39,7 +39,7 @@ from client.job import (
     write_outputs,
 )
 from client.page.drawing import ShapeError, css_colour, draw_shapes, paint_trimap, shrink, tint
-from client.request import Request
+from client.page.runs import Runs
 from matting.compositing import checkerboard, composite
 from matting.foreground import estimate_foreground
 from matting.images import ImageError, Photo, encode_image, read_photo, to_depth
@@ -50,6 +50,8 @@ LONGEST_SHOWN = 1024
 """Pixels on the longer side of a picture on the page; files keep their size."""
 PATIENCE = 2.0
 """Seconds to wait for a server that is not there: somebody sits in front of the page."""
+
+WAITING = "What is under way waits for it and goes on by itself; “Cancel” gives it up."
 
 TRIMAP, COMPRESSED, MASK = "a trimap", "an alpha, or a trimap saved as JPEG", "a mask"
 
@@ -85,28 +87,32 @@ class Matted(NamedTuple):
 
 
 def in_words(function: Callable[..., object], folder: Path) -> Callable[..., object]:
-    """Show a user's mistakes and a server's as the command line words them."""
+    """Show a user's mistakes and a server's as the command line words them.
+
+    What was cancelled changes nothing.
+    """
 
     @wraps(function)
     def run(*arguments: object) -> object:
         try:
             return function(*arguments)
+        except CancelledError:
+            gr.Info("cancelled")
+            return gr.skip()
         except (ImageError, ShapeError, ServerError, ArgumentTypeError) as error:
-            words = _words(error, folder)
-            is_news = not isinstance(error, CancelledError)
-            raise gr.Error(words, duration=None, visible=is_news, print_exception=False) from error
+            words = html.escape(_words(error, folder))
+            raise gr.Error(words, duration=None, print_exception=False) from error
 
     return run
 
 
-def warn_without_server(matte: Matte, folder: Path) -> tuple[gr.HTML, gr.Timer]:
-    """Say that there is no server and look again, until there is one."""
+def look_for_server(matte: Matte, folder: Path) -> str:
+    """Say why no photo can be matted now; nothing if one can."""
     try:
         matte.wait_until_ready(PATIENCE)
     except ServerError as error:
-        words = f'<p role="status"><strong>{_words(error, folder)}</strong></p>'
-        return gr.HTML(words, visible=True), gr.Timer(active=True)
-    return gr.HTML(visible=False), gr.Timer(active=False)
+        return f"{_words(error, folder)}. {WAITING}"
+    return ""
 
 
 def forget() -> tuple:
@@ -162,20 +168,18 @@ def matte_upload(
     shapes: str,
     painting: EditorValue | None = None,
     better_edges: bool = True,
+    run: int = 0,
     before: Matted | None = None,
-    under_way: list[Request] | None = None,
+    runs: Runs | None = None,
 ) -> Matted:
     """Matte a photo by its trimap or mask, with shapes and strokes over it.
-
-    What is under way will be its request, which `cancel` takes.
 
     Raises ImageError or ShapeError for what a user can put right, ServerError for the rest.
     """
     if photo is None:
         raise ImageError("no photo yet: drop one first")
-    request = Request()
-    if under_way is not None:
-        under_way[:] = [request]
+    request = (runs or Runs()).begin(run)
+    request.check()
     read, marked = _read(photo, trimap, kind, erode, dilate, shapes)
     marked = paint_trimap(marked, _layers(painting))
     if not marked.any():
@@ -198,12 +202,6 @@ def matte_upload(
     return Matted(photo, read, foreground, alpha, downloads)
 
 
-def cancel(under_way: list[Request]) -> None:
-    """Give up what is being matted."""
-    for request in under_way:
-        request.cancel()
-
-
 def show_result(
     folder: Path, matted: Matted | None, photo: str | None, colour: str, background: str | None
 ) -> tuple:
@@ -218,7 +216,7 @@ def show_result(
     try:
         new = _background(matted, colour, background)
     except (ImageError, ArgumentTypeError) as error:
-        gr.Warning(_words(error, folder), duration=None)
+        gr.Warning(html.escape(_words(error, folder)), duration=None)
         kinds = ["alpha", "cutout"]
     views, files = _write(matted, kinds, new)
     if new is None:
@@ -253,15 +251,15 @@ def check_kept(matted: Matted | None, shown: str | None) -> None:
 def _words(error: Exception, folder: Path) -> str:
     gone = error.__cause__
     if isinstance(gone, FileNotFoundError):
-        name = html.escape(Path(gone.filename).name)
+        name = Path(gone.filename).name
         return f"{name}: was dropped more than a day ago and has been deleted; drop it again"
     # Uploads lie in folders that mean nothing to who looks at the page.
     words = re.sub(rf"{re.escape(str(folder))}/(\w+/)?", "", str(error))
     for option, control in CONTROLS.items():
         words = words.replace(option, control)
     if isinstance(error, (ServerUnavailableError, ModelMissingError)):
-        words = f"no photo can be cut out now; tell whoever runs this page: {words}"
-    return html.escape(words)
+        return f"no photo can be cut out now; tell whoever runs this page: {words}"
+    return words
 
 
 def _background(matted: Matted, colour: str, picture: str | None) -> np.ndarray:

@@ -10,13 +10,15 @@ from typing import NamedTuple
 import gradio as gr
 from fastapi import Depends, HTTPException, Request
 from gradio.components import Component
+from gradio.events import api
 
 from client.arguments import JOBS_PER_SERVER
 from client.connection import Matte
 from client.page import actions
 from client.page.actions import COMPRESSED, MASK, TRIMAP
 from client.page.drawing import BRUSHES, KINDS, css_colour
-from client.page.scripts import CONNECTION, FOCUS_START, HIDE_BUTTON, NAMES, SHOW_BUTTON
+from client.page.runs import Runs
+from client.page.scripts import BEGIN, CANCELLING, CONNECTION, END, FOCUS_START, NAMES
 from matting.images import MAX_PIXELS, WRITABLE_SUFFIXES
 from matting.trimaps import MASK_BAND
 
@@ -42,10 +44,10 @@ over shapes."
 RESULT_HELP = "Alpha: white is the subject, black is not, grey is partly see-through. Cut-out: the \
 subject with nothing around it. Composite: the subject on the new background."
 CSS = """
-.gradio-container { max-width: 1500px !important; margin: 0 auto; }
+.gradio-container { max-width: 1500px !important; margin: 0 auto; overflow: clip !important; }
 .dot { display: inline-block; width: .9em; height: .9em; border-radius: 50%; margin: 0 .1em 0 .4em;
   vertical-align: -.1em; border: 1px solid #0006; }
-#connection { position: fixed; inset: 0 0 auto; z-index: 99; margin: 0; padding: .6em 1em;
+#connection { position: sticky; top: 0; z-index: 99; margin: 0; padding: .6em 1em;
   background: #b91c1c; color: white; font-weight: 600; }
 #connection:empty { display: none; }
 :focus-visible { outline: 3px solid #0072b2 !important; outline-offset: 2px; }
@@ -79,6 +81,7 @@ class Inputs(NamedTuple):
     better_edges: gr.Checkbox
     start: gr.Button
     cancel: gr.Button
+    run: gr.Number
 
     @property
     def marks(self) -> list[Component]:
@@ -120,8 +123,9 @@ def build(matte: Matte, folder: Path) -> gr.Blocks:
         delete_cache=(SWEEP, KEPT),
     ) as page:
         gr.Markdown(INTRODUCTION)
-        _warn_without_server(page, matte, folder)
-        _free_closed_tabs(page)
+        runs = gr.State(Runs())
+        _end_closed_tabs(page, runs)
+        api(partial(actions.look_for_server, matte, folder), api_name="server", queue=False)
         page.load(None, None, None, js=CONNECTION)
         matted = gr.State()
         with gr.Row():
@@ -129,8 +133,9 @@ def build(matte: Matte, folder: Path) -> gr.Blocks:
                 inputs = _lay_out_inputs()
             with gr.Column():
                 results = _lay_out_results()
+        # First what ends a run: it must not wait for what the same event does besides.
+        _connect_results(inputs, results, matted, runs, matte, folder)
         _connect_inputs(inputs, results, matted, folder)
-        _connect_results(inputs, results, matted, matte, folder)
     return page
 
 
@@ -167,11 +172,13 @@ def _lay_out_inputs() -> Inputs:
     better_edges = gr.Checkbox(
         True, label="Better edges (large photos take longer)", container=False
     )
-    start = gr.Button("Cut out", variant="primary", elem_id="start")
-    cancel = gr.Button("Cancel", visible=False)
+    with gr.Row():
+        start = gr.Button("Cut out", variant="primary", scale=3, elem_id="start")
+        cancel = gr.Button("Cancel", interactive=False, scale=1)
+    run = gr.Number(0, precision=0, visible=False)  # the latest one's, for `Runs`
     return Inputs(
         *(photo, trimap, demo, kind, band, erode, dilate, painting, shapes, better_edges),
-        *(start, cancel),
+        *(start, cancel, run),
     )
 
 
@@ -226,15 +233,20 @@ def _connect_inputs(inputs: Inputs, results: Results, matted: gr.State, folder: 
 
 
 def _connect_results(
-    inputs: Inputs, results: Results, matted: gr.State, matte: Matte, folder: Path
+    inputs: Inputs,
+    results: Results,
+    matted: gr.State,
+    runs: gr.State,
+    matte: Matte,
+    folder: Path,
 ) -> None:
     in_words = partial(actions.in_words, folder=folder)
     slider, colour, background = results.slider, results.colour, results.background
-    under_way = gr.State([])
-    inputs.start.click(None, None, inputs.cancel, js=SHOW_BUTTON)
-    matting = inputs.start.click(
+    start, cancel, run = inputs.start, inputs.cancel, inputs.run
+    start.click(None, run, [run, start, cancel], js=BEGIN)
+    matting = start.click(
         in_words(partial(actions.matte_upload, matte, folder)),
-        [*inputs.marks, inputs.painting, inputs.better_edges, matted, under_way],
+        [*inputs.marks, inputs.painting, inputs.better_edges, run, matted, runs],
         matted,
         show_progress_on=[slider, results.alpha, results.cutout],
         concurrency_limit=JOBS_PER_SERVER,
@@ -248,12 +260,12 @@ def _connect_results(
         api_name="result",
     )
     for end in (matting.then, matting.failure):  # only one of them is called
-        end(None, None, inputs.cancel, js=HIDE_BUTTON)
+        end(None, None, [start, cancel], js=END).then(None, None, None, js=FOCUS_START)
+    cancel.click(None, None, cancel, js=CANCELLING)
     # With another photo, too, nobody waits for this one any more.
-    ends = [inputs.cancel.click, inputs.photo.clear, inputs.photo.upload, inputs.demo.click]
+    ends = [cancel.click, inputs.photo.clear, inputs.photo.upload, inputs.demo.click]
     gr.on(ends, None, cancels=matting)  # the page is free at once, but its thread would go on
-    gr.on(ends, actions.cancel, under_way, None, show_progress="hidden", api_visibility="private")
-    inputs.cancel.click(None, None, None, js=FOCUS_START)
+    gr.on(ends, Runs.cancel, [runs, run], None, show_progress="hidden", api_visibility="private")
     gr.on(
         [colour.change, background.upload, background.clear],
         in_words(actions.show_background),
@@ -283,21 +295,11 @@ def _connect_results(
     )
 
 
-def _warn_without_server(page: gr.Blocks, matte: Matte, folder: Path) -> None:
-    warning = gr.HTML(visible=False)
-    again = gr.Timer(5, active=False)
-    gr.on(
-        [page.load, again.tick],
-        partial(actions.warn_without_server, matte, folder),
-        None,
-        [warning, again],
-        show_progress="hidden",
-        api_name="server",
-    )
+def _end_closed_tabs(page: gr.Blocks, runs: gr.State) -> None:
+    """Stop what a tab that is closed or reloaded has under way; later free its matte.
 
-
-def _free_closed_tabs(page: gr.Blocks) -> None:
-    """Free the matte of a tab that is closed or reloaded, which Gradio would keep for an hour."""
+    Gradio would do neither: the run would go on, and the matte be kept for an hour.
+    """
 
     def free(session: str) -> None:
         sessions = page.state_holder
@@ -309,6 +311,7 @@ def _free_closed_tabs(page: gr.Blocks) -> None:
         sessions.session_data.pop(session, None)
 
     async def end_session(request: gr.Request) -> None:
+        page.state_holder[str(request.session_hash)][runs._id].stop()
         # A second later: this is a use, too.
         asyncio.get_running_loop().call_later(GRACE + 1, free, str(request.session_hash))
 

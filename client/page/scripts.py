@@ -39,13 +39,20 @@ NAMES = """
 """.replace("KINDS", json.dumps(list(KINDS)))
 CONNECTION = """
 () => {
-  // Gradio says “Error” if the page's program is gone, or was started anew and knows no file.
+  // Gradio says “Error” if the page's program is gone, or was started anew and knows no file; of
+  // the server behind that it knows nothing.
   const line = document.createElement('p');
   line.id = 'connection';
   line.role = 'alert';
   document.querySelector('.gradio-container').prepend(line);
   // Only what changes is read aloud.
   const say = words => { if (line.textContent !== words) line.textContent = words; };
+  const trouble = async () => {
+    const headers = { 'Content-Type': 'application/json' };
+    const asked = { method: 'POST', headers, body: JSON.stringify({ data: [] }) };
+    const answer = await fetch('gradio_api/run/server', asked);
+    return (await answer.json()).data[0];
+  };
   let first;
   const look = async () => {
     try {
@@ -53,7 +60,7 @@ CONNECTION = """
       if (!answer.ok) throw answer.status;
       const program = await answer.text();
       first ??= program;
-      say(program === first ? '' : RESTARTED);
+      say(program === first ? await trouble() : RESTARTED);
     } catch {
       say(LOST);
     }
@@ -62,6 +69,24 @@ CONNECTION = """
   look();
 }
 """.replace("LOST", json.dumps(LOST)).replace("RESTARTED", json.dumps(RESTARTED))
-SHOW_BUTTON = "() => ({ __type__: 'update', visible: true })"
-HIDE_BUTTON = "() => ({ __type__: 'update', visible: false })"
-FOCUS_START = "() => document.querySelector('#start').focus()"
+BEGIN = """
+run => [
+  run + 1,
+  { __type__: 'update', interactive: false },
+  { __type__: 'update', interactive: true },
+]
+"""
+CANCELLING = "() => ({ __type__: 'update', value: 'Cancelling …', interactive: false })"
+END = """
+() => [
+  { __type__: 'update', interactive: true },
+  { __type__: 'update', interactive: false, value: 'Cancel' },
+]
+"""
+# Who used the keyboard goes on where the run began, and sees what is seen now.
+FOCUS_START = """
+() => {
+  if (document.activeElement === document.body)
+    document.querySelector('#start').focus({ preventScroll: true });
+}
+"""

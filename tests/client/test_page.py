@@ -25,7 +25,10 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
 from client.connection import Matte
+from client.errors import CancelledError
 from client.page.drawing import BRUSHES
+from client.page.runs import Runs
+from client.tiles import worthwhile_tiles
 from matting.images import read_gray, read_image, read_photo, write_image
 from matting.knn import knn_alpha
 from matting.metadata import Metadata
@@ -36,6 +39,7 @@ DEMO_PHOTO = ROOT / "demo/photo.jpg"
 # As in client.page.actions, which takes seconds to load.
 TRIMAP, COMPRESSED, MASK = "a trimap", "an alpha, or a trimap saved as JPEG", "a mask"
 BAND = 100 * MASK_BAND
+TILES = 8
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 
@@ -55,6 +59,28 @@ def page(standin, page_folder, open_page) -> Iterator[str]:
     rate = {"GRADIO_HEARTBEAT_INTERVAL": "1"}
     with open_page(standin.grpc_url, page_folder, **proxy, **rate) as address:
         yield address
+
+
+@pytest.fixture(scope="module")
+def lonely_page(open_page, free_port, tmp_path_factory) -> Iterator[tuple[str, int]]:
+    """The address of a page, and the port where a test may start the page's server."""
+    port, rate = free_port(), {"GRADIO_HEARTBEAT_INTERVAL": "1"}
+    with open_page(f"127.0.0.1:{port}", tmp_path_factory.mktemp("lonely"), **rate) as address:
+        yield address, port
+
+
+@pytest.fixture
+def tiled_files(tmp_path) -> list[Path]:
+    """A photo and a trimap that are sent as `TILES` tiles."""
+    photo, trimap = np.zeros((1600, 1600, 3), np.uint8), np.zeros((1600, 1600), np.uint8)
+    for place in range(100, 1600, 200):
+        trimap[place : place + 16, place : place + 16] = 128
+    tiles = worthwhile_tiles(trimap)
+    assert tiles and len(tiles) == TILES
+    files = [tmp_path / "photo.png", tmp_path / "trimap.png"]
+    for file, picture in zip(files, (photo, trimap), strict=True):
+        write_image(file, picture)
+    return files
 
 
 @pytest.fixture
@@ -290,32 +316,70 @@ def test_a_mask_that_is_taken_for_a_trimap_is_told(files, picture, tmp_path):
         matte_upload(matte, tmp_path, str(files[0]), str(mask), TRIMAP, BAND, BAND, "")
 
 
-def test_server_down(files, launch_standin, open_page, free_port, tmp_path_factory, tmp_path):
-    port = free_port()
-    url = f"127.0.0.1:{port}"
-    absent = f"no server at {url} .* `python -m server`"
-    with open_page(url, tmp_path_factory.mktemp("down")) as address:
-        client = Client(address, verbose=False, download_files=tmp_path)
-        marks = [handle_file(file) for file in files]
-        for _ in range(2):
-            with pytest.raises(AppError, match=absent):
-                client.predict(*marks, TRIMAP, BAND, BAND, "", None, api_name="/matte")
-        warning, again = client.predict(api_name="/server")
-        assert warning["visible"] and again["active"]
-        assert re.search(absent, html.unescape(warning["value"]))
-        launch_standin(grpc_port=port)
-        for _ in range(10):  # gRPC looks again every two seconds
-            warning, again = client.predict(api_name="/server")
-            if not again["active"]:
-                break
-        assert not warning["visible"] and not again["active"]
+def test_server_down(lonely_page, files, launch_standin, wait_until, tmp_path):
+    address, port = lonely_page
+    absent = f"no server at 127.0.0.1:{port} .* `python -m server`"
+    client = Client(address, verbose=False, download_files=tmp_path)
+    marks = [handle_file(file) for file in files]
+    for _ in range(2):
+        with pytest.raises(AppError, match=absent):
+            client.predict(*marks, TRIMAP, BAND, BAND, "", None, api_name="/matte")
+    assert re.search(absent, client.predict(api_name="/server"))
+    launch_standin(grpc_port=port)
+    wait_until(lambda: not client.predict(api_name="/server"))
+
+
+def test_what_is_under_way_waits_for_a_server_that_comes_back(
+    lonely_page, tiled_files, launch_standin, kill, count_requests, wait_until, tmp_path
+):
+    address, port = lonely_page
+    server = launch_standin(grpc_port=port, seconds=0.3)
+    client = Client(address, verbose=False, download_files=tmp_path)
+    marks = [handle_file(file) for file in tiled_files]
+    run = client.submit(*marks, TRIMAP, BAND, BAND, "", None, False, api_name="/matte")
+    wait_until(lambda: count_requests(server.grpc_url))
+    kill(server)
+    wait_until(lambda: client.predict(api_name="/server").endswith("“Cancel” gives it up."))
+    assert not run.done()
+    again = launch_standin(grpc_port=port)
+    run.result(30)
+    assert 0 < count_requests(again.grpc_url) < TILES
+
+
+def test_with_a_closed_tab_ends_its_run_and_no_other(
+    lonely_page, tiled_files, launch_standin, count_requests, wait_until
+):
+    address, port = lonely_page
+    server = launch_standin(grpc_port=port, seconds=0.5)
+    clients = [Client(address, verbose=False, download_files=False) for _ in range(2)]
+    marks = [handle_file(file) for file in tiled_files]
+    runs = [
+        client.submit(*marks, TRIMAP, BAND, BAND, "", None, False, api_name="/matte")
+        for client in clients
+    ]
+    wait_until(lambda: count_requests(server.grpc_url) > 1)
+    clients[0].close()
+    runs[1].result(30)
+    assert TILES <= count_requests(server.grpc_url) < 2 * TILES - 1
+
+
+def test_a_run_can_be_cancelled_before_it_has_come():
+    runs = Runs()
+    runs.cancel(1)
+    with pytest.raises(CancelledError):
+        runs.begin(1).check()
+    request = runs.begin(2)
+    request.check()
+    runs.cancel(2)
+    with pytest.raises(CancelledError):
+        request.check()
 
 
 IMPATIENT = """
 import sys
 from client.page import layout
 from client.page.__main__ import main
-layout.SWEEP, layout.KEPT, layout.GRACE = 1, 10, 1
+layout.SWEEP, layout.KEPT, layout.GRACE = 1, 5, 1
 sys.exit(main(sys.argv[1:]))
 """
 
