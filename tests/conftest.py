@@ -7,6 +7,7 @@ import os
 import pickle
 import platform
 import runpy
+import shutil
 import signal
 import socket
 import sys
@@ -138,6 +139,16 @@ def server() -> Iterator[Server]:
         pytest.skip("tritonserver runs on Linux only")
     with launch(MODEL_REPOSITORY) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def quick_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shipped configuration with a model that needs no engine: its alpha is the trimap."""
+    model = tmp_path_factory.mktemp("quick") / "dim"
+    (model / "1").mkdir(parents=True)
+    shutil.copy(Path(__file__).with_name("server") / "gated.py", model / "1/model.py")
+    shutil.copy(MODEL_REPOSITORY / "dim/config.pbtxt", model)
+    return model.parent
 
 
 @pytest.fixture(scope="session")
