@@ -27,7 +27,7 @@ EXAMPLES = """examples:
   python -m benchmarks throughput --size 512x512 --concurrency 1 2 4 8 16 --seconds 30
   python -m benchmarks throughput --url 127.0.0.1:8001 --batch 1 8
 """
-QUICK = "64x64 pictures, two points each way, a second each"
+QUICK = "64x64 pictures, two points each way, half a second each"
 GROWING = ((128, 128), (256, 256), (512, 512), (768, 768), (1024, 1024), (1024, 2048))
 
 
@@ -57,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def measure(options: argparse.Namespace) -> dict[str, object]:
     """Return a result: every point of the plan."""
     measured = []
-    seconds = 1 if options.quick else options.seconds
+    seconds = 0.5 if options.quick else options.seconds
     with serving(options.repository, options.url) as url, Client(url) as client:
         served = what_serves(url, options.repository)
         for point in tqdm(plan(options), unit="point", disable=None):

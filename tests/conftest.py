@@ -7,6 +7,7 @@ import os
 import pickle
 import platform
 import runpy
+import shutil
 import signal
 import socket
 import sys
@@ -53,12 +54,38 @@ LONGEST = {
     "tests/train/test_training.py",
 }
 """Files that take more than a minute."""
+CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 Made = TypeVar("Made")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the longest files: at the end one process would run them, and the others none."""
     items.sort(key=lambda item: item.location[0] not in LONGEST)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cores() -> None:
+    """Share the cores among pytest-xdist's workers, each with what it starts.
+
+    MNN's and OpenVINO's threads wait for each other busily. Where other workers want the same cores
+    that took a third of all the time that the real server used.
+    """
+    if CORES and "PYTEST_XDIST_WORKER" in os.environ:
+        number = int(os.environ["PYTEST_XDIST_WORKER"].removeprefix("gw"))
+        count = int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+        os.sched_setaffinity(0, CORES[number::count] or CORES[number % len(CORES) :][:1])
+
+
+@pytest.fixture(scope="module")
+def every_core() -> Iterator[None]:
+    """Let the tests of a module, and what they start, run on every core."""
+    if not CORES:
+        yield
+        return
+    own = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, CORES)
+    yield
+    os.sched_setaffinity(0, own)
 
 
 @pytest.fixture(scope="session")
@@ -134,6 +161,16 @@ def server() -> Iterator[Server]:
         pytest.skip("tritonserver runs on Linux only")
     with launch(MODEL_REPOSITORY) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def quick_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shipped configuration with a model that needs no engine: its alpha is the trimap."""
+    model = tmp_path_factory.mktemp("quick") / "dim"
+    (model / "1").mkdir(parents=True)
+    shutil.copy(Path(__file__).with_name("server") / "gated.py", model / "1/model.py")
+    shutil.copy(MODEL_REPOSITORY / "dim/config.pbtxt", model)
+    return model.parent
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ import pytest
 
 from export.repository import CONFIG, TEMPLATE
 from matting.images import read_gray, read_image, write_image
+from server.launcher import launch
 
 ORACLE = Path(__file__).parents[1] / "data/oracle/infer"
 
@@ -49,7 +50,8 @@ def report(once_for_all_workers: Callable, shared_graph: Callable) -> Path:
         shutil.copy(TEMPLATE / CONFIG, model)
         names = ["latency", "throughput", "connectivity"]
         command = ["report", "--quick", "--repository", str(model.parent), "-o", str(folder)]
-        with pytest.MonkeyPatch.context() as patch:
+        with pytest.MonkeyPatch.context() as patch, launch(model.parent) as server:
+            command += ["--url", server.grpc_url]
             patch.setattr("export.export.build_graph", shared_graph)
             assert main([*command, "--only", *names]) == 0
         return folder

@@ -31,7 +31,6 @@ from benchmarks.gpu import (
     peer_rows,
     run_tensorrt,
 )
-from benchmarks.plots import plot
 from export.engine import find_gpu
 from export.errors import ExportError
 from export.parity import read_pictures
@@ -221,6 +220,8 @@ def test_every_shape_gets_the_same_pictures_each_time() -> None:
 
 
 def test_shares_and_ratios_follow_from_the_times() -> None:
+    from benchmarks.plots import plot  # Matplotlib, which other workers need not load
+
     slow, fast = peer_rows(RECORD)
     assert list(slow.values())[2:] == ["1.00", "1.00", "40.00", "40.00", "25%"]
     assert list(fast.values())[2:] == ["2.00", "2.00", "20.00", "20.00", "50%"]

@@ -12,7 +12,6 @@ pytest.importorskip("torch")
 
 from benchmarks.__main__ import main
 from benchmarks.against import find_moves, median_interval
-from benchmarks.plots import plot
 from benchmarks.readme import RESULTS
 from benchmarks.record import read_record
 from benchmarks.report import measure_all, moved, samples
@@ -42,6 +41,8 @@ def test_the_page_has_every_table_and_loads_nothing(report: Path) -> None:
     ],
 )
 def test_results_with_a_law_are_drawn(name: str, words: str) -> None:
+    from benchmarks.plots import plot  # Matplotlib, which other workers need not load
+
     (drawing,) = plot(read_record(RESULTS / f"{name}.json"))
     assert words in drawing
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +14,9 @@ from benchmarks.__main__ import main
 from benchmarks.scaling import pinned_servers, send
 from benchmarks.service import model_config, picture_of
 from client.connection import Matte
-from export.repository import CONFIG, TEMPLATE
+from export.repository import CONFIG, MODEL, TEMPLATE
+
+pytestmark = pytest.mark.usefixtures("every_core")
 
 
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs a core for each of two servers")
@@ -39,13 +42,14 @@ def test_what_no_server_answers_is_not_counted(monkeypatch: pytest.MonkeyPatch) 
     assert (run["sent"], run["answered"]) == (2, 0)
 
 
-def test_a_server_has_one_thread_whatever_its_model_asks_for(tmp_path: Path) -> None:
-    model = tmp_path / "dim"
-    model.mkdir()
-    (model / "1").symlink_to(TEMPLATE / "1")
+def test_a_server_has_one_thread_whatever_its_model_asks_for(
+    tmp_path: Path, quick_repository: Path
+) -> None:
+    models = tmp_path / "models"
+    shutil.copytree(quick_repository, models)
+    config = models / MODEL / CONFIG
     written = '"threads" value { string_value: "0" }'
-    config = (TEMPLATE / CONFIG).read_text()
-    assert written in config
-    (model / CONFIG).write_text(config.replace(written, '"threads" value: {string_value: "2"}'))
-    with pinned_servers(tmp_path, 1) as (server,):
+    assert written in config.read_text()
+    config.write_text(config.read_text().replace(written, '"threads" value: {string_value: "2"}'))
+    with pinned_servers(models, 1) as (server,):
         assert model_config(server.grpc_url).parameters["threads"].string_value == "1"

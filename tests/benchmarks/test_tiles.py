@@ -12,15 +12,20 @@ pytest.importorskip("torch")
 from benchmarks.__main__ import main
 from benchmarks.tiles import HALF, TILED, WHOLE, enlarge, laws
 from export.parity import Picture
-from export.repository import CONFIG, TEMPLATE, with_parameters
-from server.launcher import launch
+from export.repository import CONFIG, MODEL, with_parameters
+from server.launcher import Server, launch
 
 
-def test_all_ways_are_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a small picture, as if it were a large one."""
+@pytest.fixture
+def small_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the client take a small picture for a large one."""
     monkeypatch.setattr("client.tiles.LARGEST_ALWAYS_WHOLE", 0)
     monkeypatch.setattr("client.connection.HALVED_FROM", 0)
-    assert main(["tiles", "--quick", "-o", str(tmp_path)]) == 0
+
+
+@pytest.mark.usefixtures("small_is_large")
+def test_all_ways_are_measured(tmp_path: Path, server: Server) -> None:
+    assert main(["tiles", "--quick", "--url", server.grpc_url, "-o", str(tmp_path)]) == 0
     record = json.loads((tmp_path / "tiles.json").read_text())
     (case,) = record["pictures"]
     assert (case["height"], case["width"], case["tiles"]) == (170, 300, 1)
@@ -30,10 +35,18 @@ def test_all_ways_are_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert 1.1 * whole < half < 2 * whole
     assert case["samples_ms"].keys() == case["SAD"].keys() == {WHOLE, TILED, HALF}
     assert min(min(samples) for samples in case["samples_ms"].values()) > 0
-    memory = record["memory_gib"]
+    assert "times faster (median)" in (tmp_path / "tiles.md").read_text()
+
+
+@pytest.mark.usefixtures("small_is_large")
+def test_memory_is_measured_with_a_new_server_each_way(
+    tmp_path: Path, quick_repository: Path
+) -> None:
+    command = ["tiles", "--quick", "--repository", str(quick_repository)]
+    assert main([*command, "-o", str(tmp_path)]) == 0
+    memory = json.loads((tmp_path / "tiles.json").read_text())["memory_gib"]
     assert 0 < 0.9 * memory["ready"] < min(memory[way] for way in (WHOLE, TILED, HALF))
-    text = (tmp_path / "tiles.md").read_text()
-    assert "times faster (median)" in text and "Memory of the server for" in text
+    assert "Memory of the server for 170x300" in (tmp_path / "tiles.md").read_text()
 
 
 def test_large_pictures_stay_as_they_are() -> None:
@@ -77,13 +90,15 @@ def test_medians_and_law_of_known_samples() -> None:
     ]
 
 
-def test_what_is_too_large_to_go_whole_is_measured_in_tiles(tmp_path: Path) -> None:
-    model = tmp_path / "models/dim"
-    shutil.copytree(TEMPLATE, model, ignore=shutil.ignore_patterns("__pycache__"))
-    config = model / CONFIG
+def test_what_is_too_large_to_go_whole_is_measured_in_tiles(
+    tmp_path: Path, quick_repository: Path
+) -> None:
+    models = tmp_path / "models"
+    shutil.copytree(quick_repository, models)
+    config = models / MODEL / CONFIG
     config.write_text(with_parameters(config.read_text(), max_pixels="45000"))
     out = tmp_path / "out"
-    with launch(model.parent) as server:
+    with launch(models) as server:
         assert main(["tiles", "--quick", "--url", server.grpc_url, "-o", str(out)]) == 0
     (case,) = json.loads((out / "tiles.json").read_text())["pictures"]
     assert case["SAD"].keys() == case["samples_ms"].keys() == {TILED, HALF}

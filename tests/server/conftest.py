@@ -86,16 +86,6 @@ def tiny_server(tiny_repository: Path) -> Iterator[Server]:
         yield running
 
 
-@pytest.fixture(scope="session")
-def quick_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The shipped configuration with a model that needs no engine: its alpha is the trimap."""
-    model = tmp_path_factory.mktemp("quick") / "dim"
-    (model / "1").mkdir(parents=True)
-    shutil.copy(Path(__file__).with_name("gated.py"), model / "1/model.py")
-    shutil.copy(SHIPPED / "config.pbtxt", model)
-    return model.parent
-
-
 @pytest.fixture
 def start(quick_repository: Path, tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen]]:
     """Run `python -m server`, on free ports, and wait for the line that says it is ready."""
