@@ -178,7 +178,7 @@ def test_closed_while_the_server_works(
     launch_standin, picture, wait_until, wait_until_returned, monkeypatch
 ):
     monkeypatch.setattr("client.transport.CLOSING", 30)  # a busy machine takes longer than a second
-    server = launch_standin(shm=True, seconds=0.2)
+    server = launch_standin(shm=True, seconds=2)  # a second request then finds the first under way
     matte = Matte(server.grpc_url, shm=True)
     with ThreadPoolExecutor(2) as pool:
         for _ in range(2):
