@@ -54,38 +54,12 @@ LONGEST = {
     "tests/train/test_training.py",
 }
 """Files that take more than a minute."""
-CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 Made = TypeVar("Made")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the longest files: at the end one process would run them, and the others none."""
     items.sort(key=lambda item: item.location[0] not in LONGEST)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def own_cores() -> None:
-    """Share the cores among pytest-xdist's workers, each with what it starts.
-
-    MNN's and OpenVINO's threads wait for each other busily. Where other workers want the same cores
-    that took a third of all the time that the real server used.
-    """
-    if CORES and "PYTEST_XDIST_WORKER" in os.environ:
-        number = int(os.environ["PYTEST_XDIST_WORKER"].removeprefix("gw"))
-        count = int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
-        os.sched_setaffinity(0, CORES[number::count] or CORES[number % len(CORES) :][:1])
-
-
-@pytest.fixture(scope="module")
-def every_core() -> Iterator[None]:
-    """Let the tests of a module, and what they start, run on every core."""
-    if not CORES:
-        yield
-        return
-    own = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, CORES)
-    yield
-    os.sched_setaffinity(0, own)
 
 
 @pytest.fixture(scope="session")

@@ -10,8 +10,6 @@ import pytest
 
 from server.launcher import launch
 
-pytestmark = pytest.mark.usefixtures("every_core")
-
 ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(r"^```(?P<language>\w+)(?P<note>[^\n]*)\n(?P<code>.*?)^```$", re.M | re.S)
 

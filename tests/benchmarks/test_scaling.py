@@ -16,8 +16,6 @@ from benchmarks.service import model_config, picture_of
 from client.connection import Matte
 from export.repository import CONFIG, MODEL, TEMPLATE
 
-pytestmark = pytest.mark.usefixtures("every_core")
-
 
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs a core for each of two servers")
 def test_servers_share_the_work_and_a_death_loses_no_image(tmp_path: Path) -> None:

@@ -1,22 +1,15 @@
-"""The repository's default model behind the real server, with a thread for each core."""
+"""The repository's default model behind the real server."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from server.launcher import Server, launch
+from server.launcher import Server
 
 Infer = Callable[[Server, np.ndarray, np.ndarray], np.ndarray]
 RandomPair = Callable[..., tuple[np.ndarray, np.ndarray]]
-
-
-@pytest.fixture(scope="module")
-def server(every_core: None) -> Iterator[Server]:
-    with launch(Path(__file__).parents[2] / "model_repository") as running:
-        yield running
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (5, 200), (64, 48)])
