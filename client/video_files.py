@@ -147,6 +147,7 @@ def write_video(path: Path, rate: Fraction, name: Path) -> Iterator[Writer]:
     """
     container = av.open(str(path), "w")
     stream = container.add_stream("ffv1", rate, time_base=MILLISECOND)
+    assert isinstance(stream, av.VideoStream)  # which PyAV 17's types do not tell
 
     def write(image: np.ndarray, time: float, metadata: Metadata) -> None:
         ours, stored = PIXEL_FORMATS[image[0, 0].size, image.dtype.type]
