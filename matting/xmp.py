@@ -93,9 +93,11 @@ def _tag(name: str) -> str:
 
 def _properties(packet: bytes) -> Iterator[Element]:
     """Yield a packet's properties, which may be elements or attributes, as elements."""
+    if len(packet) > LARGEST:
+        return
     try:
         text = packet.decode("utf-8-sig").strip("\0 \t\r\n")
-        if len(packet) > LARGEST or "<!DOCTYPE" in text:
+        if "<!DOCTYPE" in text:
             return
         root = ElementTree.fromstring(text)
     except (UnicodeDecodeError, ElementTree.ParseError):
