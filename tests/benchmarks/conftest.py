@@ -35,6 +35,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture
+def quick_copy(tmp_path: Path, quick_repository: Path) -> Path:
+    """A copy of `quick_repository` that a test may change."""
+    return shutil.copytree(quick_repository, tmp_path / "models")
+
+
 @pytest.fixture(scope="session")
 def report(once_for_all_workers: Callable, shared_graph: Callable) -> Path:
     """The folder of a report on the default model, without parity, which has its own test.

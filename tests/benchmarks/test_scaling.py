@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 from functools import partial
 from pathlib import Path
 
@@ -40,14 +39,10 @@ def test_what_no_server_answers_is_not_counted(monkeypatch: pytest.MonkeyPatch) 
     assert (run["sent"], run["answered"]) == (2, 0)
 
 
-def test_a_server_has_one_thread_whatever_its_model_asks_for(
-    tmp_path: Path, quick_repository: Path
-) -> None:
-    models = tmp_path / "models"
-    shutil.copytree(quick_repository, models)
-    config = models / MODEL / CONFIG
+def test_a_server_has_one_thread_whatever_its_model_asks_for(quick_copy: Path) -> None:
+    config = quick_copy / MODEL / CONFIG
     written = '"threads" value { string_value: "0" }'
     assert written in config.read_text()
     config.write_text(config.read_text().replace(written, '"threads" value: {string_value: "2"}'))
-    with pinned_servers(models, 1) as (server,):
+    with pinned_servers(quick_copy, 1) as (server,):
         assert model_config(server.grpc_url).parameters["threads"].string_value == "1"

@@ -1,7 +1,6 @@
 """The tiles benchmark measures a real server, and sums up known samples right."""
 
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -91,14 +90,12 @@ def test_medians_and_law_of_known_samples() -> None:
 
 
 def test_what_is_too_large_to_go_whole_is_measured_in_tiles(
-    tmp_path: Path, quick_repository: Path
+    tmp_path: Path, quick_copy: Path
 ) -> None:
-    models = tmp_path / "models"
-    shutil.copytree(quick_repository, models)
-    config = models / MODEL / CONFIG
+    config = quick_copy / MODEL / CONFIG
     config.write_text(with_parameters(config.read_text(), max_pixels="45000"))
     out = tmp_path / "out"
-    with launch(models) as server:
+    with launch(quick_copy) as server:
         assert main(["tiles", "--quick", "--url", server.grpc_url, "-o", str(out)]) == 0
     (case,) = json.loads((out / "tiles.json").read_text())["pictures"]
     assert case["SAD"].keys() == case["samples_ms"].keys() == {TILED, HALF}
