@@ -13,10 +13,25 @@ sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; then
             return
         fi
     done
-    echo "error: no Python 3.10 to 3.13 with venv here (python3 is" \
-        "$(python3 -V 2>/dev/null || echo missing)); on Debian and Ubuntu:" \
-        "sudo apt-get install python3 python3-venv" >&2
-    return 1
+    found="here (python3 is $(python3 -V 2>/dev/null || echo missing))"
+    if ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
+        echo "error: no Python 3.10 to 3.13 with venv $found; on Debian and Ubuntu:" \
+            "sudo apt-get install python3 python3-venv" >&2
+        return 1
+    elif ! fetch_python >&2; then
+        echo "error: no Python 3.10 to 3.13 $found, and uv could not fetch one (see above):" \
+            "install one" >&2
+        return 1
+    fi
+    echo .venv/python/cpython-3.13.*/bin/python3.13
+}
+
+# Triton's Python backend knows no Python after 3.13, and Ubuntu 26.04 has no other than 3.14.
+fetch_python() {
+    python3 -m venv .venv/uv &&
+        .venv/uv/bin/python -m pip --disable-pip-version-check install uv &&
+        .venv/uv/bin/uv python install --no-bin --install-dir .venv/python 3.13 &&
+        rm -rf .venv/uv
 }
 
 # Triton's Python backend needs libpython, which Debian's python3 does without. The package fits
@@ -42,9 +57,11 @@ download_package() {
 
 wanted="$(cksum pyproject.toml) $*"
 if ! grep -qxF "$wanted" .venv/installed 2>/dev/null; then
-    python=$(find_python)
-    # The pip that comes with a Python of 2023 takes three times as long.
-    [ -x .venv/bin/python ] || "$python" -m venv --upgrade-deps .venv
+    if [ ! -x .venv/bin/python ]; then
+        python=$(find_python)
+        # The pip that comes with a Python of 2023 takes three times as long.
+        "$python" -m venv --upgrade-deps .venv
+    fi
     # Python compiles what it imports, unless it is told not to. To compile all that is installed
     # takes as long as everything else.
     [ -n "${PYTHONDONTWRITEBYTECODE:-}" ] || set -- --no-compile "$@"

