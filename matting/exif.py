@@ -21,12 +21,13 @@ REDUCED = 1
 WHITE_IS_ZERO, CIELAB, SEPARATE = 0, 8, 2
 X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 282, 283, 296
 INCH, CENTIMETRE = 2, 3
-PREVIEW, PREVIEW_LENGTH = 0x0201, 0x0202
 CENTIMETRES_PER_INCH = 2.54
 LINKS = (0x8769, 0x8825, 0xA005)
 """Fields that lead to a directory of their own: EXIF's, the place's, interoperability's."""
-DESCRIPTIVE = (270, 271, 272, 282, 283, 296, 305, 306, 315, 316, 33432, *LINKS)
-"""What a TIFF file says of the photo, not of its own pixels: title, camera, resolution, author."""
+RATING, RATING_PERCENT, WINDOWS = 18246, 18249, range(40091, 40096)
+DESCRIPTIVE = (270, 271, 272, 282, 283, 296, 305, 306, 315, 316, 33432)
+DESCRIPTIVE += (RATING, RATING_PERCENT, *WINDOWS, *LINKS)
+"""What a file says of the photo, not of its own pixels: title, camera, resolution, author."""
 
 BYTE, SHORT, LONG, RATIONAL, UNDEFINED = 1, 3, 4, 5, 7
 _UNITS = dict(enumerate((1, 1, 2, 4, 4, 1, 1, 2, 4, 4, 4, 8), start=1))
@@ -143,25 +144,13 @@ def say_premultiplied(tiff: bytes) -> bytes:
     return tiff
 
 
-def upright(block: bytes) -> bytes:
-    """Return an EXIF block with the orientation 1 and without its preview picture.
+def descriptive(directory: Directory) -> Directory:
+    """Return what a block's or file's first directory says of the photo: see `DESCRIPTIVE`.
 
-    All else stays where it is: makers' notes hold places counted from the block's beginning.
+    Previews are left out, since they show the background that a cut-out leaves out, and so are
+    makers' notes: they hold previews, too, and places counted from the beginning of the block.
     """
-    order = byte_order(block)
-    changed = bytearray(block)
-    for tag, entry in entries(block):
-        if tag == ORIENTATION:
-            struct.pack_into(order + "HIHH", changed, entry + 2, SHORT, 1, UPRIGHT, 0)
-    end = _span(block, _start(block), order).stop
-    (preview,) = struct.unpack_from(order + "I", block, end)
-    if preview:
-        struct.pack_into(order + "I", changed, end, 0)
-        from_preview = block[:4] + block[end : end + 4] + block[8:]  # its directory as the first
-        place, length = (number(from_preview, tag) for tag in (PREVIEW, PREVIEW_LENGTH))
-        blank = np.frombuffer(changed, np.uint8)[place : place + length]
-        blank[:] = 0  # it shows the background that a cut-out leaves out
-    return bytes(changed)
+    return _without_maker_notes({tag: directory[tag] for tag in DESCRIPTIVE if tag in directory})
 
 
 def entries(data: bytes) -> Iterator[tuple[int, int]]:
@@ -180,6 +169,16 @@ def entries(data: bytes) -> Iterator[tuple[int, int]]:
 def byte_order(data: bytes) -> str:
     """Return the order of the bytes in a block's or file's numbers, as `struct` writes it."""
     return ">" if data[:2] == b"MM" else "<"
+
+
+def _without_maker_notes(directory: Directory) -> Directory:
+    kept = {}
+    for tag, field in directory.items():
+        if isinstance(field.value, dict):
+            field = Field(field.kind, _without_maker_notes(field.value))
+        if tag != MAKER_NOTE:
+            kept[tag] = field
+    return kept
 
 
 def _start(data: bytes) -> int:

@@ -65,7 +65,7 @@ class Photo(NamedTuple):
     ----------
     pixels : ndarray, H x W x 3 RGB, uint8 or uint16
     metadata : Metadata
-        Its colour profile, EXIF with the orientation 1, resolution, and XMP of its subject.
+        Its colour profile, resolution, and what EXIF and XMP say of its subject.
     """
 
     pixels: np.ndarray

@@ -84,11 +84,12 @@ class Metadata(NamedTuple):
     def upright(self) -> "Metadata":
         """Return what is sound of it, for the photo once turned: the orientation is then 1.
 
-        A profile of other colours than RGB is left out: pixels are RGB once they are read. XMP is
-        what `matting.xmp.descriptive` keeps of XMP and IPTC-IIM.
+        A profile of other colours than RGB is left out: pixels are RGB once they are read. EXIF is
+        what `matting.exif.descriptive` keeps of it, and XMP what `matting.xmp.descriptive` keeps of
+        XMP and IPTC-IIM.
         """
         icc = self.icc if self.icc[16:20] == b"RGB " else b""
-        block = exif.upright(self.exif) if _is_sound(self.exif) else b""
+        block = _described(self.exif)
         resolution = self.resolution or (exif.resolution(block) if block else 0)
         resolution = resolution if 1 <= resolution <= LARGEST_RESOLUTION else 0
         cicp = self.cicp if len(self.cicp) == 4 else b""
@@ -126,12 +127,12 @@ def declare_alpha(tiff: bytes, premultiplied: bool) -> bytes:
     return _add_fields(tiff, {exif.EXTRA_SAMPLES: alpha})
 
 
-def _is_sound(block: bytes) -> bool:
-    try:
-        exif.read_block(exif.upright(block))
-    except struct.error:
-        return False
-    return True
+def _described(data: bytes) -> bytes:
+    """Return what an EXIF block or a TIFF file says of the photo, as a block; empty if nothing."""
+    with contextlib.suppress(struct.error):
+        if kept := exif.descriptive(exif.read_block(data)):
+            return exif.write_block(kept)
+    return b""
 
 
 # PNG: chunks of length, kind, content, checksum.
@@ -286,9 +287,7 @@ def _from_tiff(data: bytes) -> Metadata:
     icc, packet, texts = (
         _bytes(directory.get(tag)) for tag in (exif.ICC_PROFILE, exif.XMP, exif.IPTC)
     )
-    kept = {tag: directory[tag] for tag in exif.DESCRIPTIVE if tag in directory}
-    block = exif.write_block(_without_maker_note(kept)) if kept else b""
-    return Metadata(icc, block, xmp=packet, iptc=texts)
+    return Metadata(icc, _described(data), xmp=packet, iptc=texts)
 
 
 def _bytes(field: Field | None) -> bytes:
@@ -298,26 +297,14 @@ def _bytes(field: Field | None) -> bytes:
 def _into_tiff(data: bytes, metadata: Metadata) -> bytes:
     fields = {}
     if metadata.exif:
-        told = exif.read_block(metadata.exif)
-        fields = {tag: told[tag] for tag in exif.DESCRIPTIVE if tag in told}
+        fields = exif.descriptive(exif.read_block(metadata.exif))
     if metadata.icc:
         fields[exif.ICC_PROFILE] = Field(exif.UNDEFINED, metadata.icc)
     if metadata.resolution:
         fields |= exif.resolution_fields(metadata.resolution)
     if metadata.xmp:
         fields[exif.XMP] = Field(exif.BYTE, metadata.xmp)
-    return _add_fields(data, _without_maker_note(fields))
-
-
-def _without_maker_note(directory: exif.Directory) -> exif.Directory:
-    """Leave out what a move would break: see `matting.exif.upright`."""
-    kept = {}
-    for tag, field in directory.items():
-        if isinstance(field.value, dict):
-            field = Field(field.kind, _without_maker_note(field.value))
-        if tag != exif.MAKER_NOTE:
-            kept[tag] = field
-    return kept
+    return _add_fields(data, fields)
 
 
 def _add_fields(tiff: bytes, fields: exif.Directory) -> bytes:

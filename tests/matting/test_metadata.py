@@ -337,13 +337,29 @@ def test_a_profile_too_large_for_a_jpeg_is_left_out() -> None:
     assert insert_metadata(plain, Metadata(icc=largest + b"\0")) == plain
 
 
-def test_the_preview_goes_and_makers_notes_keep_their_place() -> None:
-    note = exif.Field(exif.UNDEFINED, b"a note with places counted from the beginning")
-    block = exif.write_block({0x8769: exif.Field(exif.LONG, {exif.MAKER_NOTE: note})})
-    preview = len(block)
-    first_end = 8 + 2 + 12
-    with_preview = block[:first_end] + struct.pack("<I", preview) + block[first_end + 4 :]
-    assert exif.upright(with_preview + b"\0\0") == block + b"\0\0"
+@pytest.mark.parametrize("target", SUFFIXES)
+@pytest.mark.parametrize("source", SUFFIXES)
+def test_of_exif_what_describes_the_photo_stays(tmp_path: Path, source: str, target: str) -> None:
+    """Makers' notes hold previews of the old background, and so may Photoshop's resources."""
+    lens, author = exif.Field(2, b"85 mm\0"), exif.Field(exif.BYTE, "Åsa".encode("utf-16-le"))
+    note = exif.Field(exif.UNDEFINED, b"\xff\xd8\xffa preview")
+    block = exif.write_block(
+        {
+            0x8769: exif.Field(exif.LONG, {exif.MAKER_NOTE: note, 0xA434: lens}),
+            40093: author,  # as Windows has it
+            34377: note,  # Photoshop's resources
+        }
+    )
+    pixels = np.zeros((8, 8, 3), np.uint8)
+    photo, out = tmp_path / f"photo{source}", tmp_path / f"out{target}"
+    Image.fromarray(pixels).save(photo, exif=b"Exif\0\0" + block if source == ".jpg" else block)
+    assert note.value in photo.read_bytes()
+    write_image(out, pixels, read_photo(photo).metadata)
+    assert note.value not in out.read_bytes()
+    with Image.open(out) as picture:
+        found = picture.getexif()
+        assert bytes(found[40093]) == author.value
+        assert found.get_ifd(ExifTags.IFD.Exif)[0xA434].rstrip("\0") == "85 mm"
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
