@@ -11,6 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -325,6 +326,24 @@ def test_two_threads_of_one_core_count_once(
         topology.mkdir(parents=True)
         (topology / "core_cpus_list").write_text(f"{text}\n")
     assert physical_cores() == cores
+
+
+@pytest.mark.parametrize(
+    ("engine", "module", "given"),
+    [
+        ("openvino", "openvino", lambda it: it.compile_model.call_args.args[2]),
+        ("mnn", "MNN", lambda it: it.nn.create_runtime_manager.call_args.args[0][0]),
+        ("onnxruntime", "onnxruntime", lambda it: vars(it.InferenceSession.call_args.args[1])),
+    ],
+)
+def test_engines_are_given_the_threads_of_the_configuration(
+    engine: str, module: str, given: Callable[[MagicMock], dict], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "triton_python_backend_utils", ModuleType("of Triton"))
+    asked = MagicMock()
+    monkeypatch.setitem(sys.modules, module, asked)
+    runpy.run_path(str(SHIPPED / "1/model.py"))["load_engine"](engine, SHIPPED, 77, "fp32")
+    assert 77 in given(asked).values()
 
 
 RUN_OUT_OF_MEMORY = """
