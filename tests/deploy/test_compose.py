@@ -109,6 +109,12 @@ def test_dockerfile_is_clean(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["Dockerfile", "export.Dockerfile"])
+def test_an_image_is_not_run_as_root(name: str) -> None:
+    users = re.findall(r"^USER (\d+):(\d+)$", (DEPLOY / name).read_text(), re.M)
+    assert users and all(int(part) > 0 for part in users[-1])
+
+
+@pytest.mark.parametrize("name", ["Dockerfile", "export.Dockerfile"])
 def test_what_a_dockerfile_copies_is_sent_to_it(name: str) -> None:
     allowed = {
         line.removeprefix("!")

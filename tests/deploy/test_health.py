@@ -76,6 +76,13 @@ def test_probes(server: Server, nobody: str) -> None:
             urlopen(f"http://{nobody}{path}")
 
 
+def test_the_image_listens_where_clients_and_probes_come_from() -> None:
+    """Which is outside of the container."""
+    (written,) = re.findall(r"^ENTRYPOINT (\[.*\])$", dockerfile().replace("\\\n", ""), re.M)
+    options = parse_arguments(json.loads(written)[len(["python3", "-m", "server"]) :])
+    assert (options.host, options.http_host) == ("0.0.0.0", "0.0.0.0")
+
+
 def test_a_start_has_the_same_time_everywhere() -> None:
     seconds = parse_arguments([]).timeout
     starts = [probe for name, probe in probes() if name == "startupProbe"]

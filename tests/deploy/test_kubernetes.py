@@ -109,6 +109,26 @@ def test_resources_point_at_each_other(overlay: str) -> None:
     assert resources["NetworkPolicy"]["spec"]["egress"] == []
 
 
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_clients_find_every_pod_and_new_ones(overlay: str) -> None:
+    """By a name that resolves to all of them, asked again whenever a connection is too old."""
+    (triton,) = pod(overlay)["containers"]
+    flags = [*triton.get("command", []), *triton.get("args", [])]
+    assert any(flag.startswith("--grpc-max-connection-age=") for flag in flags)
+    if overlay in DEPLOYMENTS:
+        assert build(overlay)["Service"]["spec"]["clusterIP"] == "None"
+
+
+def test_only_who_is_meant_to_gets_in() -> None:
+    rules = build("cpu")["NetworkPolicy"]["spec"]["ingress"]
+    assert {rule["ports"][0]["port"]: rule["from"] for rule in rules} == {
+        "grpc": [{"podSelector": {"matchLabels": {"dim-client": "true"}}}],
+        "metrics": [
+            {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
+        ],
+    }
+
+
 def test_autoscaler_asks_for_the_metric_that_the_adapter_makes() -> None:
     (metric,) = build("cpu")["HorizontalPodAutoscaler"]["spec"]["metrics"]
     adapter = yaml.safe_load((KUBERNETES / "prometheus-adapter.yaml").read_text())
