@@ -54,7 +54,7 @@ def test_any_size_equals_the_network(
 ) -> None:
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (2, *size, 3), dtype=np.uint8)
-    trimap = rng.choice(np.array([0, 7, 128, 255], np.uint8), (2, *size, 1))
+    trimap = rng.choice(np.array([0, 1, 7, 128, 254, 255], np.uint8), (2, *size, 1))
     expected = matte_with(load_checkpoint(seeded_weights))(image, trimap)
     alpha = served(image, trimap)
     assert alpha.dtype == np.uint8 and alpha.shape == (2, *size, 1)
@@ -292,6 +292,7 @@ def test_a_newer_version_that_is_served_is_named(
     ("arguments", "code", "message"),
     [
         (["{here}/nowhere.pth"], 2, "nowhere.pth: no such file"),
+        (["{data}/alpha/astronaut_on_cat.png"], 2, "not a checkpoint, or cut short"),
         (
             ["{weights}", "--data", "{here}"],
             2,
