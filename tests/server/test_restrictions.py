@@ -50,6 +50,12 @@ def test_nobody_can_guess_the_key() -> None:
     assert len(set(keys)) == 2 * len(restrictions()) and min(map(len, keys)) >= 32
 
 
+def test_flags_for_something_else_open_nothing() -> None:
+    assert len(restrictions(["--log-verbose=1"])) == len(restrictions()) == 2
+    (http,) = restrictions(["--grpc-restricted-protocol=trace:admin=key"])
+    assert http.startswith("--http-restricted-api=inference,")
+
+
 def test_a_key_of_ones_own(quick_repository: Path) -> None:
     flags = ["--grpc-restricted-protocol=model-repository,shared-memory,trace,logging:admin=key"]
     with (
