@@ -53,9 +53,12 @@ def test_images_are_pinned(compose: dict) -> None:
 
 
 def test_triton_only_reads_the_repository(compose: dict) -> None:
+    """And writes where it has to: photos pass through /dev/shm."""
     for name in ("triton-cpu", "triton-gpu"):
         (volume,) = compose["services"][name]["volumes"]
         assert volume.endswith(":ro")
+        assert compose["services"][name]["shm_size"] == "1gb"
+        assert compose["services"][name]["tmpfs"] == ["/tmp"]
 
 
 def test_a_new_engine_restarts_what_serves_the_old_one(compose: dict) -> None:
