@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from server.launcher import EXIT_TIMEOUT
+
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
 WITH_DEFAULT = re.compile(r"\$\{\w+:-([^}]*)\}")
@@ -59,6 +61,13 @@ def test_triton_only_reads_the_repository(compose: dict) -> None:
         assert volume.endswith(":ro")
         assert compose["services"][name]["shm_size"] == "1gb"
         assert compose["services"][name]["tmpfs"] == ["/tmp"]
+
+
+def test_a_server_that_stops_has_the_time_that_it_takes(compose: dict) -> None:
+    """What Triton gives requests in flight, and the ten seconds after which it is ended."""
+    for name in ("triton-cpu", "triton-gpu"):
+        grace = compose["services"][name]["stop_grace_period"]
+        assert int(grace.removesuffix("s")) > EXIT_TIMEOUT + 10
 
 
 def test_a_new_engine_restarts_what_serves_the_old_one(compose: dict) -> None:
