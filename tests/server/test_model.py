@@ -186,18 +186,25 @@ def write_manifest(version: Path, facts: dict) -> None:
 
 
 @pytest.mark.parametrize(
-    ("setting", "facts", "hint"),
+    ("setting", "facts", "computes_in_bf16", "hint"),
     [
-        ("auto", {"bf16": {"pictures": 5}}, None),
-        ("auto", {"bf16": "not equal to the network"}, "f32"),
-        ("auto", {}, "f32"),
-        ("int8", {"bf16": "not equal to the network"}, "f32"),
-        ("fp32", {"bf16": {"pictures": 5}}, "f32"),
-        ("auto", None, None),
+        ("auto", {"bf16": {"pictures": 5}}, True, None),
+        ("auto", {"bf16": {"pictures": 5}}, False, "f32"),  # or, on Arm, it would be FP16
+        ("auto", {"bf16": "not equal to the network"}, True, "f32"),
+        ("auto", {}, True, "f32"),
+        ("int8", {"bf16": "not equal to the network"}, True, "f32"),
+        ("fp32", {"bf16": {"pictures": 5}}, True, "f32"),
+        ("auto", None, True, None),
+        ("auto", None, False, "f32"),
     ],
 )
 def test_bf16_is_for_versions_that_are_equal_in_it(
-    tiny_repository: Path, tmp_path: Path, setting: str, facts: dict | None, hint: str | None
+    tiny_repository: Path,
+    tmp_path: Path,
+    setting: str,
+    facts: dict | None,
+    computes_in_bf16: bool,
+    hint: str | None,
 ) -> None:
     """config.pbtxt is for all versions, the export's verdict for one."""
     shutil.copytree(tiny_repository, tmp_path, dirs_exist_ok=True)
@@ -210,6 +217,11 @@ def test_bf16_is_for_versions_that_are_equal_in_it(
     write_it = f"    open({str(told)!r}, 'w').write(repr(settings))\n"
     found = "    def prepare()"
     rewrite(version / "model.py", found, write_it + found)
+    rewrite(
+        version / "model.py",
+        "return hint == openvino.Type.bf16",
+        f"return {computes_in_bf16}",
+    )
     with launch(tmp_path):
         assert ast.literal_eval(told.read_text()).get("INFERENCE_PRECISION_HINT") == hint
 
