@@ -116,6 +116,8 @@ def export(
         The checkpoint cannot be read.
     train.layouts.DataError, matting.images.ImageError
         The pictures are not complete, or one cannot be read.
+    OSError
+        The repository or the timing cache cannot be written to.
     """
     if target.startswith("tensorrt"):
         check_machine(target, capability)  # before minutes of work, not after

@@ -77,7 +77,7 @@ class Parity:
     complaints: list[str]
 
     def summary(self) -> dict[str, object]:
-        """Return mean metrics, their relative changes and the differences, for a manifest."""
+        """Return the mean metrics of both and the differences of alpha, for a manifest."""
         reference, exported = (
             means([getattr(c, side) for c in self.comparisons])
             for side in ("reference", "exported")

@@ -120,9 +120,10 @@ def compile_openvino(onnx: Path, precision: str) -> "openvino.CompiledModel":
 
 
 def openvino_precision() -> str:
-    """Return the precision in which OpenVINO computes an FP32 graph on this processor by default.
+    """Return the precision in which an FP32 graph is computed where it may be in bf16.
 
-    "bf16" where the processor has such products, which are twice as fast, else "fp32".
+    "bf16" where the processor has such products, which are twice as fast, else "fp32": OpenVINO's
+    own choice but for Arm, where that is FP16.
     """
     import openvino
 

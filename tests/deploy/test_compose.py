@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from server.launcher import EXIT_TIMEOUT
+
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
 WITH_DEFAULT = re.compile(r"\$\{\w+:-([^}]*)\}")
@@ -53,9 +55,19 @@ def test_images_are_pinned(compose: dict) -> None:
 
 
 def test_triton_only_reads_the_repository(compose: dict) -> None:
+    """And writes where it has to: photos pass through /dev/shm."""
     for name in ("triton-cpu", "triton-gpu"):
         (volume,) = compose["services"][name]["volumes"]
         assert volume.endswith(":ro")
+        assert compose["services"][name]["shm_size"] == "1gb"
+        assert compose["services"][name]["tmpfs"] == ["/tmp"]
+
+
+def test_a_server_that_stops_has_the_time_that_it_takes(compose: dict) -> None:
+    """What Triton gives requests in flight, and the ten seconds after which it is ended."""
+    for name in ("triton-cpu", "triton-gpu"):
+        grace = compose["services"][name]["stop_grace_period"]
+        assert int(grace.removesuffix("s")) > EXIT_TIMEOUT + 10
 
 
 def test_a_new_engine_restarts_what_serves_the_old_one(compose: dict) -> None:
@@ -106,6 +118,12 @@ def test_dockerfile_is_clean(name: str) -> None:
         [hadolint, "--ignore", "DL3008", DEPLOY / name], capture_output=True, text=True
     )
     assert (done.returncode, done.stdout) == (0, "")
+
+
+@pytest.mark.parametrize("name", ["Dockerfile", "export.Dockerfile"])
+def test_an_image_is_not_run_as_root(name: str) -> None:
+    users = re.findall(r"^USER (\d+):(\d+)$", (DEPLOY / name).read_text(), re.M)
+    assert users and all(int(part) > 0 for part in users[-1])
 
 
 @pytest.mark.parametrize("name", ["Dockerfile", "export.Dockerfile"])

@@ -72,10 +72,11 @@ def test_a_spoiled_model_is_made_again(export: Callable, version: Path, tmp_path
 
 
 @pytest.mark.parametrize(
-    "fault", ["other weights", "other options", "an engine of another TensorRT"]
+    "fault",
+    ["another target", "other weights", "other options", "an engine of another TensorRT"],
 )
 def test_a_stale_engine_is_refused_without_a_gpu(
-    export: Callable, version: Path, fault: str
+    export: Callable, version: Path, fault: str, tmp_path: Path
 ) -> None:
     """Neither served nor replaced: the job fails, and what waits for it does not start."""
     if shutil.which("nvidia-smi"):
@@ -84,6 +85,8 @@ def test_a_stale_engine_is_refused_without_a_gpu(
     (version / "model.plan").write_bytes(b"of another machine")
     entry |= {"target": "tensorrt", "precision": "fp16", "files": {}}
     entry["engine"] = {"version": "8.6.1", "gpu": {"name": "Tesla T4", "compute_capability": "7.5"}}
+    if fault == "another target":
+        entry |= {"target": "cpu"}
     if fault == "other weights":
         entry |= {"weights": "0" * 64, "checkpoint": "0" * 64}
     (version / "manifest.json").write_text(json.dumps({"model.plan": entry}, indent=2))
@@ -94,6 +97,8 @@ def test_a_stale_engine_is_refused_without_a_gpu(
     of_the_engine = fault == "an engine of another TensorRT"
     assert ("was built by TensorRT 8.6.1" in done.stderr) == of_the_engine
     assert (version / "model.plan").read_bytes() == b"of another machine"
+    # What a job leaves that ends half way is not taken for what the options of before made.
+    assert (tmp_path / "models.options").read_text() == "unfinished\n"
 
 
 def test_missing_weights_are_said(export: Callable, tmp_path: Path) -> None:

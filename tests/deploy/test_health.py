@@ -69,11 +69,20 @@ def test_probes(server: Server, nobody: str) -> None:
     assert len(probes()) == 6
     for name, probe in probes():
         path = probe["httpGet"]["path"]
+        # One that loads a new version is not ready, and must not be killed for that.
+        assert path == f"/v2/health/{'live' if name == 'livenessProbe' else 'ready'}"
         assert probe["httpGet"]["port"] in ("http", 8000)
         with urlopen(f"http://{server.http_url}{path}") as answer:
             assert answer.status == 200, name
         with pytest.raises(URLError):
             urlopen(f"http://{nobody}{path}")
+
+
+def test_the_image_listens_where_clients_and_probes_come_from() -> None:
+    """Which is outside of the container."""
+    (written,) = re.findall(r"^ENTRYPOINT (\[.*\])$", dockerfile().replace("\\\n", ""), re.M)
+    options = parse_arguments(json.loads(written)[len(["python3", "-m", "server"]) :])
+    assert (options.host, options.http_host) == ("0.0.0.0", "0.0.0.0")
 
 
 def test_a_start_has_the_same_time_everywhere() -> None:

@@ -87,6 +87,16 @@ def test_mounts_have_volumes_and_volumes_are_used(overlay: str) -> None:
     assert mounted == {volume["name"] for volume in pod(overlay)["volumes"]}
 
 
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_triton_writes_where_it_has_to(overlay: str) -> None:
+    """Photos pass through /dev/shm, of which a container has 64 MB unless it is told."""
+    (triton,) = pod(overlay)["containers"]
+    places = {mount["mountPath"]: mount["name"] for mount in triton["volumeMounts"]}
+    volumes = {volume["name"]: volume.get("emptyDir") for volume in pod(overlay)["volumes"]}
+    assert volumes[places["/dev/shm"]] == {"medium": "Memory", "sizeLimit": "1Gi"}
+    assert volumes[places["/tmp"]]
+
+
 @pytest.mark.parametrize("overlay", DEPLOYMENTS)
 def test_resources_point_at_each_other(overlay: str) -> None:
     resources = build(overlay)
@@ -107,6 +117,27 @@ def test_resources_point_at_each_other(overlay: str) -> None:
     offered = {port["targetPort"] for port in resources["Service"]["spec"]["ports"]}
     assert offered < admitted <= ports
     assert resources["NetworkPolicy"]["spec"]["egress"] == []
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_clients_find_every_pod_and_new_ones(overlay: str) -> None:
+    """By a name that resolves to all of them, asked again whenever a connection is too old."""
+    (triton,) = pod(overlay)["containers"]
+    flags = [*triton.get("command", []), *triton.get("args", [])]
+    assert any(flag.startswith("--grpc-max-connection-age=") for flag in flags)
+    if overlay in DEPLOYMENTS:
+        assert build(overlay)["Service"]["spec"]["clusterIP"] == "None"
+        assert "preStop" in triton["lifecycle"]  # until the name has lost the pod
+
+
+def test_only_who_is_meant_to_gets_in() -> None:
+    rules = build("cpu")["NetworkPolicy"]["spec"]["ingress"]
+    assert {rule["ports"][0]["port"]: rule["from"] for rule in rules} == {
+        "grpc": [{"podSelector": {"matchLabels": {"dim-client": "true"}}}],
+        "metrics": [
+            {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
+        ],
+    }
 
 
 def test_autoscaler_asks_for_the_metric_that_the_adapter_makes() -> None:

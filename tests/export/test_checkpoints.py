@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from client.connection import Matte
 from export.__main__ import main
 from export.export import expected_alphas, store_weights
+from export.manifest import read_manifest
 from export.parity import Picture, compare, judge
 from server.launcher import launch
 from train.checkpoint import load_checkpoint, read_safetensors, read_state
@@ -48,6 +49,11 @@ def test_a_graph_and_an_engine_of_one_checkpoint_fit_together(
     assert main([str(weights), *where, "--target", "onnxruntime"]) == 0
     assert main([str(weights), *where, "--target", "tensorrt-rtx"]) == 0
     assert main(["check", str(models)]) == 0
+    entries = read_manifest(models / "dim/1")
+    assert {name: entry["precision"] for name, entry in entries.items()} == {
+        "model.onnx": "fp32",
+        "model.rtx": "fp16",
+    }
     halves = {name: value / 2 for name, value in oracle_network(3).state_dict().items()}
     torch.save(halves, weights)
     assert main([str(weights), *where, "--target", "tensorrt-rtx"]) == 0

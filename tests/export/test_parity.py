@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from export.export import Exported, expected_alphas
+from export.errors import ExportError
+from export.export import Exported, expected_alphas, prove
 from export.parity import Picture, alphas_in_batches, read_pictures, with_mirror_images
 from export.runtime import onnx_matte
 from matting.images import write_image
@@ -44,7 +45,10 @@ def test_photographs_of_a_data_set_are_read_and_other_files_are_not(
 
 
 def test_every_picture_of_a_batch_is_judged(
-    seeded_weights: Path, exported: Exported, pictures: list[Picture]
+    seeded_weights: Path,
+    exported: Exported,
+    pictures: list[Picture],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """An engine that answers all of a batch with the first one's alpha is not the network."""
     matte = onnx_matte(exported.artifact, "onnxruntime")
@@ -60,3 +64,6 @@ def test_every_picture_of_a_batch_is_judged(
     assert sizes == [3]
     apart = [np.abs(e.astype(int) - f).mean() > 1 for e, f in zip(expected, found, strict=True)]
     assert apart == [False, True, True]
+    monkeypatch.setattr("export.export.onnx_matte", lambda *_: first_for_all)
+    with pytest.raises(ExportError, match=f"^{known[1].name}: "):
+        prove(expected, exported.artifact, "onnxruntime", "fp32", known)

@@ -9,6 +9,7 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor, TimeoutError
 from pathlib import Path
 from tempfile import TemporaryFile
+from unittest.mock import Mock
 
 import pytest
 from google.protobuf import text_format
@@ -17,7 +18,7 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 from export.engine import Profile
 from export.errors import ExportError
 from export.export import Exported
-from export.manifest import WEIGHTS
+from export.manifest import WEIGHTS, check, write_entry
 from export.repository import (
     CONFIG,
     TEMPLATE,
@@ -28,6 +29,7 @@ from export.repository import (
     with_parameters,
     with_profile,
 )
+from matting.files import sha256
 
 ROOT = Path(__file__).parents[2]
 OWN = read_config(TEMPLATE, CONFIG)
@@ -198,6 +200,28 @@ def test_nothing_is_replaced_where_not_all_can_be_copied(tmp_path: Path) -> None
         copy_all({tmp_path / name: version / name for name in names})
     assert [path.name for path in version.iterdir()] == ["model.onnx"]
     assert (version / "model.onnx").read_text() == "graph of before"
+
+
+def test_what_a_killed_export_has_replaced_is_not_what_the_manifest_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that model.py and `check` refuse the mixture."""
+    version = tmp_path / "dim/1"
+    version.mkdir(parents=True)
+    (version / "model.onnx").write_text("graph of before")
+    (tmp_path / "model.onnx").write_text("graph")
+    before, after = (
+        {"target": "cpu", "precision": "fp32", "files": {"model.onnx": sha256(of / "model.onnx")}}
+        for of in (version, tmp_path)
+    )
+    write_entry(version, "model.onnx", before)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("export.repository.write_entry", Mock(side_effect=KeyboardInterrupt))
+        put_in_place(tmp_path, tmp_path / "dim", "model.onnx", after, {})
+    (fault,) = check(version)
+    assert fault.startswith("model.onnx is not the file that was exported")
+    put_in_place(tmp_path, tmp_path / "dim", "model.onnx", after, {})
+    assert check(version) == []
 
 
 @pytest.mark.parametrize("part", ["models", "models/dim", "models/dim/1"])

@@ -46,6 +46,14 @@ def test_queues_are_bounded_and_interactive_requests_go_first(path: Path) -> Non
     assert policy.timeout_action == policy.REJECT and policy.default_timeout_microseconds > 0
 
 
+def test_the_largest_image_is_as_large_as_the_readme_says() -> None:
+    """Which the memory limits of the manifests are for."""
+    config = text_format.Parse((SHIPPED / "config.pbtxt").read_text(), ModelConfig())
+    megapixels = int(config.parameters["max_pixels"].string_value) / 1e6
+    readme = (SHIPPED.parents[1] / "README.md").read_text()
+    assert f"On a CPU, {megapixels:.1f} megapixels" in readme
+
+
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino", "tensorrt"])
 def test_native_config_is_picked_by_name(tiny_repository: Path, backend: str) -> None:
     """Here its backend is missing, and the error that says so shows that the file was read."""

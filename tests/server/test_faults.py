@@ -11,6 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
+from threading import Timer
 from typing import NamedTuple
 
 import numpy as np
@@ -70,6 +71,25 @@ def test_killed_with_a_request_under_way(
         start(f"--grpc-port={port}", repository=gated_model.parent)
         np.testing.assert_array_equal(answer.result(timeout=120), TRIMAP)
     assert order.read_text().split() == [request.id] * 2
+
+
+def test_what_is_under_way_is_answered_before_the_end(
+    gated_model: Path,
+    infer: Callable[..., np.ndarray],
+    random_pair: Callable[..., tuple[np.ndarray, np.ndarray]],
+    wait_until: Callable[[Callable[[], bool]], None],
+) -> None:
+    """Not by our client, which would send again what was cut off."""
+    closed, order = gated_model / "closed", gated_model / "order"
+    image, trimap = random_pair(8, 8)
+    with ThreadPoolExecutor() as pool:
+        with launch(gated_model.parent) as server:
+            begun = len(order.read_text())
+            closed.touch()
+            answer = pool.submit(infer, server, image, trimap)
+            wait_until(lambda: len(order.read_text()) > begun)
+            Timer(2, closed.unlink).start()
+        np.testing.assert_array_equal(answer.result(), trimap)
 
 
 def test_clock_that_jumps_while_requests_wait(

@@ -53,6 +53,15 @@ def test_memory_comes_in_huge_pages(tiny_server: Server) -> None:
     assert re.search(r"AnonHugePages: +[1-9]", sizes)
 
 
+def test_what_the_environment_says_of_memory_stays(
+    quick_repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.hugetlb=0")
+    with launch(quick_repository) as server:
+        environment = psutil.Process(server.process.pid).environ()
+    assert environment["GLIBC_TUNABLES"] == "glibc.malloc.hugetlb=0"
+
+
 def test_an_error_inside_the_context_stops_even_a_kept_server(quick_repository: Path) -> None:
     with pytest.raises(ZeroDivisionError), launch(quick_repository, keep=True) as server:
         raise ZeroDivisionError

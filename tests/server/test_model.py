@@ -11,6 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -185,18 +186,25 @@ def write_manifest(version: Path, facts: dict) -> None:
 
 
 @pytest.mark.parametrize(
-    ("setting", "facts", "hint"),
+    ("setting", "facts", "computes_in_bf16", "hint"),
     [
-        ("auto", {"bf16": {"pictures": 5}}, None),
-        ("auto", {"bf16": "not equal to the network"}, "f32"),
-        ("auto", {}, "f32"),
-        ("int8", {"bf16": "not equal to the network"}, "f32"),
-        ("fp32", {"bf16": {"pictures": 5}}, "f32"),
-        ("auto", None, None),
+        ("auto", {"bf16": {"pictures": 5}}, True, None),
+        ("auto", {"bf16": {"pictures": 5}}, False, "f32"),  # or, on Arm, it would be FP16
+        ("auto", {"bf16": "not equal to the network"}, True, "f32"),
+        ("auto", {}, True, "f32"),
+        ("int8", {"bf16": "not equal to the network"}, True, "f32"),
+        ("fp32", {"bf16": {"pictures": 5}}, True, "f32"),
+        ("auto", None, True, None),
+        ("auto", None, False, "f32"),
     ],
 )
 def test_bf16_is_for_versions_that_are_equal_in_it(
-    tiny_repository: Path, tmp_path: Path, setting: str, facts: dict | None, hint: str | None
+    tiny_repository: Path,
+    tmp_path: Path,
+    setting: str,
+    facts: dict | None,
+    computes_in_bf16: bool,
+    hint: str | None,
 ) -> None:
     """config.pbtxt is for all versions, the export's verdict for one."""
     shutil.copytree(tiny_repository, tmp_path, dirs_exist_ok=True)
@@ -209,6 +217,11 @@ def test_bf16_is_for_versions_that_are_equal_in_it(
     write_it = f"    open({str(told)!r}, 'w').write(repr(settings))\n"
     found = "    def prepare()"
     rewrite(version / "model.py", found, write_it + found)
+    rewrite(
+        version / "model.py",
+        "return hint == openvino.Type.bf16",
+        f"return {computes_in_bf16}",
+    )
     with launch(tmp_path):
         assert ast.literal_eval(told.read_text()).get("INFERENCE_PRECISION_HINT") == hint
 
@@ -325,6 +338,24 @@ def test_two_threads_of_one_core_count_once(
         topology.mkdir(parents=True)
         (topology / "core_cpus_list").write_text(f"{text}\n")
     assert physical_cores() == cores
+
+
+@pytest.mark.parametrize(
+    ("engine", "module", "given"),
+    [
+        ("openvino", "openvino", lambda it: it.compile_model.call_args.args[2]),
+        ("mnn", "MNN", lambda it: it.nn.create_runtime_manager.call_args.args[0][0]),
+        ("onnxruntime", "onnxruntime", lambda it: vars(it.InferenceSession.call_args.args[1])),
+    ],
+)
+def test_engines_are_given_the_threads_of_the_configuration(
+    engine: str, module: str, given: Callable[[MagicMock], dict], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "triton_python_backend_utils", ModuleType("of Triton"))
+    asked = MagicMock()
+    monkeypatch.setitem(sys.modules, module, asked)
+    runpy.run_path(str(SHIPPED / "1/model.py"))["load_engine"](engine, SHIPPED, 77, "fp32")
+    assert 77 in given(asked).values()
 
 
 RUN_OUT_OF_MEMORY = """

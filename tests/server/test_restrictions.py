@@ -12,7 +12,7 @@ import tritonclient.grpc as grpc
 import tritonclient.http as http
 from tritonclient.utils import InferenceServerException
 
-from server.launcher import Server, launch
+from server.launcher import Server, launch, restrictions
 
 CLOSED = {
     "get_model_repository_index": (),
@@ -43,6 +43,17 @@ def test_no_photos_over_http(tiny_server: Server) -> None:
         connection.request("POST", "/v2/models/dim/infer", json.dumps({"inputs": [huge]}))
         assert connection.getresponse().status == HTTPStatus.FORBIDDEN
     assert tiny_server.is_ready() and tiny_server.process.poll() is None
+
+
+def test_nobody_can_guess_the_key() -> None:
+    keys = [flag.rpartition(":admin=")[2] for flag in (*restrictions(), *restrictions())]
+    assert len(set(keys)) == 2 * len(restrictions()) and min(map(len, keys)) >= 32
+
+
+def test_flags_for_something_else_open_nothing() -> None:
+    assert len(restrictions(["--log-verbose=1"])) == len(restrictions()) == 2
+    (http,) = restrictions(["--grpc-restricted-protocol=trace:admin=key"])
+    assert http.startswith("--http-restricted-api=inference,")
 
 
 def test_a_key_of_ones_own(quick_repository: Path) -> None:

@@ -4,6 +4,7 @@ import os
 import pickle
 from collections import OrderedDict
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -135,6 +136,13 @@ def test_code_in_a_checkpoint_does_not_run(tmp_path, zip_format):
     with pytest.raises(CheckpointError, match=r"holds \w+\.mkdir, .* could run code"):
         load_checkpoint(path)
     assert not trap.exists()
+
+
+def test_code_in_an_npz_does_not_run(tmp_path):
+    np.savez(tmp_path / "evil.npz", a=np.array(Malicious(tmp_path / "trap"), dtype=object))
+    with pytest.raises(CheckpointError, match=r"evil\.npz: not a checkpoint"):
+        load_checkpoint(tmp_path / "evil.npz")
+    assert not (tmp_path / "trap").exists()
 
 
 @pytest.mark.parametrize(
