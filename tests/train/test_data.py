@@ -176,6 +176,15 @@ def test_what_was_prepared_is_trained_on(distributed, composed):
     assert {name for name, *_ in data.photographs} >= {"wool_0", "lace_19"}
 
 
+def test_lists_may_have_windows_line_ends_and_its_mark_of_utf_8(distributed, copy, tmp_path):
+    for listing in copy.rglob("*_names.txt"):
+        lines = listing.read_text().splitlines()
+        listing.write_bytes(b"\xef\xbb\xbf" + "\r\n".join([*lines, "", ""]).encode())
+    (tmp_path / "voc").symlink_to(distributed.parent / "voc")
+    assert prepare(copy, tmp_path / "data") == 0
+    assert len(find_files(tmp_path / "data").photographs) == 40
+
+
 def test_composition_1k_as_distributed_is_checked(copy, capsys):
     assert main(["check", str(copy)]) == 0
     rows = [line.split("|")[1:3] for line in capsys.readouterr().out.splitlines()[2:]]
@@ -247,6 +256,10 @@ def test_a_tenth_of_your_own_is_held_out(paired, tmp_path):
     known = (trimap == 0) | (trimap == 255)
     assert np.array_equal(trimap[known], alpha[known])
     assert image.shape == (20, 24, 3)
+    for number, (_, trimap, alpha) in enumerate(files.photographs):
+        kernels = map(int, np.random.default_rng(number).integers(1, 30, 2))
+        drawn = trimap_from_alpha(read_gray(alpha), *kernels)
+        assert np.array_equal(read_gray(trimap), drawn)
 
 
 def test_a_link_to_itself_is_named_by_check(data, tmp_path, capsys):
