@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from PIL import ExifTags, Image
 
 from matting.images import ImageError, read_cutout, read_gray, read_image, write_image
 from matting.trimaps import trimap_from_alpha
-from train.compose import read_layers, read_picture
+from train.compose import plan, read_layers, read_picture, trimap_of
 from train.data import main
 from train.dataset import Photographs, TrainingData
 from train.layouts import Composite, find_files
@@ -256,10 +257,25 @@ def test_a_tenth_of_your_own_is_held_out(paired, tmp_path):
     known = (trimap == 0) | (trimap == 255)
     assert np.array_equal(trimap[known], alpha[known])
     assert image.shape == (20, 24, 3)
-    for number, (_, trimap, alpha) in enumerate(files.photographs):
-        kernels = map(int, np.random.default_rng(number).integers(1, 30, 2))
-        drawn = trimap_from_alpha(read_gray(alpha), *kernels)
-        assert np.array_equal(read_gray(trimap), drawn)
+
+
+@pytest.mark.parametrize("count", [3, 30])
+def test_each_foreground_is_laid_on_the_next_twenty_backgrounds_or_on_all(count):
+    backgrounds = [Path(str(number)) for number in range(count)]
+    made = plan([(Path(name), Path(name)) for name in "ab"], backgrounds)
+    each = min(20, count)
+    assert [c.name for c in made] == [f"{name}_{i}" for name in "ab" for i in range(each)]
+    assert [c.background for c in made] == (2 * backgrounds)[: 2 * each]
+
+
+@pytest.mark.parametrize("number", [0, 1, 19])
+def test_drawn_trimaps_follow_from_the_pictures_number(number, tmp_path):
+    """Or the same test set would have another digest elsewhere."""
+    alpha = np.tile(np.clip((np.arange(90) - 40) * 32, 0, 255).astype(np.uint8), (9, 1))
+    drawn = trimap_of(Composite("edge", *[tmp_path] * 3), alpha, number)
+    inwards, outwards = map(int, np.random.default_rng(number).integers(1, 30, 2))
+    assert inwards != outwards
+    assert np.array_equal(drawn, trimap_from_alpha(alpha, inwards, outwards))
 
 
 def test_a_link_to_itself_is_named_by_check(data, tmp_path, capsys):
@@ -300,6 +316,18 @@ def test_what_is_wrong_is_named(data, tmp_path, capsys):
     ):
         assert complaint in output
     assert "notes: 1\n" in output
+
+
+@pytest.mark.parametrize(("known", "alpha"), [(0, 1), (255, 254)])
+def test_a_trimap_that_is_wrong_is_noted(known, alpha, data, tmp_path, capsys):
+    """It may be meant; a network is then judged by what it could not change."""
+    noted = shutil.copytree(data, tmp_path / "noted")
+    trimap, truth = (read_gray(noted / f"val/{kind}/two.png") for kind in ("trimap", "alpha"))
+    truth[trimap == known] = alpha
+    write_image(noted / "val/alpha/two.png", truth)
+    assert main(["check", str(noted)]) == 0
+    share = f"{(trimap == known).mean():.2%}"
+    assert f"two.png: {share} of the pixels are known, but alpha" in capsys.readouterr().out
 
 
 def test_a_trimap_in_colour_is_none(data, tmp_path, capsys):
@@ -349,6 +377,10 @@ def test_mistakes_are_one_line_and_nothing_is_written(copy, distributed, tmp_pat
         (["prepare", str(short), "--test-backgrounds", voc], "has 39 names; expected 20 for each"),
         (["prepare", str(distributed)], "give --backgrounds"),
         (["prepare", str(distributed), "--test-backgrounds", str(cut)], "low0.png: cannot be read"),
+        (
+            ["prepare", str(distributed), "--test-backgrounds", str(tmp_path / "full")],
+            "large0.png: cannot be read by Pillow (No such file or directory)\n",
+        ),
         (["prepare", voc, "--backgrounds", voc], "has no alpha channel; expected a cut-out"),
         (["prepare", str(cut / "none"), "--backgrounds", voc], "none: no such folder"),
         (["prepare", voc, "--backgrounds", voc, "--test-backgrounds", f"{voc}/../voc"], "all are"),
