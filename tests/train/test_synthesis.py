@@ -231,6 +231,15 @@ def test_ranges_are_drawn_from_as_stated(samples, monkeypatch):
     assert sum(len({*inwards}) == 1 for inwards, _ in kernels) < 10  # 1.6 of 100 by chance
 
 
+def test_so_many_samples_have_a_second_foreground_or_a_hole(samples, monkeypatch):
+    stream, drawn = samples(seed=0), []
+    draw = stream.foreground
+    monkeypatch.setattr(stream, "foreground", lambda generator: drawn.append(1) or draw(generator))
+    for number in range(200):
+        stream.batch(number)
+    assert len(drawn) / 600 == pytest.approx(1 + 0.3 + 0.2, abs=0.08)  # three standard deviations
+
+
 def test_two_foregrounds_are_laid_one_over_the_other(samples):
     both = samples(seed=0, **STILL | {"two_foregrounds": 1.0, "holes": 0.0})
     generator = torch.Generator().manual_seed(5)
