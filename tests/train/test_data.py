@@ -1,5 +1,6 @@
 """Checking data sets of every layout, and composing test sets of them."""
 
+import hashlib
 import json
 import math
 import shutil
@@ -165,6 +166,21 @@ def test_the_same_set_comes_out_each_time_and_its_digest_says_so(
         error = capsys.readouterr().err
         assert "again/val/manifest.json: is not a manifest of python -m train.data prepare" in error
         assert error.count("\n") == 1
+
+
+def test_digests_are_of_sizes_and_pixels(composed):
+    """So that those of other people, and of older versions, are the same for the same pixels."""
+    manifest = json.loads((composed / "val/manifest.json").read_text())
+    lines = ""
+    for name, found in sorted(manifest["pictures"].items()):
+        pixels = [
+            read(composed / f"val/{kind}/{name}.png").tobytes()
+            for kind, read in (("image", read_image), ("trimap", read_gray), ("alpha", read_gray))
+        ]
+        content = b"".join([b"40 30", *pixels])
+        assert found == hashlib.sha256(content).hexdigest()
+        lines += f"{name} {found}\n"
+    assert manifest["sha256"] == hashlib.sha256(lines.encode()).hexdigest()
 
 
 def test_what_was_prepared_is_trained_on(distributed, composed):
