@@ -334,6 +334,23 @@ def test_what_is_wrong_is_named(data, tmp_path, capsys):
     assert "notes: 1\n" in output
 
 
+def test_an_alpha_in_colour_is_noted(data, tmp_path, capsys):
+    """As where foregrounds and alphas lie in each other's folders."""
+    noted = shutil.copytree(data, tmp_path / "noted")
+    pairs = noted / "train/pairs"
+    for folder, name in (("alpha", "other"), ("foreground", "alpha"), ("other", "foreground")):
+        (pairs / folder).rename(pairs / name)
+    shutil.copy(noted / "train/backgrounds/wall.png", noted / "val/image/one.png")
+    shutil.copy(noted / "train/backgrounds/wall.png", noted / "val/alpha/one.png")
+    (noted / "val/image/one.jpg").unlink()
+    write_image(noted / "val/trimap/one.png", np.full((150, 140), 128, np.uint8))
+    main(["check", str(noted)])
+    output = capsys.readouterr().out
+    for alpha in ("train/pairs/alpha/moon.jpg", "val/alpha/one.png"):
+        assert f"{alpha}: is in colour; its luma is taken for alpha" in output
+    assert "notes: 2\n" in output
+
+
 @pytest.mark.parametrize(("known", "alpha"), [(0, 1), (255, 254)])
 def test_a_trimap_that_is_wrong_is_noted(known, alpha, data, tmp_path, capsys):
     """It may be meant; a network is then judged by what it could not change."""
