@@ -1,4 +1,4 @@
-"""The four measures of alpha matting, SAD, MSE, GRAD and CONN, with mmediting's exact figures.
+"""The four measures of alpha matting, SAD, MSE, GRAD and CONN, as mmediting computes them.
 
 The measures are those of C. Rhemann et al., "A Perceptually Motivated Online Benchmark for Image
 Matting", CVPR 2009. The figures follow mmediting 0.16.1 (mmedit/core/evaluation/metrics.py), by

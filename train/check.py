@@ -122,7 +122,9 @@ def look_at_cutout(files: tuple[Path]) -> Seen:
 
 
 def look_at_foreground(files: Pair) -> Seen:
-    return look_at_layers(files, read_image(files[0]), read_gray(files[1]))
+    seen = look_at_layers(files, read_image(files[0]), read_gray(files[1]))
+    note_colour(seen, files[1])
+    return seen
 
 
 def look_at_layers(files: tuple[Path, ...], colour: np.ndarray, alpha: np.ndarray) -> Seen:
@@ -154,6 +156,7 @@ def look_at_photograph(files: Photograph) -> Seen:
             seen.faults.append(f"{path}: {of_size(pixels)}, its image {of_size(image)}")
     if not seen.faults:
         judge_trimap(seen, files[1], trimap, alpha)
+    note_colour(seen, files[2])
     return seen
 
 
@@ -167,6 +170,12 @@ def look_at_test_foreground(files: tuple[Path, ...]) -> Seen:
                 f"{path}: {of_size(trimap)}, its alpha {seen.size[1]} x {seen.size[0]}"
             )
     return seen
+
+
+def note_colour(seen: Seen, path: Path) -> None:
+    """Note an alpha in colour: it may be a picture that lies in the wrong folder."""
+    if np.ptp(read_image(path), axis=2).any():
+        seen.notes.append(f"{path}: is in colour; its luma is taken for alpha")
 
 
 def judge_trimap(seen: Seen, path: Path, trimap: np.ndarray, alpha: np.ndarray) -> None:

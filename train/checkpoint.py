@@ -56,7 +56,8 @@ def load_checkpoint(path: str | Path) -> DeepImageMatting:
 def read_state(path: Path) -> dict[str, Tensor]:
     """Return the named tensors of a file, whatever a `.pth` has wrapped them in."""
     if not path.is_file():
-        raise CheckpointError(f"{path}: no such file")
+        found = "is a folder; give a file in it" if path.is_dir() else "no such file"
+        raise CheckpointError(f"{path}: {found}")
     if path.suffix == ".safetensors":
         return read_safetensors(path)[0]
     content = load(path)

@@ -260,4 +260,5 @@ def read_picture(path: Path, mode: str | None) -> Image.Image:
                 return Image.fromarray(to_depth(deep, np.uint8)).convert(mode)
             return picture.convert(mode)
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ImageError(f"{path}: cannot be read by Pillow ({error})") from error
+        reason = getattr(error, "strerror", None) or error
+        raise ImageError(f"{path}: cannot be read by Pillow ({reason})") from error

@@ -256,7 +256,7 @@ def composition_1k_foregrounds(root: Path) -> list[tuple[Path, ...]]:
 def read_names(listing: Path) -> list[str]:
     """Return the names in a list of Composition-1k, one a line."""
     try:
-        lines = listing.read_text("utf-8").splitlines()
+        lines = listing.read_text("utf-8-sig").splitlines()  # as Windows' Notepad marks it
     except UnicodeDecodeError as error:
         raise DataError(f"{listing}: is not UTF-8 ({error.reason}); save it as that") from error
     except OSError as error:

@@ -3,6 +3,7 @@
 import argparse
 import os
 import statistics
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from tabulate import tabulate
 
 from matting.files import check_folder, write_whole
 from matting.images import ImageError
-from train.checkpoint import CheckpointError
+from train.checkpoint import CheckpointError, load_checkpoint
 from train.dataset import TrainingData
 from train.fit import (
     BEST,
@@ -40,6 +41,16 @@ def check_nodes(nodes: int) -> None:
             f"--nodes {nodes}: {', '.join(missing)} not set; on each machine give the address and "
             "a free port of the first, and its own number from 0; or start with torchrun or Slurm"
         )
+
+
+def note_other_stage(number: int, start: Path) -> None:
+    """Say if the refiner of a checkpoint that a stage starts from is missing, or left out."""
+    has_refiner = load_checkpoint(start).refiner is not None
+    if number == 1 and has_refiner:
+        print(f"train: {start}: stage 1 leaves its refiner out", file=sys.stderr)
+    elif number == 3 and not has_refiner:
+        missing = "has no refiner: stage 3 starts with a random one; --stage 2 trains one first"
+        print(f"train: {start}: {missing}", file=sys.stderr)
 
 
 def chosen_stage(options: argparse.Namespace, number: int) -> Stage:
@@ -123,6 +134,8 @@ def run_all(options: argparse.Namespace) -> None:
     # What is wrong with these folders and files is said before all pictures are read.
     check_folders(options, numbers)
     starting_network(STAGES[numbers[0]], options.seed, start, options.vgg16)
+    if start:
+        rank_zero_only(note_other_stage)(numbers[0], start)
     options.output.mkdir(parents=True, exist_ok=True)
     check_folder(options.output)
     data = TrainingData.read(options.data, options.validation_images, options.backgrounds)

@@ -11,7 +11,7 @@ pytest.importorskip("torch")
 
 import torch
 
-from benchmarks.ceiling import flops, memory_rate, moved_values
+from benchmarks.ceiling import flops, matrix_rate, memory_rate, moved_values
 from benchmarks.latency import SERVED, notes, peer_notes, peer_rows
 from benchmarks.layers import ENGINE, INFER, NETWORK, network_alone, overheads
 from benchmarks.load import END_TO_END, SERVER_PARTS
@@ -108,8 +108,21 @@ def test_memory_is_between_a_gigabyte_and_ten_terabytes_a_second() -> None:
     assert 1e9 < memory_rate() < 1e13
 
 
+def test_rates_of_known_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = {"1024": [3.0, 2.0], "2048": [20.0, 10.0], "copy": [5.0, 4.0]}
+    monkeypatch.setattr("benchmarks.ceiling.in_turns", lambda *_, **__: taken)
+    monkeypatch.setattr("benchmarks.ceiling.COPIED", {"cpu": 1000})
+    assert memory_rate() == 2 * 1000 / 0.004  # read and written
+    del taken["copy"]
+    assert matrix_rate() == 2 * 2048**3 / 0.010
+
+
 def test_overheads_of_known_samples() -> None:
-    samples = {NETWORK: [80, 80], ENGINE: [100, 100], INFER: [90, 180], END_TO_END: [100, 200]}
+    """Shares of each round, for a machine may be slower in one than in the next."""
+    samples = {
+        **{NETWORK: [80, 40, 900], ENGINE: [100, 100, 1000]},
+        **{INFER: [90, 95, 2000], END_TO_END: [100, 1000, 2100]},
+    }
     assert overheads(samples) == pytest.approx(
         {"around the engine": 0.1, "around the network": 0.28}
     )

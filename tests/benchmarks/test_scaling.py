@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("torch")
 
 from benchmarks.__main__ import main
-from benchmarks.scaling import pinned_servers, send
+from benchmarks.scaling import pinned_servers, rates, send
 from benchmarks.service import model_config, picture_of
 from client.connection import Matte
 from export.repository import CONFIG, MODEL, TEMPLATE
@@ -30,6 +30,14 @@ def test_servers_share_the_work_and_a_death_loses_no_image(tmp_path: Path) -> No
     # The survivor answered what the other one had not.
     assert death["answered by each"][0] >= 8
     assert "One of 2 servers killed half way: 16 images" in (tmp_path / "scaling.md").read_text()
+
+
+def test_rates_are_of_what_was_answered() -> None:
+    runs = [
+        {"servers": count, "sent": 9, "answered": 8, "seconds": seconds}
+        for count, seconds in ((1, 2.0), (2, 1.0), (1, 4.0))
+    ]
+    assert rates({"runs": runs}) == {1: [4.0, 2.0], 2: [8.0]}
 
 
 def test_what_no_server_answers_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("torch")
 
 from benchmarks.__main__ import main
-from benchmarks.soak import Photo, Reply, Soak, connections, verdict
+from benchmarks.soak import Memory, Photo, Reply, Soak, connections, growth, verdict
 from server.launcher import LaunchError
 
 SHIPPED = Path(__file__).parents[2] / "model_repository/dim"
@@ -55,6 +55,11 @@ def test_one_photo_that_goes_wrong_is_a_failure(wrong: dict, by_server: int, wha
     assert found["failed"] and found[what] == 1
     others = {"lost", "answered twice", "wrong alphas"} - {what}
     assert not any(found[other] for other in others)
+
+
+def test_memory_grows_by_megabytes_an_hour_after_the_first_part() -> None:
+    memory = [Memory(at=60.0 * n, server=max(500, 490 + n), client=80.0) for n in range(50)]
+    assert growth(memory) == {"server": 60, "client": 0}
 
 
 def test_a_server_that_dies_ends_the_run() -> None:

@@ -70,14 +70,14 @@ def test_medians_and_law_of_known_samples() -> None:
             "height": 1000,
             "width": 1000,
             "unknown": unknown,
-            "SAD": {WHOLE: 10, TILED: 10.1, HALF: 9},
+            "SAD": {WHOLE: sad, TILED: sad + 0.1, HALF: 9},
             "samples_ms": {
                 WHOLE: [1, 3000, 9000],
                 TILED: [1000 + 5000 * unknown] * 3,
                 HALF: [500 + 1000 * unknown] * 3,
             },
         }
-        for unknown in (0.0, 0.1, 0.2, 0.1, 0.0, 0.2)
+        for unknown, sad in ((0.0, 5), (0.1, 10), (0.2, 15), (0.1, 10), (0.0, 5), (0.2, 15))
     ]
     assert len(laws(cases[:5])) == 2  # too few for a line
     assert laws(cases) == [

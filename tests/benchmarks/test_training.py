@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 from benchmarks.__main__ import main
 from benchmarks.mmediting import load, transform, write_composites
 from benchmarks.training import (
+    AS_MMEDITING,
     BOTH,
     FP32,
     LEARN,
@@ -29,6 +31,7 @@ from benchmarks.training import (
 from matting.images import read_gray, read_image, write_image
 from train.dataset import Foreground
 from train.layouts import Composite
+from train.synthesis import Synthesis
 
 DIGESTS = {
     "merged": "a12f3e2f9a03b80a3de45cbc67a202a2c9d0128cf5ecaa378df221a016d306b0",
@@ -74,6 +77,13 @@ def test_a_cutout_has_colours_and_alpha_of_its_own(tmp_path: Path) -> None:
     assert np.array_equal(found["alpha"], cutout[..., 3])
     assert np.array_equal(found["fg"], cutout[..., 2::-1])
     assert np.array_equal(found["bg"], ground[..., ::-1])
+
+
+def test_as_plain_as_mmeditings_leaves_out_all_that_it_does_not_do() -> None:
+    settings = {field.name for field in fields(Synthesis)}
+    assert settings - AS_MMEDITING.keys() == {"crop", "jpeg_quality"}
+    ranges = {name for name, value in AS_MMEDITING.items() if value}
+    assert ranges == {"foreground_zoom", "background_zoom", "trimap_kernel"}
 
 
 def test_samples_and_steps_are_measured(tmp_path: Path) -> None:

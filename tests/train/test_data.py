@@ -1,8 +1,10 @@
 """Checking data sets of every layout, and composing test sets of them."""
 
+import hashlib
 import json
 import math
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from PIL import ExifTags, Image
 
 from matting.images import ImageError, read_cutout, read_gray, read_image, write_image
 from matting.trimaps import trimap_from_alpha
-from train.compose import read_layers, read_picture
+from train.compose import plan, read_layers, read_picture, trimap_of
 from train.data import main
 from train.dataset import Photographs, TrainingData
 from train.layouts import Composite, find_files
@@ -166,6 +168,21 @@ def test_the_same_set_comes_out_each_time_and_its_digest_says_so(
         assert error.count("\n") == 1
 
 
+def test_digests_are_of_sizes_and_pixels(composed):
+    """So that those of other people, and of older versions, are the same for the same pixels."""
+    manifest = json.loads((composed / "val/manifest.json").read_text())
+    lines = ""
+    for name, found in sorted(manifest["pictures"].items()):
+        pixels = [
+            read(composed / f"val/{kind}/{name}.png").tobytes()
+            for kind, read in (("image", read_image), ("trimap", read_gray), ("alpha", read_gray))
+        ]
+        content = b"".join([b"40 30", *pixels])
+        assert found == hashlib.sha256(content).hexdigest()
+        lines += f"{name} {found}\n"
+    assert manifest["sha256"] == hashlib.sha256(lines.encode()).hexdigest()
+
+
 def test_what_was_prepared_is_trained_on(distributed, composed):
     data = TrainingData.read(composed)
     assert [foreground.colour.shape for foreground in data.foregrounds] == [(3, 40, 30)] * 2
@@ -174,6 +191,15 @@ def test_what_was_prepared_is_trained_on(distributed, composed):
     assert len(data.backgrounds) == 21
     assert len(TrainingData.read(composed, backgrounds=2).backgrounds) == 2
     assert {name for name, *_ in data.photographs} >= {"wool_0", "lace_19"}
+
+
+def test_lists_may_have_windows_line_ends_and_its_mark_of_utf_8(distributed, copy, tmp_path):
+    for listing in copy.rglob("*_names.txt"):
+        lines = listing.read_text().splitlines()
+        listing.write_bytes(b"\xef\xbb\xbf" + "\r\n".join([*lines, "", ""]).encode())
+    (tmp_path / "voc").symlink_to(distributed.parent / "voc")
+    assert prepare(copy, tmp_path / "data") == 0
+    assert len(find_files(tmp_path / "data").photographs) == 40
 
 
 def test_composition_1k_as_distributed_is_checked(copy, capsys):
@@ -249,6 +275,25 @@ def test_a_tenth_of_your_own_is_held_out(paired, tmp_path):
     assert image.shape == (20, 24, 3)
 
 
+@pytest.mark.parametrize("count", [3, 30])
+def test_each_foreground_is_laid_on_the_next_twenty_backgrounds_or_on_all(count):
+    backgrounds = [Path(str(number)) for number in range(count)]
+    made = plan([(Path(name), Path(name)) for name in "ab"], backgrounds)
+    each = min(20, count)
+    assert [c.name for c in made] == [f"{name}_{i}" for name in "ab" for i in range(each)]
+    assert [c.background for c in made] == (2 * backgrounds)[: 2 * each]
+
+
+@pytest.mark.parametrize("number", [0, 1, 19])
+def test_drawn_trimaps_follow_from_the_pictures_number(number, tmp_path):
+    """Or the same test set would have another digest elsewhere."""
+    alpha = np.tile(np.clip((np.arange(90) - 40) * 32, 0, 255).astype(np.uint8), (9, 1))
+    drawn = trimap_of(Composite("edge", *[tmp_path] * 3), alpha, number)
+    inwards, outwards = map(int, np.random.default_rng(number).integers(1, 30, 2))
+    assert inwards != outwards
+    assert np.array_equal(drawn, trimap_from_alpha(alpha, inwards, outwards))
+
+
 def test_a_link_to_itself_is_named_by_check(data, tmp_path, capsys):
     photos = shutil.copytree(data / "train/backgrounds", tmp_path / "photos")
     (photos / "zoo.png").symlink_to("zoo.png")
@@ -287,6 +332,35 @@ def test_what_is_wrong_is_named(data, tmp_path, capsys):
     ):
         assert complaint in output
     assert "notes: 1\n" in output
+
+
+def test_an_alpha_in_colour_is_noted(data, tmp_path, capsys):
+    """As where foregrounds and alphas lie in each other's folders."""
+    noted = shutil.copytree(data, tmp_path / "noted")
+    pairs = noted / "train/pairs"
+    for folder, name in (("alpha", "other"), ("foreground", "alpha"), ("other", "foreground")):
+        (pairs / folder).rename(pairs / name)
+    shutil.copy(noted / "train/backgrounds/wall.png", noted / "val/image/one.png")
+    shutil.copy(noted / "train/backgrounds/wall.png", noted / "val/alpha/one.png")
+    (noted / "val/image/one.jpg").unlink()
+    write_image(noted / "val/trimap/one.png", np.full((150, 140), 128, np.uint8))
+    main(["check", str(noted)])
+    output = capsys.readouterr().out
+    for alpha in ("train/pairs/alpha/moon.jpg", "val/alpha/one.png"):
+        assert f"{alpha}: is in colour; its luma is taken for alpha" in output
+    assert "notes: 2\n" in output
+
+
+@pytest.mark.parametrize(("known", "alpha"), [(0, 1), (255, 254)])
+def test_a_trimap_that_is_wrong_is_noted(known, alpha, data, tmp_path, capsys):
+    """It may be meant; a network is then judged by what it could not change."""
+    noted = shutil.copytree(data, tmp_path / "noted")
+    trimap, truth = (read_gray(noted / f"val/{kind}/two.png") for kind in ("trimap", "alpha"))
+    truth[trimap == known] = alpha
+    write_image(noted / "val/alpha/two.png", truth)
+    assert main(["check", str(noted)]) == 0
+    share = f"{(trimap == known).mean():.2%}"
+    assert f"two.png: {share} of the pixels are known, but alpha" in capsys.readouterr().out
 
 
 def test_a_trimap_in_colour_is_none(data, tmp_path, capsys):
@@ -336,6 +410,10 @@ def test_mistakes_are_one_line_and_nothing_is_written(copy, distributed, tmp_pat
         (["prepare", str(short), "--test-backgrounds", voc], "has 39 names; expected 20 for each"),
         (["prepare", str(distributed)], "give --backgrounds"),
         (["prepare", str(distributed), "--test-backgrounds", str(cut)], "low0.png: cannot be read"),
+        (
+            ["prepare", str(distributed), "--test-backgrounds", str(tmp_path / "full")],
+            "large0.png: cannot be read by Pillow (No such file or directory)\n",
+        ),
         (["prepare", voc, "--backgrounds", voc], "has no alpha channel; expected a cut-out"),
         (["prepare", str(cut / "none"), "--backgrounds", voc], "none: no such folder"),
         (["prepare", voc, "--backgrounds", voc, "--test-backgrounds", f"{voc}/../voc"], "all are"),

@@ -47,6 +47,21 @@ def test_vgg16_fills_the_encoder_but_for_two_channels_of_a_layer(network, vgg16)
             expected = torch.from_numpy(stored[f"features.{number}.weight"])
             same = (layer.weight[:, : expected.shape[1]] == expected).flatten(1).all(dim=1)
             assert same.sum() == len(same) - 2
+            if number == 0:  # its fourth channel is the trimap's
+                grey = expected[same].mean(dim=1)
+                torch.testing.assert_close(layer.weight[same, 3], grey)
+
+
+def test_signals_keep_their_size_through_unpooling():
+    network, sizes = DeepImageMatting(refiner=False), []
+    randomise(network, seed=0)
+    for layer in convolutions(network.backbone.decoder)[:-1]:  # the last makes a small logit
+        layer.register_forward_hook(lambda _, __, output: sizes.append(output.std().item()))
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        network(*(torch.randn(1, channels, 96, 96, generator=generator) for channels in (3, 1)))
+    assert len(sizes) == 6
+    assert max(sizes) < 2 * min(sizes)
 
 
 def test_torchvisions_own_file_does_as_well(network, vgg16, tmp_path):

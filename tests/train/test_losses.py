@@ -48,6 +48,14 @@ def test_squared_errors_of_the_unknown_region():
     assert terms["refined_squared"].item() == pytest.approx(6 * (0.0625 + 0 + 0.25) / 3)
 
 
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_squared_errors_count_twice_as_much_as_errors_and_in_stage_3_alone(number):
+    weights = dict(stage(number).losses)
+    squared = {name: weights[name] for name in weights.keys() - LOSS_NAMES}
+    twice = {f"{name}_squared": 2 * weights[name] for name in ("alpha", "refined") if number == 3}
+    assert squared == twice
+
+
 @pytest.fixture(scope="module")
 def expected(oracle):
     return json.loads((oracle / "train/train.json").read_text())

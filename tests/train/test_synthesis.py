@@ -1,5 +1,6 @@
 """Training samples: what equals mmediting's pipeline, and what they must be in any case."""
 
+import math
 from dataclasses import replace
 
 import cv2
@@ -75,10 +76,19 @@ def test_larger_crops_are_resized_as_by_opencv(crop):
 def test_composites_and_trimaps_of_the_batch_follow_from_its_layers(batch):
     """mmediting cuts off what is behind the point and resizes the composite, not its layers."""
     made = batch["alpha"] * batch["foreground"] + (1 - batch["alpha"]) * batch["background"]
-    cut_off = (made * 255 - batch["composite"] * 255)[1]
+    resized, cut_off = (made - batch["composite"]) * 255
     assert cut_off.min() > -0.01
     assert cut_off.max() < 1.01
+    assert resized.abs().max() < 6
+    assert resized.abs().quantile(0.99) < 1.5
     assert torch.equal(make_trimaps(batch["alpha"], [25, 23], [9, 12]), batch["trimap"])
+
+
+def test_a_window_turned_by_a_right_angle():
+    picture = torch.randint(256, (3, 80, 90), dtype=torch.uint8)
+    window = sample_window(picture, (40, 50), 1.0, 90.0, False, 64, padding="border")
+    expected = torch.rot90(picture[:, 8:72, 18:82], 1, (1, 2))
+    assert (window * 255 - expected).abs().max() < 0.02
 
 
 def test_jitter_of_nothing_and_of_saturation_alone():
@@ -89,6 +99,23 @@ def test_jitter_of_nothing_and_of_saturation_alone():
     changed = jitter(colour, replace(still, saturation=0.3), generator)
     assert (changed - colour).abs().max() > 0.01
     torch.testing.assert_close(changed.mean(0), colour.mean(0))
+
+
+def test_jitter_is_gamma_saturation_contrast_and_brightness_one_after_the_other():
+    colour = 0.3 + 0.3 * torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(0))
+    s, generator = Synthesis(), torch.Generator().manual_seed(1)
+    expected = colour ** math.exp(uniform(-s.gamma, s.gamma, generator))
+    ranges = (s.saturation, s.contrast, s.brightness)
+    saturation, contrast, brightness = (1 + uniform(-r, r, generator) for r in ranges)
+    grey = expected.mean(0)
+    expected = grey + saturation * (expected - grey)
+    expected = 0.5 + contrast * (expected - 0.5)
+    generator.manual_seed(1)
+    torch.testing.assert_close(jitter(colour, s, generator), brightness * expected)
+
+
+STILL = dict.fromkeys(("gamma", "brightness", "contrast", "saturation", "noise", "jpeg"), 0.0)
+ALONE = STILL | {"two_foregrounds": 0.0, "holes": 0.0}
 
 
 @pytest.fixture
@@ -124,6 +151,7 @@ def test_batches_are_what_they_say(samples):
         **dict.fromkeys(("image", "foreground", "background", "composite"), (3, 3, 64, 64)),
     }
     assert batch["unknown"].sum() > 0
+    assert torch.equal(batch["unknown"], ((batch["trimap"] * 255).round() == 128).float())
     assert (batch["alpha"][batch["trimap"] == 0] == 0).all()
     assert (batch["alpha"][batch["trimap"] == 1] == 1).all()
     assert batch["unknown"].bool()[(batch["alpha"] > 0) & (batch["alpha"] < 1)].all()
@@ -131,6 +159,98 @@ def test_batches_are_what_they_say(samples):
         assert 0 <= batch[name].min() <= batch[name].max() <= 1
     made = batch["alpha"] * batch["foreground"] + (1 - batch["alpha"]) * batch["background"]
     torch.testing.assert_close(made, batch["composite"])
+
+
+def test_colour_alpha_and_trimap_lie_upon_each_other(samples):
+    """Every channel of these colours is the alpha; trimaps are no wider than the soft edge."""
+    stream = samples(seed=0, trimap_kernel=(1, 2), **ALONE)
+    disc = stream.foregrounds[0].alpha
+    stream = Samples(
+        [Foreground(disc.expand(3, -1, -1), disc)], stream.backgrounds, stream.synthesis, 8, seed=0
+    )
+    batch = stream.batch(0)
+    assert (batch["foreground"] - batch["alpha"]).abs().max() < 0.51 / 255
+    soft = (batch["alpha"] > 0) & (batch["alpha"] < 1)
+    assert torch.equal(batch["unknown"].bool(), soft)
+
+
+def test_a_subject_ends_where_its_picture_ends(samples):
+    """Its colours go on, so that its edge has no other colour."""
+    glass = Foreground(*(torch.full((c, 40, 40), 200, dtype=torch.uint8) for c in (3, 1)))
+    recipe = Synthesis(crop=64, foreground_zoom=(1.0, 1.0), **ALONE)
+    batch = Samples([glass], samples(seed=0).backgrounds, recipe, 8, seed=0).batch(0)
+    torch.testing.assert_close(batch["foreground"], torch.full((8, 3, 64, 64), 200 / 255))
+    assert (batch["alpha"].amax((1, 2, 3)) * 255).round().tolist() == [200] * 8
+    assert (batch["alpha"].amin((1, 2, 3)) == 0).all()
+
+
+def test_crops_lie_around_soft_pixels(samples):
+    """A picture whose one soft pixel is marked by its colour, and whose rest is opaque."""
+    alpha, mark = torch.full((1, 150, 300), 255, dtype=torch.uint8), (60, 220)
+    colour = torch.zeros(3, 150, 300, dtype=torch.uint8)
+    alpha[0][mark], colour[(slice(None), *mark)] = 128, 255
+    zoom = {"foreground_zoom": (1.0, 1.0), "rotation_degrees": 0.0}
+    recipe = Synthesis(crop=64, **ALONE | zoom)
+    stream = Samples([Foreground(colour, alpha)], samples(seed=0).backgrounds, recipe, 400, seed=0)
+    found = stream.batch(0)["foreground"][:, 0].flatten(1).argmax(1)
+    places = torch.stack([found // 64, found % 64]) / 64
+    assert places.min() > 0.17 and places.max() < 0.83
+    assert (places.mean(1) - 0.5).abs().max() < 0.03  # three standard deviations
+    assert places.std(1).min() > 0.15  # of a uniform draw that wide it is 0.17
+
+
+def test_ranges_are_drawn_from_as_stated(samples, monkeypatch):
+    """Zooms log-uniformly; backgrounds never beyond their edges; kernels of both ends' sizes."""
+    windows, kernels = {"zeros": [], "border": [], "reflection": []}, []
+
+    def window(source, *where, padding):
+        windows[padding].append((source.shape[-2:], *where))
+        return sample_window(source, *where, padding=padding)
+
+    def trimaps(alpha, *diameters):
+        kernels.append(diameters)
+        return make_trimaps(alpha, *diameters)
+
+    monkeypatch.setattr("train.synthesis.sample_window", window)
+    monkeypatch.setattr("train.synthesis.make_trimaps", trimaps)
+    stream = samples(seed=0, trimap_kernel=(1, 9), **ALONE)
+    for number in range(100):
+        stream.batch(number)
+    assert windows["zeros"] == windows["border"]
+    _, _, zooms, degrees, flips, _ = (
+        np.array(x, object) for x in zip(*windows["zeros"], strict=True)
+    )
+    low, high = stream.synthesis.foreground_zoom
+    assert low <= zooms.min() and zooms.max() <= high
+    assert 0.45 < np.mean(zooms < math.sqrt(low * high)) < 0.55 and 0.4 < flips.mean() < 0.6
+    assert 25 < degrees.max() <= 30 and -30 <= degrees.min() < -25
+    for (height, width), (y, x), zoom, *_ in windows["reflection"]:
+        reach = zoom * 64 / 2 - 1e-6
+        assert reach <= y <= height - reach and reach <= x <= width - reach
+    assert {diameter for pair in kernels for side in pair for diameter in side} == {*range(1, 9)}
+    assert sum(len({*inwards}) == 1 for inwards, _ in kernels) < 10  # 1.6 of 100 by chance
+
+
+def test_so_many_samples_have_a_second_foreground_or_a_hole(samples, monkeypatch):
+    stream, drawn = samples(seed=0), []
+    draw = stream.foreground
+    monkeypatch.setattr(stream, "foreground", lambda generator: drawn.append(1) or draw(generator))
+    for number in range(200):
+        stream.batch(number)
+    assert len(drawn) / 600 == pytest.approx(1 + 0.3 + 0.2, abs=0.08)  # three standard deviations
+
+
+def test_two_foregrounds_are_laid_one_over_the_other(samples):
+    both = samples(seed=0, **STILL | {"two_foregrounds": 1.0, "holes": 0.0})
+    generator = torch.Generator().manual_seed(5)
+    front, front_alpha = both.foreground(generator)
+    uniform(0, 1, generator)  # two foregrounds?
+    behind, behind_alpha = both.foreground(generator)
+    generator.manual_seed(5)
+    colour, background, alpha = both.sample(generator)
+    expected = torch.lerp(torch.lerp(background, behind, behind_alpha), front, front_alpha)
+    assert ((front_alpha > 0) & (front_alpha < 1) & (behind_alpha > 0)).any()
+    torch.testing.assert_close(torch.lerp(background, colour, alpha), expected, rtol=0, atol=0.005)
 
 
 @pytest.mark.parametrize("softness", [0.0, 0.5, 1.0])
@@ -158,6 +278,16 @@ def test_holes_have_the_shape_of_another_foreground(samples):
     torch.testing.assert_close(pierced.sample(generator)[2], expected, rtol=0, atol=1.01 / 255)
 
 
+def test_only_the_networks_image_has_noise(samples):
+    noisy, clean = (samples(seed=0, jpeg=0.0, noise=noise) for noise in (0.1, 0.0))
+    strengths = []
+    for number in range(5):
+        first, second = noisy.batch(number), clean.batch(number)
+        strengths.append((first.pop("image") - second["image"]).std() * 0.225)  # as in 0..1
+        assert all(torch.equal(second[name], value) for name, value in first.items())
+    assert min(strengths) > 0 and 0.05 < max(strengths) < 0.1
+
+
 def test_batches_depend_on_seed_and_number_alone(samples):
     stream = iter(samples(seed=1, start=4, step=2))
     first, second = next(stream), next(stream)
@@ -168,9 +298,11 @@ def test_batches_depend_on_seed_and_number_alone(samples):
     assert not torch.equal(first["alpha"], samples(seed=2).batch(4)["alpha"])
 
 
-@pytest.mark.parametrize(("seed", "number"), [(2, 0), (9, 1_000_003), (1 + 2**32, 1_000_003)])
+@pytest.mark.parametrize(
+    ("seed", "number"), [(2, 0), (2, 1_000_002), (9, 1_000_003), (1 + 2**32, 1_000_003)]
+)
 def test_long_runs_do_not_meet(samples, seed, number):
-    """A millionth batch is no other seed's first, and more than 32 bits of a seed count."""
+    """A batch is no other seed's first or next, and more than 32 bits of a seed count."""
     first, second = samples(seed=1).batch(1_000_003), samples(seed=seed).batch(number)
     assert not torch.equal(first["alpha"], second["alpha"])
 

@@ -12,6 +12,8 @@ import signal
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -101,10 +103,30 @@ def weights(folder):
     return read_state(folder / "last.ckpt")
 
 
+def optimizer(folder):
+    """Its state after the last step."""
+    (state,) = torch.load(folder / "last.ckpt", weights_only=True)["optimizer_states"]
+    return state
+
+
+def first_moments(state):
+    """All of them, of Adam's state: after its first step a tenth of the gradients."""
+    return torch.cat([moments["exp_avg"].flatten() for moments in state["state"].values()])
+
+
 def matte(network, image, trimap):
     """Return the alpha of arrays, H×W."""
     pixels = as_tensor(image)[None], as_tensor(trimap)[None]
     return predict_alpha(network, *pixels)[0, 0].numpy().astype(float)
+
+
+def sad_in_fp32(network, photographs):
+    """The mean over photographs."""
+    errors = [
+        np.abs(matte(network, image, trimap) - truth).sum()
+        for _, image, trimap, truth in photographs
+    ]
+    return np.mean(errors) / 255e3
 
 
 def logged(folder, version, column):
@@ -120,11 +142,18 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(command, start, folder, cap
     assert main([*command, str(whole)]) == 0
     sads = logged(whole, 0, "SAD")
     assert sads[1] < sads[3]
+    assert torch.load(whole / "best.ckpt", weights_only=True)["global_step"] == 2
+    kept = load_checkpoint(whole / "best.safetensors").state_dict()
+    for name, value in read_state(whole / "best.ckpt").items():
+        torch.testing.assert_close(kept[name], value.half().float())
 
     process = launch(*command, str(cut), program=("-c", KILLED))
     output, _ = process.communicate(timeout=DEADLINE)
     assert process.returncode == -signal.SIGKILL, output
     assert (cut / "last.ckpt").exists() and not (cut / "best.safetensors").exists()
+
+    rates = [optimizer(run)["param_groups"][0]["lr"] for run in (cut, whole)]
+    assert rates == pytest.approx([0.01 * 3 / 50 * 0.5, 0])  # half way, in the warm-up
 
     cut = cut.rename(folder / "moved")
     assert main([*command, str(cut), "--resume"]) == 0
@@ -254,15 +283,40 @@ def test_two_processes_average_the_gradients_of_different_batches(
         changed = (expected - before.state_dict()[name]).abs().mean()
         assert changed > 0
         assert (after[name] - expected).abs().mean() < 0.02 * changed
+    # Adam's first step is as long for a sum of gradients as for their mean; its moment is not.
+    expected = first_moments(optimizers["optimizer"].state_dict())
+    assert (first_moments(optimizer(folder)) - expected).norm() < 0.02 * expected.norm()
 
     judged = load_checkpoint(start)
     judged.load_state_dict(after)
-    sads = [
-        np.abs(matte(judged, image, trimap) - truth).sum() / 255e3
-        for _, image, trimap, truth in read.photographs
-    ]
-    assert len(sads) == 3  # which two processes cannot share evenly
-    assert logged(folder, 0, "SAD")[0] == pytest.approx(np.mean(sads), rel=1e-3)
+    assert len(read.photographs) == 3  # which two processes cannot share evenly
+    sad = sad_in_fp32(judged, read.photographs)
+    assert logged(folder, 0, "SAD")[0] == pytest.approx(sad, rel=1e-3)
+
+
+def test_gradients_are_clipped(data, start, folder):
+    from train.fit import Machine, fit, starting_network
+
+    settings = replace(stage(1, crop=32, batch_size=1, steps=1), gradient_clip=1e-3)
+    new_network = partial(starting_network, settings, 0, start, None)
+    machine = Machine("cpu", devices=1, nodes=1, precision="32")
+    fit(settings, new_network, TrainingData.read(data), 0, folder, machine)
+    assert first_moments(optimizer(folder)).norm() == pytest.approx(1e-4, rel=1e-3)
+
+
+def test_what_learns_in_bf16_is_judged_in_fp32(command, data, start, folder):
+    command += ["--steps", "1", "--accelerator", "cpu", "--precision"]
+    gradients = {}
+    for precision in ("32", "bf16-mixed"):
+        run = folder / precision
+        assert main([*command, precision, "-o", str(run)]) == 0
+        judged = load_checkpoint(start)
+        judged.load_state_dict(weights(run))
+        sad = sad_in_fp32(judged, TrainingData.read(data).photographs)
+        assert logged(run, 0, "SAD")[0] == pytest.approx(sad, rel=1e-5)
+        gradients[precision] = first_moments(optimizer(run))
+    rounded = (gradients["bf16-mixed"] - gradients["32"]).norm() / gradients["32"].norm()
+    assert 1e-4 < rounded < 0.1  # 0.008 was measured
 
 
 def test_no_stage_and_no_seed_gets_the_samples_of_another(data, narrow_network):
@@ -353,6 +407,25 @@ def test_seeds_and_their_table(command, folder, capsys):
     assert finished(folder).seed == sads.argmin()
 
 
+def test_a_start_from_another_stage_is_pointed_out(start, tmp_path, capsys):
+    """Before any picture is read; stage 2 may start from any."""
+    refined = tmp_path / "refined.safetensors"
+    save_checkpoint(DeepImageMatting(), refined, {})
+    for number, weights, note in (
+        ("1", start, ""),
+        ("1", refined, f"train: {refined}: stage 1 leaves its refiner out\n"),
+        ("2", start, ""),
+        ("3", start, f"train: {start}: has no refiner: stage 3 starts with a random one; --stage"),
+        ("3", refined, ""),
+    ):
+        where = ["--data", str(tmp_path / "nowhere"), "-o", str(tmp_path / "new")]
+        assert main(["--stage", number, "--from", str(weights), *where]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith(note)
+        assert error.count("\n") == 1 + bool(note)
+        assert "nowhere: no such folder" in error
+
+
 def test_mistakes_are_one_line(command, start, tmp_path, monkeypatch, capsys):
     for name in ("old/last.ckpt", "done/best.safetensors", "seeds/seed1/best.safetensors"):
         (tmp_path / name).parent.mkdir(parents=True)
@@ -379,6 +452,7 @@ def test_mistakes_are_one_line(command, start, tmp_path, monkeypatch, capsys):
         (["--stage", "2", *nowhere, *output], "give --from CHECKPOINT"),
         (["--stage", "2", *nowhere, "--vgg16", "v.npz", *output], "give --from CHECKPOINT"),
         (["--stage", "1", *nowhere, "--from", "no.pth", *output], "no.pth: no such file"),
+        (["--stage", "1", *nowhere, "--from", "old", *output], "old: is a folder; give a file in"),
         (["--stage", "1", *nowhere, "--vgg16", "no.npz", *output], "no.npz: no such file"),
         (["--stage", "1", *nowhere, "--vgg16", str(start), *output], "not VGG16 under torchvision"),
         ([*command, "--nodes", "2", *output], "MASTER_ADDR, MASTER_PORT, NODE_RANK not set"),
