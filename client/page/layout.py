@@ -216,6 +216,8 @@ def _connect_inputs(inputs: Inputs, results: Results, matted: gr.State, folder: 
     inputs.demo.click(actions.forget, None, emptied, api_visibility="private").success(
         actions.choose_demo, None, [photo, trimap, kind], api_visibility="private"
     ).success(show_photo, inputs.marks, painting, api_visibility="private")
+    # The editor's own “Clear canvas” takes the photo away, too.
+    painting.clear(show_photo, inputs.marks, painting, api_visibility="private")
     kind.change(
         lambda kind: gr.Row(visible=kind == MASK), kind, inputs.band, api_visibility="private"
     )

@@ -164,6 +164,18 @@ def contrast(tab, place):
     return lighter / darker
 
 
+def stroke(tab, colour, row):
+    """Paint from left to right, this many pixels below the middle."""
+    press(tab, "Marked photo: Color")
+    tab.get_by_label(f"Brush: {colour}").click()
+    box = tab.locator("canvas").first.bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2 + row
+    tab.mouse.move(x - 80, y)
+    tab.mouse.down()
+    tab.mouse.move(x + 80, y, steps=2)  # each waits for a picture, without a GPU for long
+    tab.mouse.up()
+
+
 def check_names(tab):
     names = tab.locator("button:visible, [role=button]:visible").evaluate_all(
         "controls => controls.map(control => control.ariaLabel ?? control.innerText)"
@@ -239,21 +251,14 @@ def test_by_keyboard_alone(sharp_tab, run, server, count_requests, tmp_path):
 
 
 def test_strokes_of_the_brush_are_a_trimap(tab, server, count_requests, tmp_path):
-    def stroke(colour, row):
-        press(tab, "Marked photo: Color")
-        tab.get_by_label(f"Brush: {colour}").click()
-        box = tab.locator("canvas").first.bounding_box()
-        x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2 + row
-        tab.mouse.move(x - 80, y)
-        tab.mouse.down()
-        tab.mouse.move(x + 80, y, steps=2)  # each waits for a picture, without a GPU for long
-        tab.mouse.up()
-
     before = count_requests(server.grpc_url)
     drop(tab, "photo", DEMO_PHOTO)
+    tab.get_by_text("97%").wait_for()
+    with previewed(tab, set()):
+        press(tab, "Marked photo: Clear canvas")  # of what was painted, not of the photo
     tab.get_by_text("97%").wait_for()  # the photo fits its place now, almost pixel by pixel
-    stroke("edges", 40)
-    stroke("subject", 0)
+    stroke(tab, "edges", 40)
+    stroke(tab, "subject", 0)
     press(tab, "Cut out")
     alpha = read_gray(download(tab, "alpha", tmp_path))
     assert (alpha[256, 180:332] == 255).all()
