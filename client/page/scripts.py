@@ -69,6 +69,11 @@ CONNECTION = """
   look();
 }
 """.replace("LOST", json.dumps(LOST)).replace("RESTARTED", json.dumps(RESTARTED))
+CLOSE_MESSAGES = """
+() => {
+  for (const button of document.querySelectorAll('[data-testid="toast-close"]')) button.click();
+}
+"""
 BEGIN = """
 run => [
   run + 1,
@@ -76,7 +81,8 @@ run => [
   { __type__: 'update', interactive: true },
 ]
 """
-CANCELLING = "() => ({ __type__: 'update', value: 'Cancelling …', interactive: false })"
+CANCELLING = "Cancelling …"
+CANCEL = f"() => ({{ __type__: 'update', value: '{CANCELLING}', interactive: false }})"
 END = """
 () => [
   { __type__: 'update', interactive: true },

@@ -307,12 +307,46 @@ def test_what_is_cancelled_ends(tab, server, count_requests, tmp_path):
     assert tab.locator("button:enabled", has_text="Download alpha").count() == 0
 
 
+def test_a_run_that_fails_leaves_no_result_of_another(tab, tmp_path):
+    def shown():
+        downloads = tab.locator("button:enabled", has_text="Download ")
+        return tab.locator("#slider img").count(), downloads.count()
+
+    press(tab, "Use the demo photo")
+    tab.get_by_text("97%").wait_for()
+    press(tab, "Cut out")
+    tab.locator("button:enabled", has_text="Download composite").wait_for()
+    press(tab, "Cut out")
+    tab.locator("#slider").get_by_text("processing").wait_for()
+    press(tab, "Cancel")
+    tab.locator("#start:enabled").wait_for()
+    (tmp_path / "beach.png").write_text("no picture")
+    drop(tab, "background", tmp_path / "beach.png")
+    tab.locator("button:disabled", has_text="Download composite").wait_for()
+    assert shown() == (0, 2)
+    write_image(tmp_path / "small.png", np.zeros((9, 9), np.uint8))
+    tab.locator("#trimap").get_by_label("Clear").click()
+    drop(tab, "trimap", tmp_path / "small.png")
+    tab.get_by_text("small.png is 9 x 9").wait_for()
+    tab.locator("canvas").first.click(trial=True)  # which nothing covers
+    press(tab, "Cut out")
+    tab.locator("button:disabled", has_text="Download alpha").wait_for()
+    assert shown() == (0, 0)
+    messages = """document.querySelectorAll('[data-testid="toast-text"]').length"""
+    tab.wait_for_function(f"{messages} == 1")  # without those of what was tried before
+
+
 def test_small_print_can_be_read(tab):
     for place in (".info-text", ".or", ".max_value", ".primary"):
         assert contrast(tab, place) > 4.5, place
 
 
 def test_mistakes_are_shown_in_words(tab, tmp_path):
+    (tmp_path / "notes.txt").touch()
+    drop(tab, "photo", tmp_path / "notes.txt")
+    tab.get_by_role("status").filter(has_text="Invalid file type: notes.txt").wait_for()
+    with tab.expect_file_chooser():
+        tab.get_by_label("Photo: Click to upload or drop files").click()  # nothing covers it
     broken = tmp_path / "broken.png"
     broken.write_bytes(DEMO_TRIMAP.read_bytes()[:1000])
     drop(tab, "photo", broken)
