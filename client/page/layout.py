@@ -169,6 +169,7 @@ def _lay_out_inputs() -> Inputs:
         brush=gr.Brush(colors=[css_colour(c) for c in BRUSHES.values()], color_mode="fixed"),
         format="png",
         height=560,
+        elem_id="painting",
         # It measures its place once, at a time when the rest is not all there yet.
         visible=False,
     )

@@ -336,6 +336,23 @@ def test_a_run_that_fails_leaves_no_result_of_another(tab, tmp_path):
     tab.wait_for_function(f"{messages} == 1")  # without those of what was tried before
 
 
+def test_what_is_painted_outlasts_the_network(tab, tmp_path):
+    drop(tab, "photo", DEMO_PHOTO)
+    tab.get_by_text("97%").wait_for()
+    alert = tab.get_by_role("alert").filter(has_text="does not answer")
+    tab.context.set_offline(True)
+    press(tab, "Cut out")
+    alert.wait_for()
+    for place, is_inert in (("#start", True), ("#photo", True), ("#painting", False)):
+        assert tab.locator(place).evaluate("part => part.inert") == is_inert, place
+    stroke(tab, "edges", 40)
+    stroke(tab, "subject", 0)
+    tab.context.set_offline(False)
+    alert.wait_for(state="hidden")
+    press(tab, "Cut out")
+    assert (read_gray(download(tab, "alpha", tmp_path))[256, 180:332] == 255).all()
+
+
 def test_small_print_can_be_read(tab):
     for place in (".info-text", ".or", ".max_value", ".primary"):
         assert contrast(tab, place) > 4.5, place
