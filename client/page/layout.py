@@ -19,6 +19,7 @@ from client.page.actions import COMPRESSED, MASK, TRIMAP
 from client.page.drawing import BRUSHES, KINDS, css_colour
 from client.page.runs import Runs
 from client.page.scripts import (
+    ASK_BEFORE_LOSS,
     BEGIN,
     CANCEL,
     CLOSE_MESSAGES,
@@ -26,6 +27,8 @@ from client.page.scripts import (
     END,
     FOCUS_START,
     NAMES,
+    SAVED,
+    WORKED,
 )
 from matting.images import MAX_PIXELS, WRITABLE_SUFFIXES
 from matting.trimaps import MASK_BAND
@@ -137,6 +140,7 @@ def build(matte: Matte, folder: Path) -> gr.Blocks:
         _end_closed_tabs(page, runs)
         api(partial(actions.look_for_server, matte, folder), api_name="server", queue=False)
         page.load(None, None, None, js=CONNECTION)
+        page.load(None, None, None, js=ASK_BEFORE_LOSS)
         matted = gr.State()
         with gr.Row():
             with gr.Column():
@@ -216,7 +220,7 @@ def _lay_out_results() -> Results:
 
 
 def _connect_browser(inputs: Inputs, results: Results) -> None:
-    """Let the browser close outdated messages."""
+    """Let the browser close outdated messages, and know whether there is work to lose."""
     photo, shapes = inputs.photo, inputs.shapes
     gr.on(
         [
@@ -227,6 +231,12 @@ def _connect_browser(inputs: Inputs, results: Results) -> None:
         *(None, None, None),
         js=CLOSE_MESSAGES,
     )
+    gr.on(
+        [photo.change, shapes.input, results.alpha.change],
+        *(None, photo, None),
+        js=WORKED,
+    )
+    gr.on([button.click for button in results.downloads], *(None, None, None), js=SAVED)
 
 
 def _connect_inputs(inputs: Inputs, results: Results, matted: gr.State, folder: Path) -> None:

@@ -75,6 +75,25 @@ CONNECTION = """
   look();
 }
 """.replace("LOST", json.dumps(LOST)).replace("RESTARTED", json.dumps(RESTARTED))
+ASK_BEFORE_LOSS = """
+() => {
+  // If the editor's own events were listened to, it would upload the painting after every stroke.
+  addEventListener('pointerdown', event => {
+    if (event.target.closest('#painting canvas')) window.hasUnsavedWork = true;
+  }, true);
+  addEventListener('beforeunload', event => {
+    const isRunning = document.querySelector('#start').disabled;  // With the tab its run ends.
+    if (window.hasUnsavedWork || isRunning) event.preventDefault();
+  });
+  // On the same event, but before anybody has answered, Gradio disconnects.
+  const { abort } = AbortController.prototype;
+  AbortController.prototype.abort = function (reason) {
+    if (window.event?.type !== 'beforeunload') abort.call(this, reason);
+  };
+}
+"""
+WORKED = "photo => { window.hasUnsavedWork = photo !== null; }"
+SAVED = "() => { window.hasUnsavedWork = false; }"
 CLOSE_MESSAGES = """
 () => {
   for (const button of document.querySelectorAll('[data-testid="toast-close"]')) button.click();

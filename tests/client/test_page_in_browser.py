@@ -176,6 +176,11 @@ def stroke(tab, colour, row):
     tab.mouse.up()
 
 
+def asks_before_loss(tab):
+    """Whether the browser would ask before the page is closed or left."""
+    return tab.evaluate("!dispatchEvent(new Event('beforeunload', { cancelable: true }))")
+
+
 def check_names(tab):
     names = tab.locator("button:visible, [role=button]:visible").evaluate_all(
         "controls => controls.map(control => control.ariaLabel ?? control.innerText)"
@@ -305,6 +310,27 @@ def test_what_is_cancelled_ends(tab, server, count_requests, tmp_path):
     tab.wait_for_timeout(1000)
     assert asked == count_requests(server.grpc_url) - before
     assert tab.locator("button:enabled", has_text="Download alpha").count() == 0
+
+
+def test_work_is_not_lost_without_a_question(tab, tmp_path):
+    press(tab, "Cut out")
+    tab.get_by_text("no photo yet").wait_for()
+    assert not asks_before_loss(tab)
+    press(tab, "Use the demo photo")
+    tab.get_by_text("97%").wait_for()
+    assert asks_before_loss(tab)
+    press(tab, "Cut out")
+    tab.locator("#slider").get_by_text("processing").wait_for()
+    with tab.expect_event("dialog") as waiting:
+        tab.close(run_before_unload=True)
+    waiting.value.dismiss()
+    download(tab, "alpha", tmp_path)
+    assert not asks_before_loss(tab)
+    stroke(tab, "subject", 0)
+    assert asks_before_loss(tab)
+    press(tab, "Photo: Clear")
+    tab.locator("canvas").first.wait_for(state="hidden")
+    assert not asks_before_loss(tab)
 
 
 def test_a_run_that_fails_leaves_no_result_of_another(tab, tmp_path):
