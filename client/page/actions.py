@@ -40,6 +40,7 @@ from client.job import (
 )
 from client.page.drawing import ShapeError, css_colour, draw_shapes, paint_trimap, shrink, tint
 from client.page.runs import Runs
+from client.page.scripts import CANCELLING
 from matting.compositing import checkerboard, composite
 from matting.foreground import estimate_foreground
 from matting.images import ImageError, Photo, encode_image, read_photo, to_depth
@@ -122,11 +123,25 @@ def forget() -> tuple:
 
 def forget_results() -> tuple:
     """Empty what was made of another photo: its painting, its matte, pictures and downloads."""
-    return (
-        *(gr.ImageEditor(None, visible=False), None),
-        *(None, None, None),
-        *(gr.DownloadButton(value=None, interactive=False) for _ in OUTPUTS),
-    )
+    return gr.ImageEditor(None, visible=False), *forget_matte()
+
+
+def forget_matte() -> tuple:
+    """Empty a matte, its pictures and downloads."""
+    return None, None, None, None, *(_no_download() for _ in OUTPUTS)
+
+
+def forget_failed(cancel: str) -> tuple | dict:
+    """Empty what a run that failed has not replaced; one that was cancelled changes nothing.
+
+    To Gradio they are the same: the text of the button that cancels tells them apart.
+    """
+    return gr.skip() if cancel == CANCELLING else forget_matte()
+
+
+def forget_composite() -> tuple:
+    """Empty the slider and the composite, whose new background cannot be read."""
+    return None, _no_download()
 
 
 def choose_demo() -> tuple[str, str, str]:
@@ -220,7 +235,7 @@ def show_result(
         kinds = ["alpha", "cutout"]
     views, files = _write(matted, kinds, new)
     if new is None:
-        return *views, None, *files, gr.DownloadButton(value=None, interactive=False)
+        return *views, None, *files, _no_download()
     return *views, *files
 
 
@@ -246,6 +261,10 @@ def check_kept(matted: Matted | None, shown: str | None) -> None:
             "this result is not kept any more, because the page was out of reach for too long: "
             "press “Cut out” again"
         )
+
+
+def _no_download() -> gr.DownloadButton:
+    return gr.DownloadButton(value=None, interactive=False)
 
 
 def _words(error: Exception, folder: Path) -> str:

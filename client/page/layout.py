@@ -18,7 +18,18 @@ from client.page import actions
 from client.page.actions import COMPRESSED, MASK, TRIMAP
 from client.page.drawing import BRUSHES, KINDS, css_colour
 from client.page.runs import Runs
-from client.page.scripts import BEGIN, CANCELLING, CONNECTION, END, FOCUS_START, NAMES
+from client.page.scripts import (
+    ASK_BEFORE_LOSS,
+    BEGIN,
+    CANCEL,
+    CLOSE_MESSAGES,
+    CONNECTION,
+    END,
+    FOCUS_START,
+    NAMES,
+    SAVED,
+    WORKED,
+)
 from matting.images import MAX_PIXELS, WRITABLE_SUFFIXES
 from matting.trimaps import MASK_BAND
 
@@ -50,6 +61,8 @@ CSS = """
 #connection { position: sticky; top: 0; z-index: 99; margin: 0; padding: .6em 1em;
   background: #b91c1c; color: white; font-weight: 600; }
 #connection:empty { display: none; }
+/* “Error” would cover the painting, or where a file is dropped; the message says what is wrong. */
+[data-testid="status-tracker"]:has(> .error) { display: none !important; }
 :focus-visible { outline: 3px solid #0072b2 !important; outline-offset: 2px; }
 """
 # Fonts of the system: others would be fetched. Gradio's own greys and blue are too pale to read.
@@ -127,12 +140,14 @@ def build(matte: Matte, folder: Path) -> gr.Blocks:
         _end_closed_tabs(page, runs)
         api(partial(actions.look_for_server, matte, folder), api_name="server", queue=False)
         page.load(None, None, None, js=CONNECTION)
+        page.load(None, None, None, js=ASK_BEFORE_LOSS)
         matted = gr.State()
         with gr.Row():
             with gr.Column():
                 inputs = _lay_out_inputs()
             with gr.Column():
                 results = _lay_out_results()
+        _connect_browser(inputs, results)
         # First what ends a run: it must not wait for what the same event does besides.
         _connect_results(inputs, results, matted, runs, matte, folder)
         _connect_inputs(inputs, results, matted, folder)
@@ -158,6 +173,7 @@ def _lay_out_inputs() -> Inputs:
         brush=gr.Brush(colors=[css_colour(c) for c in BRUSHES.values()], color_mode="fixed"),
         format="png",
         height=560,
+        elem_id="painting",
         # It measures its place once, at a time when the rest is not all there yet.
         visible=False,
     )
@@ -203,6 +219,26 @@ def _lay_out_results() -> Results:
     return Results(slider, division, colour, background, alpha, cutout, downloads)
 
 
+def _connect_browser(inputs: Inputs, results: Results) -> None:
+    """Let the browser close outdated messages, and know whether there is work to lose."""
+    photo, shapes = inputs.photo, inputs.shapes
+    gr.on(
+        [
+            *(inputs.start.click, inputs.demo.click, inputs.kind.input, shapes.submit),
+            *(photo.upload, inputs.trimap.upload, results.background.upload),
+            *(photo.clear, inputs.trimap.clear, results.background.clear),
+        ],
+        *(None, None, None),
+        js=CLOSE_MESSAGES,
+    )
+    gr.on(
+        [photo.change, shapes.input, results.alpha.change],
+        *(None, photo, None),
+        js=WORKED,
+    )
+    gr.on([button.click for button in results.downloads], *(None, None, None), js=SAVED)
+
+
 def _connect_inputs(inputs: Inputs, results: Results, matted: gr.State, folder: Path) -> None:
     show_photo = actions.in_words(partial(actions.show_photo, folder), folder)
     photo, trimap, kind, painting = inputs.photo, inputs.trimap, inputs.kind, inputs.painting
@@ -216,6 +252,8 @@ def _connect_inputs(inputs: Inputs, results: Results, matted: gr.State, folder: 
     inputs.demo.click(actions.forget, None, emptied, api_visibility="private").success(
         actions.choose_demo, None, [photo, trimap, kind], api_visibility="private"
     ).success(show_photo, inputs.marks, painting, api_visibility="private")
+    # The editor's own “Clear canvas” takes the photo away, too.
+    painting.clear(show_photo, inputs.marks, painting, api_visibility="private")
     kind.change(
         lambda kind: gr.Row(visible=kind == MASK), kind, inputs.band, api_visibility="private"
     )
@@ -252,16 +290,24 @@ def _connect_results(
         concurrency_limit=JOBS_PER_SERVER,
         api_name="matte",
     )
-    matting.success(
+    result = matting.success(
         in_words(partial(actions.show_result, folder)),
         [matted, inputs.photo, colour, background],
         results.made,
         concurrency_id="downloads",
         api_name="result",
     )
+    for step in (matting, result):  # before `END`, which resets the text of the button
+        step.failure(
+            actions.forget_failed,
+            cancel,
+            [matted, *results.made],
+            show_progress="hidden",
+            api_visibility="private",
+        )
     for end in (matting.then, matting.failure):  # only one of them is called
         end(None, None, [start, cancel], js=END).then(None, None, None, js=FOCUS_START)
-    cancel.click(None, None, cancel, js=CANCELLING)
+    cancel.click(None, None, cancel, js=CANCEL)
     # With another photo, too, nobody waits for this one any more.
     ends = [cancel.click, inputs.photo.clear, inputs.photo.upload, inputs.demo.click]
     gr.on(ends, None, cancels=matting)  # the page is free at once, but its thread would go on
@@ -274,6 +320,12 @@ def _connect_results(
         trigger_mode="always_last",
         concurrency_id="downloads",  # each deletes the composite before
         api_name="background",
+    ).failure(
+        actions.forget_composite,
+        None,
+        [slider, results.downloads[2]],
+        show_progress="hidden",
+        api_visibility="private",
     )
     gr.on(
         [button.click for button in results.downloads],

@@ -5,7 +5,7 @@ import json
 from client.page.drawing import KINDS
 
 LOST = "The program behind this page does not answer: it was stopped, or the network is down. \
-Nothing works here until it is back."
+Nothing but the brush works here until it is back."
 RESTARTED = "The program behind this page was restarted and no longer has your files: reload the \
 page and drop them again."
 NAMES = """
@@ -45,8 +45,13 @@ CONNECTION = """
   line.id = 'connection';
   line.role = 'alert';
   document.querySelector('.gradio-container').prepend(line);
-  // Only what changes is read aloud.
-  const say = words => { if (line.textContent !== words) line.textContent = words; };
+  const say = (words, isThere = true) => {
+    // Only what changes is read aloud.
+    if (line.textContent !== words) line.textContent = words;
+    // Whatever asked for the program now would make Gradio reload the page, painting and all.
+    for (const part of document.querySelectorAll('main .block, main button'))
+      part.inert = !isThere && !part.closest('#painting');
+  };
   const trouble = async () => {
     const headers = { 'Content-Type': 'application/json' };
     const asked = { method: 'POST', headers, body: JSON.stringify({ data: [] }) };
@@ -60,23 +65,52 @@ CONNECTION = """
       if (!answer.ok) throw answer.status;
       const program = await answer.text();
       first ??= program;
-      say(program === first ? await trouble() : RESTARTED);
+      if (program === first) say(await trouble());
+      else say(RESTARTED, false);
     } catch {
-      say(LOST);
+      say(LOST, false);
     }
   };
   setInterval(look, 3000);
   look();
 }
 """.replace("LOST", json.dumps(LOST)).replace("RESTARTED", json.dumps(RESTARTED))
-BEGIN = """
-run => [
-  run + 1,
-  { __type__: 'update', interactive: false },
-  { __type__: 'update', interactive: true },
-]
+ASK_BEFORE_LOSS = """
+() => {
+  // If the editor's own events were listened to, it would upload the painting after every stroke.
+  addEventListener('pointerdown', event => {
+    if (event.target.closest('#painting canvas')) window.hasUnsavedWork = true;
+  }, true);
+  addEventListener('beforeunload', event => {
+    const isRunning = document.querySelector('#start').disabled;  // With the tab its run ends.
+    if (window.hasUnsavedWork || isRunning) event.preventDefault();
+  });
+  // On the same event, but before anybody has answered, Gradio disconnects.
+  const { abort } = AbortController.prototype;
+  AbortController.prototype.abort = function (reason) {
+    if (window.event?.type !== 'beforeunload') abort.call(this, reason);
+  };
+}
 """
-CANCELLING = "() => ({ __type__: 'update', value: 'Cancelling …', interactive: false })"
+WORKED = "photo => { window.hasUnsavedWork = photo !== null; }"
+SAVED = "() => { window.hasUnsavedWork = false; }"
+CLOSE_MESSAGES = """
+() => {
+  for (const button of document.querySelectorAll('[data-testid="toast-close"]')) button.click();
+}
+"""
+BEGIN = """
+async run => {
+  await fetch('gradio_api/app_id');  // If it fails, the button stays: nothing would end the run.
+  return [
+    run + 1,
+    { __type__: 'update', interactive: false },
+    { __type__: 'update', interactive: true },
+  ];
+}
+"""
+CANCELLING = "Cancelling …"
+CANCEL = f"() => ({{ __type__: 'update', value: '{CANCELLING}', interactive: false }})"
 END = """
 () => [
   { __type__: 'update', interactive: true },

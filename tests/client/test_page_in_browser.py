@@ -164,6 +164,23 @@ def contrast(tab, place):
     return lighter / darker
 
 
+def stroke(tab, colour, row):
+    """Paint from left to right, this many pixels below the middle."""
+    press(tab, "Marked photo: Color")
+    tab.get_by_label(f"Brush: {colour}").click()
+    box = tab.locator("canvas").first.bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2 + row
+    tab.mouse.move(x - 80, y)
+    tab.mouse.down()
+    tab.mouse.move(x + 80, y, steps=2)  # each waits for a picture, without a GPU for long
+    tab.mouse.up()
+
+
+def asks_before_loss(tab):
+    """Whether the browser would ask before the page is closed or left."""
+    return tab.evaluate("!dispatchEvent(new Event('beforeunload', { cancelable: true }))")
+
+
 def check_names(tab):
     names = tab.locator("button:visible, [role=button]:visible").evaluate_all(
         "controls => controls.map(control => control.ariaLabel ?? control.innerText)"
@@ -239,21 +256,14 @@ def test_by_keyboard_alone(sharp_tab, run, server, count_requests, tmp_path):
 
 
 def test_strokes_of_the_brush_are_a_trimap(tab, server, count_requests, tmp_path):
-    def stroke(colour, row):
-        press(tab, "Marked photo: Color")
-        tab.get_by_label(f"Brush: {colour}").click()
-        box = tab.locator("canvas").first.bounding_box()
-        x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2 + row
-        tab.mouse.move(x - 80, y)
-        tab.mouse.down()
-        tab.mouse.move(x + 80, y, steps=2)  # each waits for a picture, without a GPU for long
-        tab.mouse.up()
-
     before = count_requests(server.grpc_url)
     drop(tab, "photo", DEMO_PHOTO)
+    tab.get_by_text("97%").wait_for()
+    with previewed(tab, set()):
+        press(tab, "Marked photo: Clear canvas")  # of what was painted, not of the photo
     tab.get_by_text("97%").wait_for()  # the photo fits its place now, almost pixel by pixel
-    stroke("edges", 40)
-    stroke("subject", 0)
+    stroke(tab, "edges", 40)
+    stroke(tab, "subject", 0)
     press(tab, "Cut out")
     alpha = read_gray(download(tab, "alpha", tmp_path))
     assert (alpha[256, 180:332] == 255).all()
@@ -302,12 +312,84 @@ def test_what_is_cancelled_ends(tab, server, count_requests, tmp_path):
     assert tab.locator("button:enabled", has_text="Download alpha").count() == 0
 
 
+def test_work_is_not_lost_without_a_question(tab, tmp_path):
+    press(tab, "Cut out")
+    tab.get_by_text("no photo yet").wait_for()
+    assert not asks_before_loss(tab)
+    press(tab, "Use the demo photo")
+    tab.get_by_text("97%").wait_for()
+    assert asks_before_loss(tab)
+    press(tab, "Cut out")
+    tab.locator("#slider").get_by_text("processing").wait_for()
+    with tab.expect_event("dialog") as waiting:
+        tab.close(run_before_unload=True)
+    waiting.value.dismiss()
+    download(tab, "alpha", tmp_path)
+    assert not asks_before_loss(tab)
+    stroke(tab, "subject", 0)
+    assert asks_before_loss(tab)
+    press(tab, "Photo: Clear")
+    tab.locator("canvas").first.wait_for(state="hidden")
+    assert not asks_before_loss(tab)
+
+
+def test_a_run_that_fails_leaves_no_result_of_another(tab, tmp_path):
+    def shown():
+        downloads = tab.locator("button:enabled", has_text="Download ")
+        return tab.locator("#slider img").count(), downloads.count()
+
+    press(tab, "Use the demo photo")
+    tab.get_by_text("97%").wait_for()
+    press(tab, "Cut out")
+    tab.locator("button:enabled", has_text="Download composite").wait_for()
+    press(tab, "Cut out")
+    tab.locator("#slider").get_by_text("processing").wait_for()
+    press(tab, "Cancel")
+    tab.locator("#start:enabled").wait_for()
+    (tmp_path / "beach.png").write_text("no picture")
+    drop(tab, "background", tmp_path / "beach.png")
+    tab.locator("button:disabled", has_text="Download composite").wait_for()
+    assert shown() == (0, 2)
+    write_image(tmp_path / "small.png", np.zeros((9, 9), np.uint8))
+    tab.locator("#trimap").get_by_label("Clear").click()
+    drop(tab, "trimap", tmp_path / "small.png")
+    tab.get_by_text("small.png is 9 x 9").wait_for()
+    tab.locator("canvas").first.click(trial=True)  # which nothing covers
+    press(tab, "Cut out")
+    tab.locator("button:disabled", has_text="Download alpha").wait_for()
+    assert shown() == (0, 0)
+    messages = """document.querySelectorAll('[data-testid="toast-text"]').length"""
+    tab.wait_for_function(f"{messages} == 1")  # without those of what was tried before
+
+
+def test_what_is_painted_outlasts_the_network(tab, tmp_path):
+    drop(tab, "photo", DEMO_PHOTO)
+    tab.get_by_text("97%").wait_for()
+    alert = tab.get_by_role("alert").filter(has_text="does not answer")
+    tab.context.set_offline(True)
+    press(tab, "Cut out")
+    alert.wait_for()
+    for place, is_inert in (("#start", True), ("#photo", True), ("#painting", False)):
+        assert tab.locator(place).evaluate("part => part.inert") == is_inert, place
+    stroke(tab, "edges", 40)
+    stroke(tab, "subject", 0)
+    tab.context.set_offline(False)
+    alert.wait_for(state="hidden")
+    press(tab, "Cut out")
+    assert (read_gray(download(tab, "alpha", tmp_path))[256, 180:332] == 255).all()
+
+
 def test_small_print_can_be_read(tab):
     for place in (".info-text", ".or", ".max_value", ".primary"):
         assert contrast(tab, place) > 4.5, place
 
 
 def test_mistakes_are_shown_in_words(tab, tmp_path):
+    (tmp_path / "notes.txt").touch()
+    drop(tab, "photo", tmp_path / "notes.txt")
+    tab.get_by_role("status").filter(has_text="Invalid file type: notes.txt").wait_for()
+    with tab.expect_file_chooser():
+        tab.get_by_label("Photo: Click to upload or drop files").click()  # nothing covers it
     broken = tmp_path / "broken.png"
     broken.write_bytes(DEMO_TRIMAP.read_bytes()[:1000])
     drop(tab, "photo", broken)
