@@ -191,7 +191,7 @@ def test_without_a_server_the_rest_is_not_tried(run, make_pairs):
 
 
 def test_a_server_without_the_model_does_not_end_the_run_of_another(
-    run, make_pairs, launch_standin, monkeypatch
+    run, make_pairs, launch_standin, standin
 ):
     make_pairs([f"{i}.png" for i in range(9)])
     url = launch_standin(name="other").grpc_url
@@ -199,9 +199,10 @@ def test_a_server_without_the_model_does_not_end_the_run_of_another(
     errors = [json.loads(line)["error"] for line in run(*arguments, url=url)[1].splitlines()]
     assert "does not serve the model 'dim'" in errors[0]
     assert errors[1:] == [f"photos/{i}.png: not tried: the server was gone" for i in range(1, 9)]
-    monkeypatch.setattr("client.connection.Matte.is_ready", lambda _: True)  # as if one had it
-    errors = [json.loads(line)["error"] for line in run(*arguments, url=url)[1].splitlines()]
-    assert all("does not serve the model 'dim'" in error for error in errors)
+    out = run(*arguments, url=[url, standin.grpc_url])[1]
+    errors = [json.loads(line).get("error") for line in out.splitlines()]
+    assert None in errors
+    assert all("does not serve the model 'dim'" in error for error in errors if error)
 
 
 @pytest.mark.parametrize("done", [0, 15])
