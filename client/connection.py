@@ -152,7 +152,7 @@ class Matte:
                 lambda left: self._client.is_model_ready(MODEL, client_timeout=left),
                 seconds,
             )
-        if not is_ready:
+        if not (is_ready or self.is_ready()):
             raise ModelMissingError(
                 f"{self._servers} does not serve the model {MODEL!r} now; "
                 "is it another Triton server?"
