@@ -254,38 +254,44 @@ def _files_below(
     if parts[-1] == "**":
         parts = (*parts, "*")
     errors: list[OSError] = []
-    closed = frozenset(map(os.path.realpath, left_out))
-    return list(_walk(root, {parts}, closed, errors.append)), errors
+    passed_by = frozenset(_identity(folder) for folder in left_out if folder.is_dir())
+    return list(_walk(root, {parts}, errors.append, passed_by)), errors
 
 
 def _walk(
     folder: Path,
     patterns: set[tuple[str, ...]],
-    left_out: frozenset[str],
     tell: Callable[[OSError], None],
-    above: frozenset[tuple[int, int]] = frozenset(),
+    passed_by: frozenset[tuple[int, int]],
 ) -> Iterator[Path]:
-    """List files that match below a folder. Links to folders are followed, but not back up."""
+    """List files that match below a folder, but not in some folders.
+
+    Links to folders are followed, but not back up.
+    """
     try:
-        place = folder.stat()
+        identity = _identity(folder)
+        if identity in passed_by:
+            return
         entries = list(os.scandir(folder))
     except (FileNotFoundError, NotADirectoryError):
         return
     except OSError as error:
         tell(error)
         return
-    identity = place.st_dev, place.st_ino
-    if identity in above:
-        return
     for entry in entries:
         if entry.name.startswith("."):
             continue
         left = {rest for pattern in patterns for rest in _after(entry.name, pattern)}
         if _is_folder(entry):
-            if (below := left - {()}) and os.path.realpath(entry) not in left_out:
-                yield from _walk(Path(entry), below, left_out, tell, above | {identity})
+            if below := left - {()}:
+                yield from _walk(Path(entry), below, tell, passed_by | {identity})
         elif () in left and _may_be_file(entry):
             yield Path(entry)
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    status = folder.stat()
+    return status.st_dev, status.st_ino
 
 
 def _after(name: str, pattern: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
