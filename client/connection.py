@@ -107,11 +107,13 @@ class Matte:
         self._servers = " or ".join(urls)
         self._closed = threading.Event()
         self._has_warned = False
-        self._client = InferenceServerClient(
-            grpc_target(urls),
-            channel_args=channel_options(urls, timeout),
+        options = {
+            "channel_args": channel_options(urls, timeout),
             **(tls.channel() if tls else {}),
-        )
+        }
+        self._client = InferenceServerClient(grpc_target(urls), **options)
+        # That one asks the server whose turn it is, these one each. They connect when first asked.
+        self._clients = [InferenceServerClient(url, **options) for url in urls]
         self._carrier: Carrier = InSharedMemory(self._client) if shm else InMessage()
         # One for all threads that share this object, so that they do not flood the server together.
         self._tile_pool = ThreadPoolExecutor(TILES_IN_FLIGHT * len(urls))
@@ -128,16 +130,12 @@ class Matte:
         self._closed.set()
         self._tile_pool.shutdown(wait=False, cancel_futures=True)
         self._carrier.close()
-        self._client.close()
+        for client in (self._client, *self._clients):
+            client.close()
 
     def is_ready(self) -> bool:
         """Whether a server answers now and has the model loaded."""
-        if self._closed.is_set():
-            return False
-        try:
-            return self._client.is_model_ready(MODEL, client_timeout=5)
-        except InferenceServerException:
-            return False
+        return not self._closed.is_set() and any(map(_is_ready, self._clients))
 
     def wait_until_ready(self, seconds: float) -> None:
         """Wait for a server that answers and has the model loaded, but no longer than `seconds`.
@@ -154,7 +152,7 @@ class Matte:
                 lambda left: self._client.is_model_ready(MODEL, client_timeout=left),
                 seconds,
             )
-        if not is_ready:
+        if not (is_ready or self.is_ready()):
             raise ModelMissingError(
                 f"{self._servers} does not serve the model {MODEL!r} now; "
                 "is it another Triton server?"
@@ -362,6 +360,13 @@ class Matte:
 
 
 _LONGEST_CALL = 7 * 24 * 3600.0  # seconds; gRPC treats an infinite or enormous timeout as expired
+
+
+def _is_ready(client: InferenceServerClient) -> bool:
+    try:
+        return client.is_model_ready(MODEL, client_timeout=5)
+    except InferenceServerException:
+        return False
 
 
 def _check(image: np.ndarray, trimap: np.ndarray) -> None:

@@ -118,7 +118,7 @@ def _run_many(matte: Matte, options: argparse.Namespace) -> int:
     tally, total = _Tally(), len(unpaired) + len(pairs)
     with (
         logging_redirect_tqdm(),
-        tqdm(total=total, unit="photo", disable=options.quiet or None) as progress,
+        tqdm(total=total, unit="photo", miniters=0, disable=options.quiet or None) as progress,
         closing(matte_pairs(pairs, matte, settings, _jobs(options))) as matted,
     ):
         for record in chain(unpaired, matted):
@@ -129,8 +129,7 @@ def _run_many(matte: Matte, options: argparse.Namespace) -> int:
                 _print_json(record)
             if record.status == "skipped":  # it took no time, and says nothing about the rest's
                 progress.total = total = total - 1
-            else:
-                progress.update()
+            progress.update(record.status != "skipped")
     _report(tally, options)
     return SOME_FAILED if tally.errors else SUCCESS
 

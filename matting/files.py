@@ -38,7 +38,10 @@ def whole(path: Path, *, follow_symlinks: bool = False) -> Iterator[Path]:
             target.rmdir()  # an empty one, in whose place Windows moves nothing
         partial.replace(target)
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            folder.rmdir()  # which no signal interrupts half-way
+        except OSError:  # the block failed
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_whole(path: Path, data: bytes) -> None:

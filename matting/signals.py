@@ -13,6 +13,8 @@ from typing import NoReturn
 
 WRITING = 3.0
 """Seconds that threads get to end what they write."""
+TOGETHER = 1.0
+"""Seconds in which all signals are one: who closes a terminal sends two, by the shell as well."""
 
 
 class Stopped(KeyboardInterrupt):
@@ -42,11 +44,20 @@ def run_until_stopped(name: str, main: Callable[[], int]) -> int:
 def stop_as_with_ctrl_c() -> None:
     """Let `kill`, and a terminal that is closed, end the program as Ctrl-C does: tidied up.
 
-    A signal that is ignored stays so: `nohup` ignores SIGHUP.
+    A signal that is ignored stays so: `nohup` ignores SIGHUP. One that follows at once does not
+    interrupt the tidying up.
     """
+    last = -TOGETHER
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        nonlocal last
+        if time.monotonic() - last >= TOGETHER:
+            last = time.monotonic()
+            raise Stopped(number)
+
     for number in _signals():
         if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, _stop)
+            signal.signal(number, stop)
 
 
 def end_stopped(code: int) -> NoReturn:
@@ -61,10 +72,6 @@ def end_stopped(code: int) -> NoReturn:
         if thread is not threading.current_thread() and not thread.daemon:
             thread.join(max(deadline - time.monotonic(), 0))
     os._exit(code)
-
-
-def _stop(number: int, frame: FrameType | None) -> NoReturn:
-    raise Stopped(number)
 
 
 def _signals() -> list[signal.Signals]:

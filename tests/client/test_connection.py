@@ -170,6 +170,16 @@ def test_server_down(picture):
             matte.alpha(*picture)
 
 
+def test_one_ready_server_is_enough(standin, launch_standin):
+    other = launch_standin(name="other")
+    with Matte([other.grpc_url, NOBODY, standin.grpc_url]) as matte:
+        for _ in range(4):
+            assert matte.is_ready()
+            matte.wait_until_ready(30)
+    with Matte([other.grpc_url, NOBODY]) as matte:
+        assert not matte.is_ready()
+
+
 def test_wait_until_ready(standin, launch_standin):
     with Matte(standin.grpc_url) as matte:
         matte.wait_until_ready(30)

@@ -191,7 +191,7 @@ def test_without_a_server_the_rest_is_not_tried(run, make_pairs):
 
 
 def test_a_server_without_the_model_does_not_end_the_run_of_another(
-    run, make_pairs, launch_standin, monkeypatch
+    run, make_pairs, launch_standin, standin
 ):
     make_pairs([f"{i}.png" for i in range(9)])
     url = launch_standin(name="other").grpc_url
@@ -199,13 +199,15 @@ def test_a_server_without_the_model_does_not_end_the_run_of_another(
     errors = [json.loads(line)["error"] for line in run(*arguments, url=url)[1].splitlines()]
     assert "does not serve the model 'dim'" in errors[0]
     assert errors[1:] == [f"photos/{i}.png: not tried: the server was gone" for i in range(1, 9)]
-    monkeypatch.setattr("client.connection.Matte.is_ready", lambda _: True)  # as if one had it
-    errors = [json.loads(line)["error"] for line in run(*arguments, url=url)[1].splitlines()]
-    assert all("does not serve the model 'dim'" in error for error in errors)
+    out = run(*arguments, url=[url, standin.grpc_url])[1]
+    errors = [json.loads(line).get("error") for line in out.splitlines()]
+    assert None in errors
+    assert all("does not serve the model 'dim'" in error for error in errors if error)
 
 
 @pytest.mark.parametrize("done", [0, 15])
-def test_progress_on_a_terminal(start, run, standin, make_pairs, tmp_path, done):
+def test_progress_on_a_terminal(start, run, standin, make_pairs, monkeypatch, done):
+    monkeypatch.setenv("TQDM_MININTERVAL", "0")  # every step is shown, not ten a second
     make_pairs([f"{i}.png" for i in range(done)])
     if done:
         assert run(*FOLDERS)[0] == 0
@@ -215,11 +217,14 @@ def test_progress_on_a_terminal(start, run, standin, make_pairs, tmp_path, done)
     program = start(*FOLDERS, "--url", standin.grpc_url, stderr=slave)
     out, _ = program.communicate(timeout=60)
     os.close(slave)
-    shown = ""
+    written = b""
     with contextlib.suppress(OSError):  # Linux's way to end a terminal's output
         while True:
-            shown += os.read(master, 1000).decode()
+            written += os.read(master, 1000)
     os.close(master)
+    shown = written.decode()
     assert out.splitlines()[0] == f"{20 - done} written, {done} already there, 0 failed"
     assert f"{20 - done}/{20 - done}" in shown  # the rest took no time
+    totals = set(map(int, re.findall(r"\d/(\d+) \[", shown)))
+    assert totals == set(range(20 - done, 21))
     assert re.search(r"\[\d\d:\d\d<\d\d:\d\d, .*photo/s\]", shown)  # spent, left, rate

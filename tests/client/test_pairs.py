@@ -170,6 +170,14 @@ def test_trimaps_and_outputs_below_the_photos_are_no_photos(run, make_pairs, che
     check_mattes(Path("photos/mattes"), expected)
 
 
+def test_folders_of_outputs_are_not_searched_for_photos(run, make_pairs, close_folder):
+    make_pairs(["cat.png"])
+    Path("photos/mattes/closed").mkdir(parents=True)
+    close_folder("photos/mattes/closed")
+    code, out, err = run(*FOLDERS[:3], "-o", "photos/mattes")
+    assert (code, out, err) == (0, "1 written, 0 already there, 0 failed\n", "")
+
+
 def test_files_are_known_from_the_listing_of_their_folder(tmp_path):
     """On a network's drive it takes long to look at a million of them one by one."""
     for folder in ("photos/a", "trimaps/a"):

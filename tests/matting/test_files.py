@@ -1,6 +1,7 @@
 """Files are whole or not there, whoever writes them."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,24 @@ def test_an_interruption_at_once_leaves_nothing(
     with pytest.raises(KeyboardInterrupt), whole(tmp_path / "file"):
         pass
     assert not list(tmp_path.iterdir())
+
+
+def test_an_interruption_at_the_end_is_one_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(call: Callable[..., None]) -> None:
+        def call_and_stop(*args: object, **options: object) -> None:
+            call(*args, **options)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(os, call.__name__, call_and_stop)
+
+    file = tmp_path / "file"
+    with pytest.raises(KeyboardInterrupt), whole(file) as partial:
+        partial.write_text("content")
+        interrupt(os.close)
+        interrupt(os.rmdir)
+    assert list(tmp_path.iterdir()) == [file]
 
 
 def test_a_link_is_followed_and_its_name_says_the_format(tmp_path: Path) -> None:

@@ -8,14 +8,18 @@ from pathlib import Path
 import pytest
 
 PROGRAM = """
-import sys, tempfile, time
+import os, shutil, signal, sys, tempfile, time
 from matting.signals import run_until_stopped
 
 def main():
-    with tempfile.TemporaryDirectory(dir=sys.argv[1]):
+    folder = tempfile.mkdtemp(dir=sys.argv[1])
+    try:
         print("begun", flush=True)
         # After an exec Python would end by SIGINT. Short sleeps: a signal just before one waits.
         exec("while True: time.sleep(0.01)")
+    finally:
+        os.kill(os.getpid(), signal.SIGHUP)  # as a shell does whose terminal is closed
+        shutil.rmtree(folder)
 
 if __name__ == "__main__":
     sys.exit(run_until_stopped("program", main))
