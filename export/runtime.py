@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,9 @@ from export.parity import Matting
 
 if TYPE_CHECKING:
     import openvino
+
+# As in model.py: with this module OpenVINO would report each import to its makers.
+sys.modules.setdefault("openvino_telemetry", None)
 
 
 def onnx_matte(onnx: Path, target: str, precision: str = "fp32") -> Matting:

@@ -28,6 +28,8 @@ from server.launcher import Server, launch
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
+sys.modules.setdefault("openvino_telemetry", None)  # as in model.py
+
 # The same few inputs in every run, so that a change is judged by what it does. New ones, and many:
 # --hypothesis-profile=long
 settings.register_profile(

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import re
+import sys
 import threading
 import traceback
 from collections.abc import Callable
@@ -24,6 +25,9 @@ USED = b"used_dltensor"
 """DLPack's name for a capsule whose array was taken."""
 STRIDE = 32
 """The graph pads both sides of an image to multiples of this."""
+
+# With this module OpenVINO would report each import to its makers, from another process.
+sys.modules.setdefault("openvino_telemetry", None)
 
 
 def load_engine(name: str, folder: Path, threads: int, precision: str) -> Engine:
