@@ -16,8 +16,9 @@ from export.parity import Matting
 if TYPE_CHECKING:
     import openvino
 
-# As in model.py: with this module OpenVINO would report each import to its makers.
+# As in model.py: they would report to their makers.
 sys.modules.setdefault("openvino_telemetry", None)
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
 def onnx_matte(onnx: Path, target: str, precision: str = "fp32") -> Matting:

@@ -28,7 +28,9 @@ from server.launcher import Server, launch
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
-sys.modules.setdefault("openvino_telemetry", None)  # as in model.py
+# As in model.py.
+sys.modules.setdefault("openvino_telemetry", None)
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 # The same few inputs in every run, so that a change is judged by what it does. New ones, and many:
 # --hypothesis-profile=long

@@ -26,8 +26,9 @@ USED = b"used_dltensor"
 STRIDE = 32
 """The graph pads both sides of an image to multiples of this."""
 
-# With this module OpenVINO would report each import to its makers, from another process.
+# OpenVINO would report each import to its makers, by this module, and ONNX Runtime each run.
 sys.modules.setdefault("openvino_telemetry", None)
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
 def load_engine(name: str, folder: Path, threads: int, precision: str) -> Engine:
