@@ -52,6 +52,11 @@ def is_gone(error: BaseException | None) -> bool:
     )
 
 
+def is_late(error: InferenceServerException) -> bool:
+    """Whether no answer came in time."""
+    return _status(error) == "DEADLINE_EXCEEDED"
+
+
 def is_stopping(error: BaseException | None) -> bool:
     """Whether the server was asked to stop, and takes nothing new."""
     return isinstance(error, InferenceServerException) and STOPPING in error.message()
@@ -92,7 +97,7 @@ def explain(
             f"no server at {servers} for {timeout:g} s ({reason}); "
             "start one with `python -m server`, or give --url another server's gRPC port"
         )
-    if status == "DEADLINE_EXCEEDED":
+    if is_late(error):
         return ServerTimeoutError(
             f"no answer from {servers} within {timeout:g} s; "
             "allow more time with --timeout, or send less: smaller photos, fewer --jobs"

@@ -22,7 +22,7 @@ from tritonclient.grpc import (
 from tritonclient.utils import triton_to_np_dtype
 
 from client.errors import SharedMemoryError
-from client.grpc_errors import is_busy
+from client.grpc_errors import is_busy, is_late
 
 IN_USE = "currently in use"
 """Why Triton does not let go of memory, in its words."""
@@ -164,7 +164,7 @@ class InSharedMemory:
                 try:
                     self._client.unregister_system_shared_memory(name, client_timeout=1)
                 except InferenceServerException as error:
-                    if IN_USE in error.message():
+                    if IN_USE in error.message() or is_late(error):
                         self._done_with.append(name)
 
 

@@ -1,11 +1,13 @@
 """Photos handed over in shared memory: the same alphas, and nothing left in memory."""
 
 import os
+import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from threading import Timer
 
 import numpy as np
 import pytest
@@ -186,6 +188,19 @@ def test_closed_while_the_server_works(
         with InferenceServerClient(server.grpc_url) as client:
             wait_until(lambda: len(client.get_system_shared_memory_status().regions) == 2)
         matte.close()
+    wait_until_returned(server)
+
+
+def test_closed_while_the_server_is_too_busy_to_answer(
+    launch_standin, picture, wait_until_returned, monkeypatch
+):
+    monkeypatch.setattr("client.transport.CLOSING", 30)
+    server = launch_standin(shm=True)
+    matte = Matte(server.grpc_url, shm=True)
+    matte.alpha(*picture)
+    server.process.send_signal(signal.SIGSTOP)
+    Timer(2.5, server.process.send_signal, [signal.SIGCONT]).start()
+    matte.close()
     wait_until_returned(server)
 
 
