@@ -222,16 +222,19 @@ def _connect_inputs(inputs: Inputs, results: Results, matted: gr.State, folder: 
     photo, trimap, kind, painting = inputs.photo, inputs.trimap, inputs.kind, inputs.painting
     made = [painting, matted, *results.made]
     emptied = [trimap, inputs.shapes, *made]
-    photo.clear(actions.forget, None, emptied, api_visibility="private")
+    # Gradio asks a part for its value before it shows progress there. The editor takes its time,
+    # each time another: what came last could be shown before, and “processing” stay for good.
+    step = {"show_progress_on": [photo, trimap], "api_visibility": "private"}
+    photo.clear(actions.forget, None, emptied, **step)
     # The trimap may have been dropped before.
-    photo.upload(actions.forget_results, None, made, api_visibility="private").success(
-        show_photo, inputs.marks, painting, api_visibility="private"
+    photo.upload(actions.forget_results, None, made, **step).success(
+        show_photo, inputs.marks, painting, **step
     )
-    inputs.demo.click(actions.forget, None, emptied, api_visibility="private").success(
-        actions.choose_demo, None, [photo, trimap, kind], api_visibility="private"
-    ).success(show_photo, inputs.marks, painting, api_visibility="private")
+    inputs.demo.click(actions.forget, None, emptied, **step).success(
+        actions.choose_demo, None, [photo, trimap, kind], **step
+    ).success(show_photo, inputs.marks, painting, **step)
     # The editor's own “Clear canvas” takes the photo away, too.
-    painting.clear(show_photo, inputs.marks, painting, api_visibility="private")
+    painting.clear(show_photo, inputs.marks, painting, **step)
     kind.change(
         lambda kind: gr.Row(visible=kind == MASK), kind, inputs.band, api_visibility="private"
     )
@@ -243,6 +246,7 @@ def _connect_inputs(inputs: Inputs, results: Results, matted: gr.State, folder: 
         show_photo,
         [*inputs.marks, painting],
         painting,
+        show_progress_on=step["show_progress_on"],
         trigger_mode="always_last",  # the second of two quick changes counts, too
         api_name="show",
     )

@@ -11,6 +11,9 @@ CSS = """
 #connection:empty { display: none; }
 /* “Error” would cover the painting, or where a file is dropped; the message says what is wrong. */
 [data-testid="status-tracker"]:has(> .error) { display: none !important; }
+/* What is painted while the marked photo is made anew would be lost. */
+body:has(#photo [data-testid="status-tracker"].full:not(.hide)) #painting {
+  pointer-events: none; opacity: .4; }
 :focus-visible { outline: 3px solid #0072b2 !important; outline-offset: 2px; }
 """
 # Fonts of the system: others would be fetched. Gradio's own greys and blue are too pale to read.

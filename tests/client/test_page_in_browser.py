@@ -279,6 +279,21 @@ def test_strokes_of_the_brush_are_a_trimap(tab, server, count_requests, tmp_path
     tab.get_by_label("Trimap or mask (optional): Click to upload or drop files").wait_for()
 
 
+def test_nobody_paints_while_the_marked_photo_is_made_anew(tab):
+    working = '{} [data-testid="status-tracker"]:not(.hide)'.format
+    can_paint = "getComputedStyle(document.querySelector('#painting')).pointerEvents == 'auto'"
+    press(tab, "Use the demo photo")
+    tab.get_by_text("97%").wait_for()
+    tab.wait_for_function(can_paint)
+    with previewed(tab, set()), on_hold(tab, "**/queue/join*"):
+        tab.get_by_label("a mask").press("Space")
+        for place in ("#photo", "#trimap"):
+            tab.locator(working(place)).wait_for()
+        assert not tab.evaluate(can_paint)
+        assert tab.locator(working("#painting")).count() == 0  # where it might stay for good
+    tab.wait_for_function(can_paint)
+
+
 def test_what_is_cancelled_ends(tab, server, count_requests, tmp_path):
     """At once, while the painting is still uploaded, and later.
 
