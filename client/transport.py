@@ -78,8 +78,9 @@ class InSharedMemory:
     def __init__(self, client: InferenceServerClient) -> None:
         self._client = client
         self._idle: deque[SharedMemory] = deque()
-        self._in_flight: set[str] = set()
+        self._in_flight: set[object] = set()
         self._done_with: deque[str] = deque()
+        self._is_closed = False
 
     @contextmanager
     def carry(self, image: np.ndarray, trimap: np.ndarray, seconds: float) -> Iterator[Tensors]:
@@ -91,11 +92,11 @@ class InSharedMemory:
             There is no room for them.
         InferenceServerException
             The server is gone, on another machine, or closed to shared memory.
+        RuntimeError
+            This is closed.
         """
         place = image.nbytes + trimap.nbytes
-        memory = self._share(place + trimap.nbytes, seconds)
-        self._in_flight.add(memory.name)
-        try:
+        with self._under_way(), self._lend(place + trimap.nbytes, seconds) as memory:
             _fill(memory, image, 0)
             _fill(memory, trimap, image.nbytes)
             inputs, output = _inputs(image, trimap), InferRequestedOutput("alpha")
@@ -103,6 +104,35 @@ class InSharedMemory:
             inputs[1].set_shared_memory(memory.name, trimap.nbytes, image.nbytes)
             output.set_shared_memory(memory.name, trimap.nbytes, place)
             yield Tensors(inputs, output, lambda result: _take(memory, place, result))
+
+    def close(self) -> None:
+        """Leave nothing with the server, unless it is still at work on it after `CLOSING`."""
+        self._is_closed = True
+        deadline = time.monotonic() + CLOSING
+        while (self._in_flight or self._idle or self._done_with) and time.monotonic() < deadline:
+            self._discard_idle()
+            self._take_back()
+            time.sleep(0.01)
+        self._discard_idle()
+
+    @contextmanager
+    def _under_way(self) -> Iterator[None]:
+        """Have `close` wait, from before memory is registered until it is idle or discarded."""
+        request = object()
+        # In this order, as `close` in the other: whichever thread comes second sees the first.
+        self._in_flight.add(request)
+        try:
+            if self._is_closed:
+                raise RuntimeError("closed")
+            yield
+        finally:
+            self._in_flight.remove(request)
+
+    @contextmanager
+    def _lend(self, size: int, seconds: float) -> Iterator[SharedMemory]:
+        memory = self._share(size, seconds)
+        try:
+            yield memory
         except BaseException as error:
             if is_busy(error):  # nothing was begun with it
                 self._idle.append(memory)
@@ -112,17 +142,6 @@ class InSharedMemory:
             raise
         else:
             self._idle.append(memory)
-        finally:
-            self._in_flight.remove(memory.name)
-
-    def close(self) -> None:
-        """Leave nothing with the server, unless it is still at work on it after `CLOSING`."""
-        deadline = time.monotonic() + CLOSING
-        while (self._in_flight or self._idle or self._done_with) and time.monotonic() < deadline:
-            self._discard_idle()
-            self._take_back()
-            time.sleep(0.01)
-        self._discard_idle()
 
     def _share(self, size: int, seconds: float) -> SharedMemory:
         """Return memory of at least that size that is registered with the server."""

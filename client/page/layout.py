@@ -5,7 +5,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import gradio as gr
 from fastapi import Depends, HTTPException, Request
@@ -224,7 +224,7 @@ def _connect_inputs(inputs: Inputs, results: Results, matted: gr.State, folder: 
     emptied = [trimap, inputs.shapes, *made]
     # Gradio asks a part for its value before it shows progress there. The editor takes its time,
     # each time another: what came last could be shown before, and “processing” stay for good.
-    step = {"show_progress_on": [photo, trimap], "api_visibility": "private"}
+    step: dict[str, Any] = {"show_progress_on": [photo, trimap], "api_visibility": "private"}
     photo.clear(actions.forget, None, emptied, **step)
     # The trimap may have been dropped before.
     photo.upload(actions.forget_results, None, made, **step).success(

@@ -4,10 +4,11 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
-from threading import Timer
+from threading import Event, Timer
 
 import numpy as np
 import pytest
@@ -189,6 +190,33 @@ def test_closed_while_the_server_works(
             wait_until(lambda: len(client.get_system_shared_memory_status().regions) == 2)
         matte.close()
     wait_until_returned(server)
+
+
+def test_closed_while_memory_is_registered(sharing, picture, monkeypatch):
+    register = InferenceServerClient.register_system_shared_memory
+
+    def slowly(self, *arguments, **options):
+        register(self, *arguments, **options)
+        registered.set()
+        time.sleep(0.3)
+
+    registered = Event()
+    monkeypatch.setattr(InferenceServerClient, "register_system_shared_memory", slowly)
+    monkeypatch.setattr("client.transport.CLOSING", 30)
+    matte = Matte(sharing.grpc_url, shm=True)
+    with ThreadPoolExecutor(1) as pool, InferenceServerClient(sharing.grpc_url) as server:
+        pool.submit(matte.alpha, *picture)
+        assert registered.wait(30)
+        matte.close()
+        assert not server.get_system_shared_memory_status().regions
+
+
+def test_closed_before(sharing, picture):
+    with InferenceServerClient(sharing.grpc_url) as server:
+        carrier = InSharedMemory(server)
+        carrier.close()
+        with pytest.raises(RuntimeError, match="closed"), carrier.carry(*picture, 60):
+            pass
 
 
 def test_closed_while_the_server_is_too_busy_to_answer(
