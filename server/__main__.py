@@ -4,6 +4,7 @@ import argparse
 import signal
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 from server.installation import InstallationError
 from server.launcher import LOOPBACK, START_TIMEOUT, LaunchError, launch
@@ -63,7 +64,7 @@ def main() -> int:
     # `kill`, and a terminal that is closed, end the server as Ctrl-C does; `nohup` ignores SIGHUP.
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, signal.default_int_handler)
+            signal.signal(number, _stop)
     try:
         with launch(**vars(arguments), log=sys.stderr) as server:
             print(
@@ -82,6 +83,12 @@ def main() -> int:
     except (InstallationError, LaunchError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+
+
+def _stop(*_: object) -> NoReturn:
+    # A terminal that is closed sends it twice, by the shell as well; another Ctrl-C is impatience.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

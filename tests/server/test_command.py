@@ -45,6 +45,18 @@ def test_stops_cleanly(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_closed_terminal_sends_two_signals(start: Start) -> None:
+    command = start()
+    command.send_signal(signal.SIGHUP)
+    for line in command.stderr:
+        if "Waiting for in-flight requests" in line:
+            break
+    command.send_signal(signal.SIGHUP)
+    rest = command.communicate()[1]
+    assert command.returncode == 0
+    assert "Found 0 live models" in rest  # it was not killed meanwhile
+
+
 def test_under_nohup_it_outlives_its_terminal(start: Start) -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # children inherit that
     try:
