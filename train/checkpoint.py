@@ -38,7 +38,7 @@ def load_checkpoint(path: str | Path) -> DeepImageMatting:
     Raises
     ------
     CheckpointError
-        The file cannot be read, or tensors are missing, extra or misshapen.
+        The file cannot be read, or tensors are missing, extra or misshapen, or hold no numbers.
     """
     state = read_state(Path(path))
     with torch.device("meta"):  # without drawing weights that are replaced at once
@@ -47,6 +47,11 @@ def load_checkpoint(path: str | Path) -> DeepImageMatting:
     if complaints:
         raise CheckpointError(
             f"{path}: not Deep Image Matting as mmediting names it: " + "; ".join(complaints)
+        )
+    if broken := [name for name, value in state.items() if not value.isfinite().all()]:
+        raise CheckpointError(
+            f"{path}: NaN or infinity in {len(broken)} of {len(state)} tensors ({broken[0]}), as "
+            "after a training that failed; take an earlier file"
         )
     as_fp32 = {"dtype": torch.float32, "memory_format": torch.contiguous_format, "copy": True}
     network.load_state_dict({n: value.to(**as_fp32) for n, value in state.items()}, assign=True)

@@ -57,7 +57,8 @@ def prepare(
     `source` is Composition-1k as distributed, whose lists say what is composed; or a folder of
     cut-outs; or one with foreground/ (or fg/) and alpha/. Of the latter two, `test_foregrounds`
     are held out, evenly chosen, and so are a tenth of the backgrounds, unless there are
-    `test_backgrounds`. The folder appears when it is whole.
+    `test_backgrounds`. No background of the test set is one to learn from, though all may lie in
+    one folder. The data folder appears when it is whole.
 
     Raises
     ------
@@ -75,18 +76,24 @@ def prepare(
         raise DataError("nothing to compose with: give --backgrounds, --test-backgrounds or both")
     background_files = some_pictures(backgrounds) if backgrounds else []
     if is_composition_1k(source):
-        foregrounds = composition_1k_pairs(source) if backgrounds else []
+        name = COMPOSITION_1K
+        learnt = composition_1k_pairs(source) if backgrounds else []
         composites = composition_1k_test(source, test_backgrounds) if test_backgrounds else []
-        return write(output, foregrounds, background_files, composites, COMPOSITION_1K)
-    foregrounds = find_foregrounds(source)
-    held_out = evenly(foregrounds, min(test_foregrounds, len(foregrounds) // 2))
-    test_files = some_pictures(test_backgrounds) if test_backgrounds else tenth(background_files)
+        test_files = [composite.background for composite in composites]
+    else:
+        name = source.name
+        foregrounds = find_foregrounds(source)
+        held_out = evenly(foregrounds, min(test_foregrounds, len(foregrounds) // 2))
+        learnt = sorted(set(foregrounds) - set(held_out))
+        test_files = (
+            some_pictures(test_backgrounds) if test_backgrounds else tenth(background_files)
+        )
+        composites = plan(held_out, test_files)
     kept = set(map(os.path.realpath, test_files))
     training = [path for path in background_files if os.path.realpath(path) not in kept]
     if background_files and not training:
         raise DataError(f"{backgrounds}: all are in the test set; none are left for training")
-    learnt = sorted(set(foregrounds) - set(held_out))
-    return write(output, learnt, training, plan(held_out, test_files), source.name)
+    return write(output, learnt, training, composites, name)
 
 
 def find_foregrounds(folder: Path) -> list[tuple[Path, Path]]:

@@ -120,6 +120,15 @@ def test_what_differs_is_listed(tmp_path, state):
     assert "\n" not in message
 
 
+def test_weights_that_are_no_numbers_are_refused(tmp_path, state):
+    state = dict(state)
+    for name, number in zip(list(state)[-2:], (torch.nan, torch.inf), strict=True):
+        state[name] = torch.full_like(state[name], number)
+    torch.save(state, tmp_path / "nan.pth")
+    with pytest.raises(CheckpointError, match=r"NaN or infinity in 2 of 42 tensors \(backbone\."):
+        load_checkpoint(tmp_path / "nan.pth")
+
+
 class Malicious:
     def __init__(self, path):
         self.path = path

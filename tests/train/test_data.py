@@ -32,7 +32,7 @@ def write(path, pixels):
 
 @pytest.fixture(scope="module")
 def distributed(tmp_path_factory):
-    """Composition-1k in small: 2 foregrounds to learn from, 2 for the test, 21 backgrounds."""
+    """Composition-1k in small: 2 foregrounds to learn from, 2 for the test, 21 backgrounds each."""
     root = tmp_path_factory.mktemp("comp1k")
     random = np.random.default_rng(0)
     layers = root / "Combined_Dataset"
@@ -52,7 +52,8 @@ def distributed(tmp_path_factory):
             write(layers / f"Test_set/Adobe-licensed images/trimaps/{name}_{number}.png", trimap)
     (layers / "Test_set/test_fg_names.txt").write_text("wool.png\nlace.png\n")
     for name, size in BACKGROUNDS.items():
-        write(root / f"voc/{name}.png", random.integers(0, 256, (*size, 3), np.uint8))
+        for folder in ("voc", "coco"):
+            write(root / folder / f"{name}.png", random.integers(0, 256, (*size, 3), np.uint8))
     background_names = [f"{list(BACKGROUNDS)[number % 21]}.png" for number in range(40)]
     (layers / "Test_set/test_bg_names.txt").write_text("\n".join(background_names))
     return layers
@@ -64,8 +65,8 @@ def copy(distributed, tmp_path):
 
 
 def prepare(source, output, *more):
-    voc = str(source.parent / "voc")
-    options = ["--backgrounds", voc, "--test-backgrounds", voc]
+    coco, voc = (str(source.parent / name) for name in ("coco", "voc"))
+    options = ["--backgrounds", coco, "--test-backgrounds", voc]
     return main(["prepare", str(source), "-o", str(output), *(more or options)])
 
 
@@ -197,9 +198,20 @@ def test_lists_may_have_windows_line_ends_and_its_mark_of_utf_8(distributed, cop
     for listing in copy.rglob("*_names.txt"):
         lines = listing.read_text().splitlines()
         listing.write_bytes(b"\xef\xbb\xbf" + "\r\n".join([*lines, "", ""]).encode())
-    (tmp_path / "voc").symlink_to(distributed.parent / "voc")
+    for name in ("voc", "coco"):
+        (tmp_path / name).symlink_to(distributed.parent / name)
     assert prepare(copy, tmp_path / "data") == 0
     assert len(find_files(tmp_path / "data").photographs) == 40
+
+
+def test_the_tests_backgrounds_are_not_learnt_from(distributed, tmp_path):
+    photos = shutil.copytree(distributed.parent / "voc", tmp_path / "photos")
+    write_image(photos / "more.png", np.zeros((50, 60, 3), np.uint8))
+    options = ["--backgrounds", str(photos), "--test-backgrounds", f"{photos}/../photos"]
+    assert prepare(distributed, tmp_path / "data", *options) == 0
+    files = find_files(tmp_path / "data")
+    assert [path.name for path in files.backgrounds] == ["more.png"]
+    assert len(files.photographs) == 40
 
 
 def test_composition_1k_as_distributed_is_checked(copy, capsys):
