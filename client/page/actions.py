@@ -40,7 +40,6 @@ from client.job import (
 )
 from client.page.drawing import ShapeError, css_colour, draw_shapes, paint_trimap, shrink, tint
 from client.page.runs import Runs
-from client.page.scripts import CANCELLING
 from matting.compositing import checkerboard, composite
 from matting.foreground import estimate_foreground
 from matting.images import ImageError, Photo, encode_image, read_photo, to_depth
@@ -131,12 +130,12 @@ def forget_matte() -> tuple:
     return None, None, None, None, *(_no_download() for _ in OUTPUTS)
 
 
-def forget_failed(cancel: str) -> tuple | dict:
+def forget_failed(runs: Runs, run: int) -> tuple | dict:
     """Empty what a run that failed has not replaced; one that was cancelled changes nothing.
 
-    To Gradio they are the same: the text of the button that cancels tells them apart.
+    To Gradio they are the same, and it may tell of a cancelled run twice.
     """
-    return gr.skip() if cancel == CANCELLING else forget_matte()
+    return forget_matte() if runs.has_failed(run) else gr.skip()
 
 
 def forget_composite() -> tuple:
@@ -191,30 +190,20 @@ def matte_upload(
 
     Raises ImageError or ShapeError for what a user can put right, ServerError for the rest.
     """
-    if photo is None:
-        raise ImageError("no photo yet: drop one first")
-    request = (runs or Runs()).begin(run)
-    request.check()
-    read, marked = _read(photo, trimap, kind, erode, dilate, shapes)
-    marked = paint_trimap(marked, _layers(painting))
-    if not marked.any():
-        raise ImageError(
-            "all of the photo is background: paint its subject and the edges, or drop its trimap "
-            "or mask"
-        )
-    if has_unknown(marked):
-        matte.wait_until_ready(PATIENCE)
-    else:
-        gr.Warning(
-            "nothing is marked as edges, so the cut-out follows the marks exactly: paint edges, "
-            f"or, if the second file is a mask, select “{MASK}” and let its edges reach beyond 0",
-            duration=None,
-        )
-    pixels = to_depth(read.pixels, np.uint8)
-    alpha = matte.alpha(pixels, marked, knn=better_edges, request=request)
-    foreground = estimate_foreground(read.pixels, alpha)
-    downloads = before.downloads if before else TemporaryDirectory(dir=folder)
-    return Matted(photo, read, foreground, alpha, downloads)
+    with (runs or Runs()).begin(run) as request:
+        if photo is None:
+            raise ImageError("no photo yet: drop one first")
+        request.check()
+        read, marked = _read(photo, trimap, kind, erode, dilate, shapes)
+        marked = paint_trimap(marked, _layers(painting))
+        _check_marks(marked)
+        if has_unknown(marked):
+            matte.wait_until_ready(PATIENCE)
+        pixels = to_depth(read.pixels, np.uint8)
+        alpha = matte.alpha(pixels, marked, knn=better_edges, request=request)
+        foreground = estimate_foreground(read.pixels, alpha)
+        downloads = before.downloads if before else TemporaryDirectory(dir=folder)
+        return Matted(photo, read, foreground, alpha, downloads)
 
 
 def show_result(
@@ -260,6 +249,21 @@ def check_kept(matted: Matted | None, shown: str | None) -> None:
         raise ImageError(
             "this result is not kept any more, because the page was out of reach for too long: "
             "press “Cut out” again"
+        )
+
+
+def _check_marks(marked: np.ndarray) -> None:
+    """Raise ImageError if nothing is marked; warn if nothing is marked as edges."""
+    if not marked.any():
+        raise ImageError(
+            "all of the photo is background: paint its subject and the edges, or drop its trimap "
+            "or mask"
+        )
+    if not has_unknown(marked):
+        gr.Warning(
+            "nothing is marked as edges, so the cut-out follows the marks exactly: paint edges, "
+            f"or, if the second file is a mask, select “{MASK}” and let its edges reach beyond 0",
+            duration=None,
         )
 
 

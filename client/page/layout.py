@@ -279,10 +279,13 @@ def _connect_results(
         concurrency_id="downloads",
         api_name="result",
     )
-    for step in (matting, result):  # before `END`, which resets the text of the button
-        step.failure(
-            actions.forget_failed,
-            cancel,
+    for failing, forget, asked in (
+        (matting.failure, actions.forget_failed, [runs, run]),
+        (result.failure, actions.forget_matte, None),
+    ):
+        failing(
+            forget,
+            asked,
             [matted, *results.made],
             show_progress="hidden",
             api_visibility="private",

@@ -109,8 +109,7 @@ async run => {
   ];
 }
 """
-CANCELLING = "Cancelling …"
-CANCEL = f"() => ({{ __type__: 'update', value: '{CANCELLING}', interactive: false }})"
+CANCEL = "() => ({ __type__: 'update', value: 'Cancelling …', interactive: false })"
 END = """
 () => [
   { __type__: 'update', interactive: true },

@@ -366,13 +366,23 @@ def test_with_a_closed_tab_ends_its_run_and_no_other(
 def test_a_run_can_be_cancelled_before_it_has_come():
     runs = Runs()
     runs.cancel(1)
-    with pytest.raises(CancelledError):
-        runs.begin(1).check()
-    request = runs.begin(2)
-    request.check()
-    runs.cancel(2)
-    with pytest.raises(CancelledError):
+    with pytest.raises(CancelledError), runs.begin(1) as request:
         request.check()
+    with pytest.raises(CancelledError), runs.begin(2) as request:
+        request.check()
+        runs.cancel(2)
+        request.check()
+    assert not (runs.has_failed(1) or runs.has_failed(2))
+
+
+def test_a_run_that_failed_is_known():
+    runs = Runs()
+    with pytest.raises(ValueError), runs.begin(1):
+        raise ValueError
+    assert runs.has_failed(1)
+    with runs.begin(2):
+        pass
+    assert not runs.has_failed(2)
 
 
 IMPATIENT = """
