@@ -79,7 +79,7 @@ def refusal(path, function=measure_video):
     return str(refused.value)
 
 
-QUIET = {"x265-params": "log-level=none:lossless=1"}
+QUIET = {"x265-params": "log-level=none:lossless=1:bframes=0"}
 PATCHES = [(0,) * 3, (64,) * 3, (192,) * 3, (255,) * 3, (0, 200, 0), (224, 160, 130), (30, 60, 200)]
 BT709, BT601, BT2020 = (0.2126, 0.0722), (0.299, 0.114), (0.2627, 0.0593)
 """What red and blue add to luma."""
