@@ -196,9 +196,20 @@ def matte_upload(
         request.check()
         read, marked = _read(photo, trimap, kind, erode, dilate, shapes)
         marked = paint_trimap(marked, _layers(painting))
-        _check_marks(marked)
+        if not marked.any():
+            raise ImageError(
+                "all of the photo is background: paint its subject and the edges, or drop its "
+                "trimap or mask"
+            )
         if has_unknown(marked):
             matte.wait_until_ready(PATIENCE)
+        else:
+            gr.Warning(
+                "nothing is marked as edges, so the cut-out follows the marks exactly: paint "
+                f"edges, or, if the second file is a mask, select “{MASK}” and let its edges reach "
+                "beyond 0",
+                duration=None,
+            )
         pixels = to_depth(read.pixels, np.uint8)
         alpha = matte.alpha(pixels, marked, knn=better_edges, request=request)
         foreground = estimate_foreground(read.pixels, alpha)
@@ -249,21 +260,6 @@ def check_kept(matted: Matted | None, shown: str | None) -> None:
         raise ImageError(
             "this result is not kept any more, because the page was out of reach for too long: "
             "press “Cut out” again"
-        )
-
-
-def _check_marks(marked: np.ndarray) -> None:
-    """Raise ImageError if nothing is marked; warn if nothing is marked as edges."""
-    if not marked.any():
-        raise ImageError(
-            "all of the photo is background: paint its subject and the edges, or drop its trimap "
-            "or mask"
-        )
-    if not has_unknown(marked):
-        gr.Warning(
-            "nothing is marked as edges, so the cut-out follows the marks exactly: paint edges, "
-            f"or, if the second file is a mask, select “{MASK}” and let its edges reach beyond 0",
-            duration=None,
         )
 
 

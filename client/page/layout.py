@@ -224,7 +224,8 @@ def _connect_inputs(inputs: Inputs, results: Results, matted: gr.State, folder: 
     emptied = [trimap, inputs.shapes, *made]
     # Gradio asks a part for its value before it shows progress there. The editor takes its time,
     # each time another: what came last could be shown before, and “processing” stay for good.
-    step: dict[str, Any] = {"show_progress_on": [photo, trimap], "api_visibility": "private"}
+    files = [photo, trimap]
+    step: dict[str, Any] = {"show_progress_on": files, "api_visibility": "private"}
     photo.clear(actions.forget, None, emptied, **step)
     # The trimap may have been dropped before.
     photo.upload(actions.forget_results, None, made, **step).success(
@@ -246,7 +247,7 @@ def _connect_inputs(inputs: Inputs, results: Results, matted: gr.State, folder: 
         show_photo,
         [*inputs.marks, painting],
         painting,
-        show_progress_on=step["show_progress_on"],
+        show_progress_on=files,
         trigger_mode="always_last",  # the second of two quick changes counts, too
         api_name="show",
     )
@@ -279,24 +280,17 @@ def _connect_results(
         concurrency_id="downloads",
         api_name="result",
     )
-    for failing, forget, asked in (
-        (matting.failure, actions.forget_failed, [runs, run]),
-        (result.failure, actions.forget_matte, None),
-    ):
-        failing(
-            forget,
-            asked,
-            [matted, *results.made],
-            show_progress="hidden",
-            api_visibility="private",
-        )
+    made = [matted, *results.made]
+    unseen: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+    matting.failure(actions.forget_failed, [runs, run], made, **unseen)
+    result.failure(actions.forget_matte, None, made, **unseen)
     for end in (matting.then, matting.failure):  # only one of them is called
         end(None, None, [start, cancel], js=END).then(None, None, None, js=FOCUS_START)
     cancel.click(None, None, cancel, js=CANCEL)
     # With another photo, too, nobody waits for this one any more.
     ends = [cancel.click, inputs.photo.clear, inputs.photo.upload, inputs.demo.click]
     gr.on(ends, None, cancels=matting)  # the page is free at once, but its thread would go on
-    gr.on(ends, Runs.cancel, [runs, run], None, show_progress="hidden", api_visibility="private")
+    gr.on(ends, Runs.cancel, [runs, run], None, **unseen)
     gr.on(
         [colour.change, background.upload, background.clear],
         in_words(actions.show_background),
@@ -309,26 +303,23 @@ def _connect_results(
         actions.forget_composite,
         None,
         [slider, results.downloads[2]],
-        show_progress="hidden",
-        api_visibility="private",
+        **unseen,
     )
     gr.on(
         [button.click for button in results.downloads],
         in_words(actions.check_kept),
         [matted, results.downloads[0]],
         None,
-        show_progress="hidden",
         trigger_mode="multiple",
-        api_visibility="private",
+        **unseen,
     )
     results.division.change(
         lambda share: gr.ImageSlider(slider_position=share),
         results.division,
         slider,
         queue=False,
-        show_progress="hidden",
         trigger_mode="always_last",
-        api_visibility="private",
+        **unseen,
     )
 
 
